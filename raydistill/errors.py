@@ -1,0 +1,113 @@
+"""Every error raydistill raises on purpose: one root, a dozen leaves, all picklable.
+
+A message has four parts, because a reader needs all four: what was received, what was expected, what would have happened had we gone on, and
+what to do now. Errors cross process borders (Ray workers, Tune trials), so `__reduce__` rebuilds them from their fields.
+"""
+
+from __future__ import annotations
+
+
+class RayDistillError(Exception):
+    """Root of all deliberate errors.
+
+    Args:
+        received: what was found, in concrete terms (value, path, line, shape).
+        expected: what would have been right.
+        consequence: what would have happened had the program gone on.
+        remedy: what the reader can do now.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, received: str, *, expected: str = "", consequence: str = "", remedy: str = "") -> None:
+        self.received = received
+        self.expected = expected
+        self.consequence = consequence
+        self.remedy = remedy
+        super().__init__(received, expected, consequence, remedy)
+
+    def __str__(self) -> str:
+        labelled = (
+            ("", self.received),
+            ("expected: ", self.expected),
+            ("otherwise: ", self.consequence),
+            ("what to do: ", self.remedy),
+        )
+        return "\n  ".join(label + part for label, part in labelled if part)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.received, self.expected, self.consequence, self.remedy)
+
+
+def _rebuild(
+    kind: type[RayDistillError], received: str, expected: str, consequence: str, remedy: str
+) -> RayDistillError:
+    return kind(received, expected=expected, consequence=consequence, remedy=remedy)
+
+
+class ConfigError(RayDistillError):
+    """The configuration cannot be read, or asks for something that is not offered."""
+
+    exit_code = 2
+
+
+class CapabilityError(ConfigError):
+    """Parts of a configuration that are each valid do not fit together."""
+
+
+class RunDirectoryError(ConfigError):
+    """The run directory belongs to another configuration, or is in use."""
+
+
+class EncoderError(ConfigError):
+    """The pre-trained encoder is missing, or is of a kind that is not supported."""
+
+
+class PredictionError(ConfigError):
+    """A prediction was asked for something the model or graph cannot answer."""
+
+
+class DataError(RayDistillError):
+    """A source file or dataset directory is malformed."""
+
+    exit_code = 3
+
+
+class ShapeError(RayDistillError, ValueError):
+    """Tensors that would broadcast to a wrong but plausible result."""
+
+    exit_code = 5
+
+
+class CheckpointError(RayDistillError):
+    """A checkpoint is damaged or missing."""
+
+    exit_code = 4
+
+
+class LedgerError(RayDistillError):
+    """The ledger of a run is damaged or contradicts itself."""
+
+    exit_code = 4
+
+
+class TrainingError(RayDistillError):
+    """Training cannot go on."""
+
+    exit_code = 5
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss or gradient became NaN or infinite; the step was not taken."""
+
+
+class StorageError(TrainingError):
+    """Nothing more can be written: the disk is full or the path is read-only."""
+
+
+class TrialError(TrainingError):
+    """A trial failed for good."""
+
+
+class PromotionError(TrainingError):
+    """No trial of a grade can become the next teacher."""
