@@ -1,0 +1,183 @@
+"""The sections of a campaign. One YAML file is one `CampaignConfig`; every field has a type, a bound, a unit and a default here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from raydistill.config.methods import Method, PMDSection, SearchedPositive
+from raydistill.config.space import Choice, Init, LayerMap, Section, Uniform, View
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataSection(Section):
+    """The graph and how its texts are put together."""
+
+    path: str = Field(description="dataset directory made by `raydistill prepare`")
+    max_tokens: int = Field(50, ge=8, le=512, description="tokens per text, specials included")
+    max_neighbors: int = Field(10, ge=0, description="neighbour names appended to short descriptions; 0 = none")
+    short_description_words: int = Field(20, ge=0, description="a description below this many words gets neighbour names")
+
+
+class EncoderSection(Section):
+    """The pre-trained encoder that teacher and students start from."""
+
+    name: str = Field(description="hub name, local folder, or package:<module> that carries weights")
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    shared_towers: bool = Field(False, description="one encoder for queries and entities instead of two")
+
+
+class ContrastiveSection(Section):
+    """The contrastive term (SimKGC): InfoNCE with additive margin and trainable temperature."""
+
+    temperature: float = Field(0.05, gt=0)
+    train_temperature: bool = True
+    margin: float = Field(0.02, ge=0, lt=1)
+    self_negatives: bool = Field(False, description="the head entity of a query as one more candidate")
+    pre_batch: int = Field(0, ge=0, description="earlier batches whose entity vectors serve as candidates; 0 = off")
+    pre_batch_weight: float = Field(0.5, gt=0, le=1, description="multiplier of pre-batch logits")
+
+
+class TrainingSection(Section):
+    """The loop. A batch counts triples; each contributes two examples, one per direction."""
+
+    batch_size: int = Field(512, ge=2, description="examples per step, over all workers of a trial")
+    epochs: Count = 50
+    learning_rate: float = Field(5.0e-5, gt=0)
+    warmup_ratio: Ratio = Field(0.1, description="share of all steps over which the learning rate rises")
+    weight_decay: float = Field(1.0e-4, ge=0, description="on matrices only: not on biases, LayerNorm or temperature")
+    max_gradient_norm: float = Field(10.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    tokens_per_micro_batch: int = Field(16384, ge=64, description="texts are encoded in length order, this many tokens at a time")
+    trim_vocabulary: bool = Field(True, description="train only the embedding rows whose pieces occur in the graph's texts")
+    evaluate_every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
+    checkpoint_steps: int | None = Field(None, ge=1, description="also checkpoint every so many steps inside an epoch; null = at epoch ends only")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
+    measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")
+
+
+class TeacherSection(Section):
+    """Grade 0. What is left null comes from `training`."""
+
+    layers: int | None = Field(None, ge=1, description="null = all layers of the encoder")
+    epochs: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    checkpoint: str | None = Field(None, description="take this trained checkpoint as the teacher instead of training one")
+
+
+class GradeSection(Section):
+    """One rung of the ladder: the student's shape, its mask ratio, and what may be searched."""
+
+    layers: Count
+    mask_ratio: Ratio | Choice[Ratio] | Uniform = 0.0
+    layer_map: LayerMap | Choice[LayerMap] = "skip"
+    view: View | Choice[View] | None = Field(None, description="null = the campaign's `view`")
+    init: Init | Choice[Init] = Field("pretrained", description="whose layers the student starts from")
+    method: Method | None = Field(None, description="null = the campaign's method")
+    epochs: int | None = Field(None, ge=1)
+    learning_rate: SearchedPositive | None = None
+    trials: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _ratio_in_range(self) -> GradeSection:
+        if isinstance(self.mask_ratio, Uniform) and not (0 <= self.mask_ratio.uniform[0] and self.mask_ratio.uniform[1] < 1):
+            raise ValueError(f"a mask ratio lies in [0, 1), received uniform {list(self.mask_ratio.uniform)}")
+        maps = self.layer_map.choice if isinstance(self.layer_map, Choice) else (self.layer_map,)
+        for explicit in maps:
+            if not isinstance(explicit, str) and len(explicit) != self.layers:
+                raise ValueError(f"layer map {list(explicit)} names {len(explicit)} layers for a student of {self.layers}")
+        return self
+
+
+class SearchSection(Section):
+    """The search within a grade."""
+
+    trials: Count = 1
+    algorithm: Literal["tpe", "random", "grid"] = "tpe"
+    early_stopping: Literal["asha", "none"] = "none"
+    grace_epochs: Count = Field(1, description="epochs every trial gets before it may be stopped")
+    reduction_factor: int = Field(2, ge=2)
+    startup_trials: Count = Field(4, description="random trials before TPE models the results")
+
+
+class PromotionSection(Section):
+    """Who becomes the next teacher: highest validation MRR; within `tolerance` the smaller model; then the lower trial number."""
+
+    tolerance: float = Field(0.0, ge=0, description="MRR difference that counts as a tie")
+
+
+class ScheduleSection(Section):
+    """When grades run: one after another, or all straight from the teacher."""
+
+    name: Literal["sequential", "independent"] = "sequential"
+
+
+class ResourcesSection(Section):
+    """What a trial gets and how many run at once."""
+
+    backend: Literal["auto", "inline", "train"] = Field("auto", description="auto = inline for one CPU worker, else train")
+    workers_per_trial: Count = 1
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    concurrent_trials: Literal["auto"] | Count = "auto"
+    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died")
+
+
+class StorageSection(Section):
+    """Where runs are written."""
+
+    path: str = "runs"
+
+
+class CompareSection(Section):
+    """Run the same ladder once per method and seed, each as its own lineage, and report mean and spread."""
+
+    methods: tuple[Method, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CompareSection:
+        if len(set(self.seeds)) != len(self.seeds) or len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods and seeds are compared once each; remove the repeated one")
+        return self
+
+
+class RerankSection(Section):
+    """SimKGC's neighbour re-ranking at evaluation. Off unless asked, and named beside every number it touched."""
+
+    hops: int = Field(2, ge=1, description="5 for WN18RR, 2 otherwise, as SimKGC")
+    bonus: float = Field(0.05, gt=0)
+
+
+class CampaignConfig(Section):
+    """A whole campaign."""
+
+    data: DataSection
+    encoder: EncoderSection
+    contrastive: ContrastiveSection = ContrastiveSection()
+    teacher: TeacherSection = TeacherSection()
+    grades: tuple[GradeSection, ...] = Field(min_length=1)
+    method: Method = PMDSection()
+    view: View = Field(
+        "separate", description="separate: CE and score on a clean view, masked features on a corrupted one; shared: one corrupted view, as PMD"
+    )
+    search: SearchSection = SearchSection()
+    promotion: PromotionSection = PromotionSection()
+    schedule: ScheduleSection = ScheduleSection()
+    training: TrainingSection = TrainingSection()
+    resources: ResourcesSection = ResourcesSection()
+    storage: StorageSection = StorageSection()
+    compare: CompareSection | None = None
+    rerank: RerankSection | None = None
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _depth_falls(self) -> CampaignConfig:
+        depths = [self.teacher.layers, *(grade.layers for grade in self.grades)]
+        for above, below in zip(depths, depths[1:], strict=False):
+            if above is not None and below is not None and below > above:
+                raise ValueError(f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder")
+        return self

@@ -1,0 +1,69 @@
+"""Values that a search may choose: a fixed value, a choice, or an interval. What is sampled, and how, is planning's business."""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+T = TypeVar("T")
+
+LayerRule = Literal["uniform", "first", "last", "skip"]
+LayerMap = LayerRule | tuple[Annotated[int, Field(ge=0)], ...]
+View = Literal["shared", "separate"]
+Init = Literal["pretrained", "teacher"]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(Section, Generic[T]):
+    """One of several listed values, each given once."""
+
+    choice: tuple[T, ...] = Field(min_length=1, description="the values to choose from")
+
+
+class Uniform(Section):
+    """A real number between two bounds, both included."""
+
+    uniform: tuple[float, float] = Field(description="lowest and highest value")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Uniform:
+        if not self.uniform[0] < self.uniform[1]:
+            raise ValueError(f"the lower bound must be below the upper one, received {list(self.uniform)}")
+        return self
+
+
+class LogUniform(Section):
+    """A positive real number between two bounds, drawn evenly on the logarithmic scale."""
+
+    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LogUniform:
+        if not self.log_uniform[0] < self.log_uniform[1]:
+            raise ValueError(f"the lower bound must be below the upper one, received {list(self.log_uniform)}")
+        return self
+
+
+Distribution = Choice[float] | Choice[str] | Choice[LayerMap] | Uniform | LogUniform
+
+
+def is_distribution(value: object) -> bool:
+    """Whether `value` is something to be searched rather than a fixed value."""
+    return isinstance(value, (Choice, Uniform, LogUniform))
+
+
+def bounds(value: float | Choice[float] | Uniform | LogUniform) -> tuple[float, float]:
+    """Lowest and highest number that `value` can become."""
+    if isinstance(value, Choice):
+        return min(value.choice), max(value.choice)
+    if isinstance(value, Uniform):
+        return value.uniform
+    if isinstance(value, LogUniform):
+        return value.log_uniform
+    return value, value

@@ -1,0 +1,52 @@
+"""What one trial is: every value resolved, nothing left to search. Its fingerprint is the trial's identity, so equal work is done once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import Field
+
+from raydistill.config.methods import Method
+from raydistill.config.schema import ContrastiveSection, DataSection, EncoderSection, TrainingSection
+from raydistill.config.space import Init, Section, View
+
+
+class TeacherReference(Section):
+    """A promoted checkpoint that teaches."""
+
+    path: str
+    digest: str = Field(description="SHA-256 of the checkpoint's manifest")
+
+
+class TrialConfig(Section):
+    """One training run, resolved."""
+
+    data: DataSection
+    data_fingerprint: str
+    encoder: EncoderSection
+    encoder_fingerprint: str = Field(description="SHA-256 of the pre-trained weights and tokenizer files")
+    contrastive: ContrastiveSection
+    training: TrainingSection
+    method: Method
+    layers: int
+    layer_map: tuple[int, ...] = Field(description="layers of the initial model, zero-based, one per student layer")
+    init: Init = "pretrained"
+    mask_ratio: float = 0.0
+    view: View = "separate"
+    teacher: TeacherReference | None = None
+    seed: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Sixteen hex digits that name this work: equal identities are equal work.
+
+        Paths do not count (a dataset or teacher may be moved), contents do; neither does what cannot change the result.
+        """
+        content = self.model_dump(mode="json")
+        content["data"].pop("path")
+        if self.teacher is not None:
+            content["teacher"].pop("path")
+        for harmless in ("keep_checkpoints", "measure_gradients"):
+            content["training"].pop(harmless)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

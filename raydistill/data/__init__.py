@@ -1,0 +1,1 @@
+"""The room of batches: token pieces, distinct texts, corrupted views."""

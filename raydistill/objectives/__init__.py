@@ -1,0 +1,1 @@
+"""The room of objectives: plain functions on tensors, one value per example."""

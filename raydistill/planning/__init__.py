@@ -1,0 +1,1 @@
+"""The room of decisions: the ladder, promotion, search. Pure functions, no torch, no Ray."""

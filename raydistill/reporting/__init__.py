@@ -1,0 +1,1 @@
+"""The room of what people look at: progress lines and tables."""

@@ -1,0 +1,1 @@
+"""The road out: predictions from a checkpoint."""

@@ -1,0 +1,1 @@
+"""The room of learning: terms, the assembly of methods, the loop, checkpoints."""
