@@ -1,1 +1,1 @@
-"""The room of ranking: filtered ranks under three tie rules and the metrics made of them."""
+"""How good a link predictor is: ranks under three tie rules, the filtered protocol, and the numbers made from them."""

@@ -1,1 +1,1 @@
-"""Knowledge graphs as numbers and texts: reading public layouts, auditing, storing, and answering what is known to be true. No torch here."""
+"""Knowledge graphs as numbers and texts: reading, auditing, storing, and what is known to be true. No torch here."""

@@ -1,4 +1,4 @@
-"""The manifest of a dataset directory: what was written, byte for byte, and a check that the manifest itself is whole."""
+"""The manifest of a dataset directory: what was written, byte for byte, itself included."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     try:
         raw = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{root}: no readable {MANIFEST} ({error.strerror or error})",
+            f"{root}: no readable {MANIFEST} ({error})",
             expected="a dataset directory",
             remedy="give the directory that `raydistill prepare SOURCE --out DIR` wrote",
         ) from error

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydistill.errors import DataError
-from raydistill.kg.manifest import MANIFEST, file_record, read_manifest, write_manifest
+from raydistill.kg.manifest import MANIFEST, file_record, read_manifest
 from raydistill.kg.triples import SPLITS, Split, check_ids
 
 ENTITIES, RELATIONS, AUDIT, QUARANTINE = "entities.parquet", "relations.parquet", "audit.json", "quarantine.tsv"
@@ -39,7 +39,8 @@ class Dataset:
 
     Attributes:
         path: the dataset directory.
-        fingerprint: SHA-256 over the hashes of the tables; equal content gives an equal fingerprint, wherever and whenever it was prepared.
+        fingerprint: SHA-256 over the hashes of the tables; equal content gives an equal fingerprint, wherever and
+            whenever it was prepared.
         entity_keys: the names the source uses for its entities, in id order.
         entity_names: what people call them.
         entity_descriptions: empty string where there is none.
@@ -111,7 +112,8 @@ class Dataset:
         parts = [_read_triples(root / TRIPLE_FILES[split]) for split in SPLITS]
         for part in parts:
             check_ids(part, len(entities[0]), len(relations[0]))
-        dataset = cls(root, manifest["fingerprint"], *entities, *relations, *parts)
+        texts = (*entities, *relations)
+        dataset = cls(root, manifest["fingerprint"], texts[0], texts[1], texts[2], texts[3], texts[4], *parts)
         if count_of(dataset) != manifest["counts"]:
             raise DataError(
                 f"{root}: {count_of(dataset)}",
@@ -124,27 +126,8 @@ class Dataset:
 
 def count_of(dataset: Dataset) -> dict[str, int]:
     """Return the five numbers a graph is known by."""
-    sizes = {split: len(dataset.split(split)) for split in SPLITS}
+    sizes: dict[str, int] = {split: len(dataset.split(split)) for split in SPLITS}
     return {"entities": dataset.num_entities, "relations": dataset.num_relations, **sizes}
-
-
-def write_tables(root: Path, dataset: Dataset) -> None:
-    """Write the tables of a dataset into a directory that nobody else looks at yet."""
-    entity_columns = (dataset.entity_keys, dataset.entity_names, dataset.entity_descriptions)
-    _write_strings(root / ENTITIES, dict(zip(("key", "name", "description"), entity_columns, strict=True)))
-    _write_strings(root / RELATIONS, {"key": dataset.relation_keys, "phrase": dataset.relation_phrases})
-    (root / "triples").mkdir()
-    for split, name in TRIPLE_FILES.items():
-        triples = dataset.split(split)
-        columns = {column: triples[:, index] for index, column in enumerate(("head", "relation", "tail"))}
-        pq.write_table(pa.table(columns), root / name, compression="zstd")
-
-
-def write_dataset_manifest(root: Path, dataset: Dataset, source: Mapping[str, Any]) -> str:
-    """Hash what lies in the directory, write the manifest last and return the fingerprint."""
-    names = [*CONTENT_FILES, AUDIT, *([QUARANTINE] if (root / QUARANTINE).exists() else [])]
-    files = {name: file_record(root / name) for name in names}
-    return write_manifest(root, source=source, counts=count_of(dataset), files=files, content=CONTENT_FILES)
 
 
 def verify_files(root: Path, files: Mapping[str, Any]) -> None:
@@ -175,16 +158,13 @@ def _check_listed(root: Path, files: Mapping[str, Any]) -> None:
         )
 
 
-def _write_strings(path: Path, columns: Mapping[str, list[str]]) -> None:
-    table = pa.table({name: pa.array(values, type=pa.large_string()) for name, values in columns.items()})
-    pq.write_table(table, path, compression="zstd")
-
-
 def _read_table(path: Path, columns: tuple[str, ...]) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read(columns=list(columns))
+        table = pq.ParquetFile(path).read(columns=list(columns))
+        table.validate(full=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{path}: {error}", expected=f"Parquet with {', '.join(columns)}", remedy=REMEDY) from error
+    return table
 
 
 def _read_strings(path: Path, columns: tuple[str, ...]) -> tuple[list[str], ...]:

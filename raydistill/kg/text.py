@@ -1,7 +1,7 @@
 """The words a model reads about an entity or a relation: SimKGC's rule, and the neighbours it borrows names from.
 
-This file says what the text is. Tokenising it in pieces, so that the answer can be left out per triple, belongs to the data floor, which
-holds its pieces against `join_text`.
+This file says what the text is. Tokenising it in pieces, so that the answer can be left out per triple, belongs to the
+data floor, which holds its pieces against `join_text`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def clean_text(text: str) -> str:
 
 
 def join_text(name: str, description: str, neighbor_names: Sequence[str]) -> str:
-    """Put an entity's text together: "name: description n1 n2", "name: n1 n2", or "name" where there is nothing to add."""
+    """Return an entity's text: "name: description n1 n2", "name: n1 n2", or "name" where there is nothing to add."""
     words = [clean_text(piece) for piece in (description, *neighbor_names)]
     rest = " ".join(word for word in words if word)
     return f"{clean_text(name)}: {rest}" if rest else clean_text(name)
@@ -61,7 +61,8 @@ class NeighborIndex:
 
     Attributes:
         offsets: `(entities + 1,)` int64.
-        neighbors: int32; those of entity e are `neighbors[offsets[e]:offsets[e + 1]]`, ascending, without repeats and without e itself.
+        neighbors: int32; those of entity e are `neighbors[offsets[e]:offsets[e + 1]]`, ascending, without repeats and
+            without e itself.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -110,7 +111,7 @@ def entity_text(
     rule: TextRule | None = None,
     answer: int | None = None,
 ) -> str:
-    """Return the whole text of one entity: the slow, obvious form of what the data floor puts together from token pieces.
+    """Return the whole text of one entity: the slow, obvious form of what the data floor builds from token pieces.
 
     As in SimKGC the first names are taken and the answer is then left out, so its place is not filled by one more name.
 

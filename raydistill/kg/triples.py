@@ -1,7 +1,7 @@
 """Triples as integer arrays, and the one place that says how inverse relations are numbered.
 
-A triple is a row (head, relation, tail). A graph with R relations has ids 0..R-1; relation r seen from the tail is the inverse relation r + R,
-so that asking for a head becomes asking for the tail of an inverse query.
+A triple is a row (head, relation, tail). A graph with R relations has ids 0..R-1; relation r seen from the tail is the
+inverse relation r + R, so that asking for a head becomes asking for the tail of an inverse query.
 """
 
 from __future__ import annotations

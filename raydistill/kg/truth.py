@@ -1,7 +1,7 @@
 """Which triples are known to be true: the filter of evaluation and the mask of false negatives in training.
 
-Every known query (head, relation) and tail becomes one int64 key, inverses included. The sorted keys answer membership by binary search, and since
-all tails of a query lie side by side, the same array is the list of known tails.
+Every known query (head, relation) and tail becomes one int64 key, inverses included. The sorted keys answer membership
+by binary search, and since all tails of a query lie side by side, the same array is the list of known tails.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class TruthIndex:
     def contains(self, heads: IntArray, relations: IntArray, tails: IntArray) -> npt.NDArray[np.bool_]:
         """Tell for each (head, relation, tail) whether it is known to be true.
 
-        The three arrays broadcast, so `(batch, 1)`, `(batch, 1)` and `(candidates,)` give `(batch, candidates)`. Ids outside the graph (new
-        entities, padding of -1) are in no known triple: the answer is False.
+        The three arrays broadcast, so `(batch, 1)`, `(batch, 1)` and `(candidates,)` give `(batch, candidates)`. Ids
+        outside the graph (new entities, padding of -1) are in no known triple: the answer is False.
 
         Args:
             heads: entity ids.
@@ -91,7 +91,8 @@ class TruthIndex:
             relations: `(n,)` ids in 0..2R-1, inverses included.
 
         Returns:
-            offsets `(n + 1,)` int64 and tails int32: the tails of query i, in ascending order, are `tails[offsets[i]:offsets[i + 1]]`.
+            offsets `(n + 1,)` int64 and tails int32: the tails of query i, in ascending order, are
+            `tails[offsets[i]:offsets[i + 1]]`.
         """
         queries, inside = self._queries(heads, relations)
         if queries.ndim != 1:

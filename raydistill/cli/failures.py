@@ -1,0 +1,105 @@
+"""From exceptions to exit codes and explanations. The one place that catches everything, because nothing is outside it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from raydistill.errors import ConfigError, RayDistillError, StorageError
+
+UNEXPECTED = 70
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
+TERMINATED = 128 + signal.SIGTERM
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+NO_PERMISSION = {errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def explained(*, debug: bool = False) -> Iterator[None]:
+    """Let what happens inside end the process with an exit code, and an explanation on standard error.
+
+    Args:
+        debug: show the traceback of an unexpected error instead of writing it to a file.
+
+    Raises:
+        SystemExit: something went wrong inside.
+    """
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except SystemExit as ending:
+        # While a cluster is up, Ray's own handler of SIGTERM ends the process with the bare number of the signal.
+        raise SystemExit(TERMINATED if ending.code == signal.SIGTERM else ending.code) from ending
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was finished is kept, and `raydistill run --resume` goes on from it", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        _silence_standard_output()
+        raise SystemExit(BROKEN_PIPE) from None
+    except Exception as error:
+        known = deliberate(error)
+        if known is None:
+            click.echo(_unexpected(error, debug), err=True)
+            raise SystemExit(UNEXPECTED) from None
+        click.echo(f"error: {RayDistillError.__str__(known)}", err=True)
+        raise SystemExit(known.exit_code) from None
+
+
+def deliberate(error: BaseException) -> RayDistillError | None:
+    """The error of ours that an exception is or stands for; None where it is neither ours nor the user's to mend."""
+    # An error that crossed a process border arrives wrapped, with the remote traceback as its text.
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, RayDistillError):
+        return cause
+    if isinstance(error, RayDistillError):
+        return error
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return StorageError(
+            f"{_file_of(error)}: {error.strerror or error}",
+            expected="a place with room that can be written",
+            consequence="nothing more could be saved; what was saved before is whole",
+            remedy="make room there or name another place, then run again (a campaign with --resume)",
+        )
+    if isinstance(error, OSError) and error.errno in NO_PERMISSION:
+        return ConfigError(
+            f"{_file_of(error)}: {error.strerror or error}",
+            expected="a path this user may read or write",
+            remedy="change its permissions or name another path",
+        )
+    return None
+
+
+def _file_of(error: OSError) -> str:
+    return str(error.filename) if error.filename is not None else "a file"
+
+
+def _unexpected(error: Exception, debug: bool) -> str:
+    trace = "".join(traceback.format_exception(error))
+    first = f"unexpected error: {type(error).__name__}: {error}"
+    if debug:
+        return f"{trace}\n{first}"
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="raydistill-", suffix="-traceback.txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(trace)
+    except OSError:
+        return f"{trace}\n{first}"
+    return f"{first}\n  this is a fault of raydistill, not of your input\n  the traceback was written to {path} (--debug shows it)"
+
+
+def _silence_standard_output() -> None:
+    """The reader has gone: without this, Python complains once more when it flushes at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,76 @@
+"""Where the command line writes: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raydistill.reporting.table import Table
+
+
+class StandardErrorHandler(logging.StreamHandler[TextIO]):
+    """Logs to whatever standard error is at that moment, because a live display takes its place while it is drawn."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard error, looked up anew for every line."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """Ignore what the base class sets; there is only one answer."""
+
+
+def configure_logging(*, verbose: bool = False, debug: bool = False) -> None:
+    """Send the package's log to standard error: warnings, with `verbose` also what happens, with `debug` everything."""
+    logger = logging.getLogger("raydistill")
+    logger.setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
+    if not any(isinstance(handler, StandardErrorHandler) for handler in logger.handlers):
+        handler = StandardErrorHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+
+
+def echo_json(value: Any) -> None:
+    """Print a result for programs; NaN and infinity become null."""
+    from raydistill.reporting.report import finite
+
+    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def echo_tables(tables: Sequence[Table]) -> None:
+    """Print tables for people; where the output is no terminal, as wide as they are."""
+    from rich.console import Console
+
+    console = Console(file=click.get_text_stream("stdout"))
+    if not console.is_terminal:
+        console.width = 400
+    for table in tables:
+        console.print(table.as_rich())
+
+
+def error_console() -> Console:
+    """A console on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on a terminal while something takes its time; nothing elsewhere."""
+    console = error_console()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield

@@ -1,0 +1,42 @@
+"""`raydistill prepare`: from a public layout to a dataset directory."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="The dataset directory to write.")
+@click.option("--layout", default="auto", show_default=True, help="Layout of SOURCE; auto recognises it.")
+@click.option("--sample", type=click.IntRange(min=1), help="Keep a connected cut of this many entities.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the cut.")
+@click.option("--quarantine", is_flag=True, help="Set malformed lines aside instead of refusing the source.")
+@click.option("--overwrite", is_flag=True, help="Replace another dataset in --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def prepare(
+    source: str, out: str, layout: str, sample: int | None, seed: int, quarantine: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Read a knowledge graph from SOURCE, audit it, and write a dataset directory.
+
+    SOURCE is a folder (KG-BERT, SimKGC, OpenKE ids, LibKGE, plain TSV, Parquet) or pykeen:NAME, such as pykeen:umls.
+    """
+    from raydistill.cli.output import echo_json, waiting
+    from raydistill.kg.audit import describe
+    from raydistill.kg.prepare import prepare as prepare_dataset
+
+    # The findings are printed below; as log lines they would come twice.
+    logging.getLogger("raydistill.kg.prepare").setLevel(logging.ERROR)
+    with waiting(f"reading {source}"):
+        dataset = prepare_dataset(
+            source, out, layout=layout, sample=sample, seed=seed, quarantine=quarantine, overwrite=overwrite
+        )
+        audit = dataset.audit()
+    if as_json:
+        echo_json({"path": str(dataset.path), "fingerprint": dataset.fingerprint, "audit": audit})
+        return
+    for sentence in describe(audit):
+        click.echo(sentence)
+    click.echo(f"dataset {dataset.path} (fingerprint {dataset.fingerprint[:12]})")

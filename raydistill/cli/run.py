@@ -1,0 +1,74 @@
+"""`raydistill run`: a whole campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from raydistill.config.schema import CampaignConfig
+    from raydistill.planning.state import CampaignState
+
+
+@click.command()
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
+@click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
+@click.option("--resume", is_flag=True, help="Go on with the campaign in the run directory.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bool, as_json: bool) -> None:
+    """Run the campaign that CONFIG describes, here or on the cluster at RAY_ADDRESS.
+
+    Trains the teacher and every grade of the ladder, searches within each grade, promotes the best student of each,
+    scores the promoted ones on the test split, and writes report.html into the run directory.
+    """
+    from raydistill.cli.output import error_console
+    from raydistill.config.load import load_config
+    from raydistill.reporting.progress import watching
+
+    campaign_config = load_config(config, overrides)
+    folder = run_directory(campaign_config, Path(config).stem, run_dir)
+    from raydistill.orchestration.campaign import Campaign
+
+    with watching(error_console()) as progress:
+        observe = None if progress is None else progress.observe
+        state = Campaign(campaign_config, folder).run(resume=resume, observe=observe)
+    show_result(state, campaign_config, folder, as_json=as_json)
+
+
+def run_directory(config: CampaignConfig, name: str, given: str | None) -> Path:
+    """The run directory asked for, or the one named after the configuration file.
+
+    Raises:
+        CapabilityError: it is no local or mounted path.
+    """
+    from raydistill.errors import CapabilityError
+
+    place = given or f"{config.storage.path.rstrip('/')}/{name}"
+    if "://" in place:
+        raise CapabilityError(
+            f"run directory {place}",
+            expected="a local folder, or a mounted one that all machines see",
+            consequence="a folder of that odd name would be made here",
+            remedy="mount the storage and name the mounted path",
+        )
+    return Path(place)
+
+
+def show_result(state: CampaignState, config: CampaignConfig, folder: Path, *, as_json: bool) -> None:
+    """Write the report; print the final tables, where everything lies, and the promoted checkpoints."""
+    from raydistill.cli.output import echo_json, echo_tables
+    from raydistill.reporting.report import report_json, report_tables, write_report
+
+    page = write_report(state, config, folder)
+    if as_json:
+        echo_json({"run": str(folder), "report": str(page), **report_json(state, config)})
+        return
+    echo_tables(report_tables(state, config))
+    for lineage, grade in sorted(state.promotions):
+        promotion = state.promotions[lineage, grade]
+        click.echo(f"promoted {lineage} {state.grades[grade]}: {promotion.checkpoint}")
+    click.echo(f"report {page}")
+    click.echo(f"run {folder}")

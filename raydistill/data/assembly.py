@@ -1,0 +1,148 @@
+"""Texts from pieces: SimKGC's rule put together per triple, so that a training text never shows its own answer.
+
+An entity text is "name: description"; where the description is short the names of up to `max_neighbors` training neighbours follow, the excluded
+entity (the answer of this triple) left out. A query is the pair (head text, relation phrase).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydistill.data.layout import Frame, TextLayout, split_budget
+from raydistill.data.texts import Texts
+from raydistill.data.tokens import TokenPieces
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import NeighborIndex, TextRule
+
+Ids = NDArray[np.int64]
+NOTHING = -1
+"""Excluded entity of a text that leaves nothing out."""
+
+
+@dataclass(frozen=True)
+class _Segments:
+    """Runs of tokens: which text they belong to, where they stand in it, where they start, how long they are."""
+
+    text: Ids
+    order: Ids
+    start: Ids
+    length: Ids
+
+
+class TextAssembler:
+    """Puts texts together from pieces.
+
+    Args:
+        pieces: tokenised pieces of the graph.
+        dataset: the graph, for its descriptions and training neighbours.
+        layout: frames of the encoder's tokenizer.
+        rule: neighbour names and what counts as a short description.
+        max_tokens: tokens per text, specials included.
+    """
+
+    def __init__(self, pieces: TokenPieces, dataset: Dataset, layout: TextLayout, rule: TextRule, max_tokens: int) -> None:
+        self.pieces, self.layout, self.max_tokens = pieces, layout, max_tokens
+        words = np.fromiter((len(text.split()) for text in dataset.entity_descriptions), np.int64, dataset.num_entities)
+        self.has_description = words > 0
+        neighbors = NeighborIndex.from_triples(dataset.train, dataset.num_entities)
+        self.neighbors = np.asarray(neighbors.neighbors, np.int64)
+        self.neighbor_start = np.asarray(neighbors.offsets[:-1], np.int64)
+        count = np.minimum(np.diff(neighbors.offsets), rule.max_neighbors)
+        self.neighbor_count = np.where(words < rule.short_description_words, count, 0).astype(np.int64)
+        special = [self.layout.single.prefix, self.layout.single.suffix, self.layout.pair.prefix, self.layout.pair.middle, self.layout.pair.suffix]
+        self._special_start = len(pieces.tokens) + np.cumsum([0, *map(len, special)])
+        self.tokens = np.concatenate([pieces.tokens, *(np.asarray(part, np.int32) for part in special)])
+
+    def effective_exclusion(self, entities: Ids, excluded: Ids) -> Ids:
+        """`excluded` where it would really stand in the entity's text, else NOTHING: texts with equal results are equal texts."""
+        text, neighbor = self._neighbors(entities)
+        hit = np.zeros(len(entities), bool)
+        hit[text[neighbor == excluded[text]]] = True
+        return np.where(hit, excluded, NOTHING)
+
+    def entity_texts(self, entities: Ids, excluded: Ids | None = None) -> Texts:
+        """Entity texts, one per row; `excluded` names the entity each leaves out (NOTHING = none)."""
+        body = self._body(np.asarray(entities, np.int64), excluded)
+        totals = np.bincount(body.text, body.length, len(entities)).astype(np.int64)
+        budget = np.minimum(totals, self.max_tokens - self.layout.single.num_special)
+        return self._frame(body, budget, None, self.layout.single, self._special_start[[0, 1, 1]])
+
+    def query_texts(self, heads: Ids, relations: Ids, excluded: Ids | None = None) -> Texts:
+        """Query texts: the head's text paired with the relation's phrase."""
+        body = self._body(np.asarray(heads, np.int64), excluded)
+        rows = self.pieces.relation(np.asarray(relations, np.int64))
+        totals = np.bincount(body.text, body.length, len(heads)).astype(np.int64)
+        room = self.max_tokens - self.layout.pair.num_special
+        wanted = self.pieces.lengths(rows)
+        kept = np.array([split_budget(int(a), int(b), room) for a, b in zip(totals, wanted, strict=True)], np.int64).reshape(-1, 2)
+        relation = _Segments(np.arange(len(heads)), np.zeros(len(heads), np.int64), self.pieces.offsets[rows], kept[:, 1])
+        return self._frame(body, kept[:, 0], relation, self.layout.pair, self._special_start[[2, 3, 4]])
+
+    def _neighbors(self, entities: Ids) -> tuple[Ids, Ids]:
+        count = self.neighbor_count[entities]
+        text = np.repeat(np.arange(len(entities)), count)
+        return text, self.neighbors[_runs(self.neighbor_start[entities], count)]
+
+    def _body(self, entities: Ids, excluded: Ids | None) -> _Segments:
+        """Name, description and neighbour names as runs, in order."""
+        pieces, rows = self.pieces, np.arange(len(entities))
+        text, neighbor = self._neighbors(entities)
+        if excluded is not None:
+            keep = neighbor != np.asarray(excluded, np.int64)[text]
+            text, neighbor = text[keep], neighbor[keep]
+        goes_on = self.has_description[entities]
+        goes_on[text] = True
+        described = rows[self.has_description[entities]]
+        piece = np.concatenate(
+            [
+                np.where(goes_on, pieces.name_colon(entities), pieces.name(entities)),
+                pieces.description(entities[described]),
+                pieces.inner_name(neighbor),
+            ]
+        )
+        owner = np.concatenate([rows, described, text])
+        kind = np.repeat([0, 1, 2], [len(rows), len(described), len(text)])
+        ordered = np.lexsort((np.arange(len(piece)), kind, owner))
+        piece, owner = piece[ordered], owner[ordered]
+        return _Segments(owner, np.arange(len(piece)), pieces.offsets[piece], pieces.lengths(piece))
+
+    def _frame(self, body: _Segments, budget: Ids, relation: _Segments | None, frame: Frame, special: Ids) -> Texts:
+        """Cut each body to its budget, put the special tokens around, and gather the token ids."""
+        num_texts = len(budget)
+        ends = np.cumsum(body.length)
+        before = ends - body.length
+        first = np.searchsorted(body.text, np.arange(num_texts))
+        length = np.clip(budget[body.text] - (before - before[first][body.text]), 0, body.length)
+        everyone = np.arange(num_texts)
+
+        def fixed(start: int, count: int) -> _Segments:
+            return _Segments(everyone, everyone, np.full(num_texts, start), np.full(num_texts, count))
+
+        parts = [fixed(special[0], len(frame.prefix)), _Segments(body.text, body.order, body.start, length)]
+        if relation is not None:
+            parts += [fixed(special[1], len(frame.middle)), relation]
+        parts.append(fixed(special[2], len(frame.suffix)))
+        kinds = [0, 1, 2, 3, 4] if relation is not None else [0, 1, 4]
+        text = np.concatenate([part.text for part in parts])
+        order = np.concatenate([part.order for part in parts])
+        kind = np.repeat(kinds, [len(part.text) for part in parts])
+        ordered = np.lexsort((order, kind, text))
+        start = np.concatenate([part.start for part in parts])[ordered]
+        length = np.concatenate([part.length for part in parts])[ordered]
+        kind_of_token = np.repeat(kind[ordered], length)
+        return Texts(
+            tokens=torch.from_numpy(self.tokens[_runs(start, length)].astype(np.int64)),
+            types=torch.from_numpy(np.asarray(frame.types, np.int64)[kind_of_token]),
+            special=torch.from_numpy(np.isin(kind_of_token, (0, 2, 4))),
+            lengths=torch.from_numpy(np.bincount(text[ordered], length, num_texts).astype(np.int64)),
+        )
+
+
+def _runs(start: Ids, length: Ids) -> Ids:
+    """Positions of the runs `[start, start + length)`, one after another."""
+    shift = start - (np.cumsum(length) - length)
+    return np.repeat(shift, length) + np.arange(int(length.sum()))

@@ -1,0 +1,54 @@
+"""Texts of a batch as ragged token rows: every distinct text once, no padding. Padding is the encoder's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A ragged batch of texts.
+
+    Args:
+        tokens: token ids, flat `(tokens,)` int64, text after text.
+        types: segment ids, `(tokens,)` int64.
+        special: `(tokens,)` bool, True = special token (never masked).
+        lengths: `(texts,)` int64, tokens of each text.
+    """
+
+    tokens: Tensor
+    types: Tensor
+    special: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return int(self.lengths.shape[0])
+
+    @property
+    def starts(self) -> Tensor:
+        """Position of each text's first token, `(texts,)`."""
+        return torch.cumsum(self.lengths, 0) - self.lengths
+
+    @property
+    def text_of_token(self) -> Tensor:
+        """Which text each token belongs to, `(tokens,)` int64."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.lengths.device), self.lengths)
+
+    def select(self, indices: Tensor) -> Texts:
+        """The texts at `indices`, in that order."""
+        lengths = self.lengths[indices]
+        positions = token_positions(self.starts[indices], lengths)
+        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths)
+
+    def with_tokens(self, tokens: Tensor) -> Texts:
+        """The same shape with other token ids (a corrupted view)."""
+        return Texts(tokens, self.types, self.special, self.lengths)
+
+
+def token_positions(starts: Tensor, lengths: Tensor) -> Tensor:
+    """Flat positions of the runs `[start, start + length)`, one after another."""
+    shift = starts - (torch.cumsum(lengths, 0) - lengths)
+    return torch.repeat_interleave(shift, lengths) + torch.arange(int(lengths.sum()), device=lengths.device)

@@ -1,0 +1,128 @@
+"""Token pieces: every name, description and relation phrase of a graph, tokenised once and kept in a memory-mapped Arrow file.
+
+The texts of a batch are put together from pieces (`assembly.py`), because which neighbour names may stand in a text depends on the triple.
+A piece that continues a text is tokenised with its leading space and a name that is followed by a colon together with it, so that the joined
+pieces are exactly what tokenising the joined text gives, for WordPiece and byte-level BPE alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import inverse_phrase
+
+LONGEST_PIECE = 512
+"""Tokens kept of a piece. No text is longer (`data.max_tokens` is bounded by it), so nothing that could be used is cut."""
+
+
+@dataclass(frozen=True)
+class TokenPieces:
+    """Pieces of a graph's texts; row numbers count all kinds through.
+
+    Args:
+        tokens: `(tokens,)` int32, all pieces one after another.
+        offsets: `(pieces + 1,)` int64, where each piece starts.
+        num_entities: entities of the graph.
+        num_relations: relations of the graph, inverses not counted.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    num_entities: int
+    num_relations: int
+
+    def name(self, entity: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of names that are the whole text."""
+        return entity
+
+    def name_colon(self, entity: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of names followed by a colon."""
+        return entity + self.num_entities
+
+    def description(self, entity: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of descriptions, which continue a text."""
+        return entity + 2 * self.num_entities
+
+    def inner_name(self, entity: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of names that continue a text (neighbours)."""
+        return entity + 3 * self.num_entities
+
+    def relation(self, relation: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of relation phrases, inverse relations included."""
+        return relation + 4 * self.num_entities
+
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each piece."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+
+def piece_texts(dataset: Dataset) -> list[str]:
+    """The texts of all pieces in row order."""
+    names = list(dataset.entity_names)
+    phrases = list(dataset.relation_phrases)
+    return [
+        *names,
+        *(f"{name}:" for name in names),
+        *(f" {text}" if text else "" for text in dataset.entity_descriptions),
+        *(f" {name}" for name in names),
+        *phrases,
+        *(inverse_phrase(phrase) for phrase in phrases),
+    ]
+
+
+def tokenize_pieces(texts: Sequence[str], tokenizer: Any, num_entities: int, num_relations: int) -> TokenPieces:
+    """Tokenise every piece once, without special tokens."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    rows = [encoding.ids[:LONGEST_PIECE] for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
+    return TokenPieces(tokens, offsets, num_entities, num_relations)
+
+
+def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: str) -> TokenPieces:
+    """Pieces of a dataset, from the Arrow file beside it when there is one for this tokenizer, else made and kept there.
+
+    A read-only dataset directory is no obstacle: the pieces then stay in memory.
+    """
+    key = hashlib.sha256(f"{dataset.fingerprint} {tokenizer_fingerprint} {LONGEST_PIECE}".encode()).hexdigest()[:16]
+    path = Path(dataset.path) / "tokens" / f"{key}.arrow"
+    if path.exists():
+        return _read(path, dataset.num_entities, dataset.num_relations)
+    pieces = tokenize_pieces(piece_texts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
+    try:
+        _write(pieces, path)
+    except OSError:
+        return pieces
+    return _read(path, dataset.num_entities, dataset.num_relations)
+
+
+def _write(pieces: TokenPieces, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    rows = pa.LargeListArray.from_arrays(pa.array(pieces.offsets), pa.array(pieces.tokens))
+    aside = path.with_suffix(f".{os.getpid()}.aside")
+    table = pa.table({"tokens": rows})
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    os.replace(aside, path)
+
+
+def _read(path: Path, num_entities: int, num_relations: int) -> TokenPieces:
+    column = pa.ipc.open_file(pa.memory_map(str(path))).read_all()["tokens"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0)
+    tokens = column.values.to_numpy(zero_copy_only=True)
+    offsets = column.offsets.to_numpy(zero_copy_only=True)
+    return TokenPieces(tokens, offsets, num_entities, num_relations)

@@ -1,0 +1,103 @@
+"""From a public layout to a dataset directory: read, cut if asked, audit, write aside, rename."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from raydistill.errors import ConfigError, StorageError
+from raydistill.kg.audit import audit_graph, describe
+from raydistill.kg.bundled import PREFIX
+from raydistill.kg.graph import Graph
+from raydistill.kg.lines import Intake
+from raydistill.kg.sampling import cut_graph
+from raydistill.kg.sources import read_source
+from raydistill.kg.store import Dataset
+from raydistill.kg.writing import write_dataset
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    layout: str = "auto",
+    sample: int | None = None,
+    seed: int = 0,
+    quarantine: bool = False,
+    overwrite: bool = False,
+) -> Dataset:
+    """Read a graph from a public layout and write it as a dataset directory.
+
+    Running it again is harmless: where the same content lies already, that is returned.
+
+    Args:
+        source: a folder, or `pykeen:NAME`.
+        out: the directory to write.
+        layout: one of `sources.LAYOUTS`; "auto" recognises it.
+        sample: number of entities of a connected cut; None keeps the whole graph.
+        seed: decides the cut.
+        quarantine: set malformed lines aside in `quarantine.tsv`; otherwise one of them refuses the source.
+        overwrite: replace another dataset directory.
+
+    Raises:
+        ConfigError: an option is out of range, or `out` overlaps the source.
+        DataError: the source is malformed, or `out` holds something else.
+        StorageError: nothing can be written there.
+    """
+    target = Path(out)
+    if seed < 0:
+        raise ConfigError(f"seed {seed}", expected="0 or more", remedy="give another seed")
+    _check_apart(source, target)
+    intake = Intake()
+    graph = _read(source, layout, intake, quarantine)
+    record: dict[str, Any] | None = None
+    if sample is not None:
+        graph, record = cut_graph(graph, sample, seed)
+    audit = audit_graph(graph, intake, record)
+    for finding in describe(audit):
+        logger.log(logging.WARNING if finding.startswith("Warning: ") else logging.INFO, "%s", finding)
+    origin = {"name": _source_name(source), "layout": graph.layout, "sample": sample, "seed": seed if sample else None}
+    try:
+        write_dataset(target, graph, audit=audit, intake=intake, origin=origin, overwrite=overwrite)
+        return Dataset.load(target)
+    except OSError as error:
+        raise StorageError(
+            f"{target}: {error.strerror or error}",
+            expected="a place with room for the dataset",
+            consequence="a dataset cut short would have been left; what was begun has been removed",
+            remedy="free some space or permissions there, or give another directory",
+        ) from error
+
+
+def _read(source: str | Path, layout: str, intake: Intake, quarantine: bool) -> Graph:
+    try:
+        return read_source(source, layout, intake)
+    finally:
+        # Even where the reader gave up: malformed lines are then the likely cause, and the better message.
+        if not quarantine:
+            intake.refuse_malformed(str(source))
+
+
+def _check_apart(source: str | Path, target: Path) -> None:
+    if str(source).startswith(PREFIX):
+        return
+    try:
+        origin, place = Path(source).resolve(), target.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{str(source)!r} and {str(target)!r}: {error}", expected="two paths", remedy="check the paths"
+        ) from error
+    if place == origin or origin in place.parents or place in origin.parents:
+        raise ConfigError(
+            f"{target} lies within the source {source}, or around it",
+            expected="a directory apart from the source",
+            consequence="the source would be changed",
+            remedy="give another directory",
+        )
+
+
+def _source_name(source: str | Path) -> str:
+    return str(source) if str(source).startswith(PREFIX) else Path(source).resolve().name

@@ -1,0 +1,156 @@
+"""Layouts with the texts of people: plain triples in keys, KG-BERT's text files and SimKGC's.
+
+**KG-BERT.** `entity2text.txt` holds names in some datasets and "name, definition" in others, and `entity2textlong.txt`
+holds descriptions that may or may not begin with the name. The rule that gives name and description for all of them:
+
+1. With both files, the short text is the name. Of the long text a leading "name, " is cut off (FB15k-237), a long text
+   equal to the name is an empty description, and any other long text is the description as it stands (UMLS).
+2. With `entity2text.txt` alone, the file is one of definitions when at least nine in ten of its texts hold ", ", and
+   each is then cut at its first ", " (WN18RR). In a file of names only a few hold a comma ("Sammy Davis, Jr."), and
+   then none is cut.
+
+**SimKGC.** The raw files its preprocessing reads: `wordnet-mlj12-definitions.txt`, or `FB15k_mid2name.txt` with
+`FB15k_mid2description.txt`. These list entities of larger graphs than the triples beside them, so only entities that
+stand in a triple are part of the graph, as in SimKGC's own `entities.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.errors import DataError
+from raydistill.kg.columns import read_bytes
+from raydistill.kg.folders import find_file, need_file, split_files
+from raydistill.kg.graph import Graph, Texts, assemble, words_of_key
+from raydistill.kg.lines import Intake, Rows
+from raydistill.kg.text import clean_text
+from raydistill.kg.triples import Split
+
+SHORT_TEXTS, LONG_TEXTS, RELATION_TEXTS = "entity2text.txt", "entity2textlong.txt", "relation2text.txt"
+WORDNET_TEXTS, FREEBASE_NAMES = "wordnet-mlj12-definitions.txt", "FB15k_mid2name.txt"
+FREEBASE_DESCRIPTIONS = "FB15k_mid2description.txt"
+_DEFINITION_RATIO = 0.9
+_WORDNET_NAME = re.compile(r"_*(?P<lemma>.+)_[A-Z]+_[0-9]+")
+_QUOTED = re.compile(r'"(?P<text>.*)"(@[a-z-]+)?', re.DOTALL)
+
+
+def read_plain(folder: Path, intake: Intake) -> Graph:
+    """Read triples without texts; every name is made from its key."""
+    note = "The source has no texts: names and phrases are made from keys, which tells a text model little."
+    return assemble("tsv", read_splits(folder, intake), Texts({}, {}, {}, notes=(note,)))
+
+
+def read_kg_bert(folder: Path, intake: Intake) -> Graph:
+    """Read triples with KG-BERT's text files (see the rule above)."""
+    return assemble("kg-bert", read_splits(folder, intake), kg_bert_texts(folder, intake))
+
+
+def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
+    """Read what KG-BERT's text files say, as far as they are there."""
+    short_file, long_file = find_file(folder, SHORT_TEXTS), find_file(folder, LONG_TEXTS)
+    relation_file = find_file(folder, RELATION_TEXTS)
+    short = read_texts(intake, short_file) if short_file else {}
+    long = read_texts(intake, long_file) if long_file else {}
+    phrases = read_texts(intake, relation_file) if relation_file else {}
+    listed = list(dict.fromkeys((*short, *long)))
+    if long_file:
+        descriptions = {key: _without_name(short.get(key, ""), text) for key, text in long.items()}
+        note = f"Names are from {SHORT_TEXTS}, descriptions from {LONG_TEXTS} without a leading name."
+        return Texts(short, descriptions, phrases, listed, (note,))
+    texts = [text for text in short.values() if text]
+    if sum(", " in text for text in texts) < max(1.0, _DEFINITION_RATIO * len(texts)):
+        note = f"{SHORT_TEXTS} holds names; there are no descriptions."
+        return Texts(short, {}, phrases, listed, (note,))
+    parts = {key: text.partition(", ") for key, text in short.items()}
+    names = {key: name for key, (name, _, _) in parts.items()}
+    descriptions = {key: definition for key, (_, _, definition) in parts.items()}
+    note = f'{SHORT_TEXTS} holds "name, definition"; each text was cut at its first comma.'
+    return Texts(names, descriptions, phrases, listed, (note,))
+
+
+def read_simkgc(folder: Path, intake: Intake) -> Graph:
+    """Read SimKGC's raw files for WN18RR or FB15k-237."""
+    splits = read_splits(folder, intake)
+    relations = find_file(folder, "relations.json")
+    phrases = _read_phrases(relations) if relations else {}
+    wordnet = find_file(folder, WORDNET_TEXTS)
+    if wordnet:
+        senses = texts_of(intake, intake.read(wordnet, columns=3, keys=1))
+        names = {key: _wordnet_name(word) for key, (word, _) in senses.items()}
+        descriptions = {key: definition for key, (_, definition) in senses.items()}
+        return assemble("simkgc", splits, Texts(names, descriptions, phrases))
+    raw_names = read_texts(intake, need_file(folder, FREEBASE_NAMES))
+    names = {key: words_of_key(name) if name else "" for key, name in raw_names.items()}
+    description_file = find_file(folder, FREEBASE_DESCRIPTIONS)
+    raw = read_texts(intake, description_file) if description_file else {}
+    descriptions = {key: _without_repeated_name(names.get(key, ""), _unquoted(text)) for key, text in raw.items()}
+    return assemble("simkgc", splits, Texts(names, descriptions, phrases))
+
+
+def read_splits(folder: Path, intake: Intake) -> dict[Split, list[pa.Array]]:
+    """Read the triple files of a folder, keys separated by tabs."""
+    files = split_files(folder, (".tsv", ".txt"))
+    return {split: intake.read(path, columns=3, keys=3).columns for split, path in files.items()}
+
+
+def read_texts(intake: Intake, path: Path) -> dict[str, str]:
+    """Read a file of keys and texts."""
+    return {key: text for key, (text,) in texts_of(intake, intake.read(path, columns=2, keys=1)).items()}
+
+
+def texts_of(intake: Intake, rows: Rows) -> dict[str, tuple[str, ...]]:
+    """Return the texts of each key; a line that says something else about a key already listed is malformed.
+
+    Args:
+        intake: remembers malformed lines.
+        rows: keys in the first column, texts in the others.
+    """
+    columns = [[clean_text(text) for text in rows.strings(column)] for column in range(1, len(rows.columns))]
+    texts: dict[str, tuple[str, ...]] = {}
+    keys = rows.strings(0)
+    agrees = [texts.setdefault(key, said) == said for key, said in zip(keys, zip(*columns, strict=True), strict=True)]
+    good = np.array(agrees, dtype=np.bool_)
+    intake.keep(rows, good, ["key was listed before with another text"] * int(np.count_nonzero(~good)))
+    return texts
+
+
+def _without_name(name: str, text: str) -> str:
+    return "" if text == name else text.removeprefix(f"{name}, ")
+
+
+def _without_repeated_name(name: str, text: str) -> str:
+    """Cut a name off the start of its description, as SimKGC does, but not out of a longer word ("Rats are")."""
+    rest = text.removeprefix(name) if name else text
+    return text if rest[:1].isalnum() else rest.strip()
+
+
+def _wordnet_name(word: str) -> str:
+    """Return the lemma of a sense: "__family_alcidae_NN_1" is "family alcidae"."""
+    match = _WORDNET_NAME.fullmatch(word)
+    return words_of_key(match["lemma"] if match else word) if word else ""
+
+
+def _unquoted(text: str) -> str:
+    """Undo the quoting of an RDF literal such as "A town.\\n"@en."""
+    match = _QUOTED.fullmatch(text)
+    if match is None:
+        return text
+    return clean_text(re.sub(r"\\(.)", lambda escape: " " if escape[1] in "nrt" else escape[1], match["text"]))
+
+
+def _read_phrases(path: Path) -> Mapping[str, str]:
+    try:
+        phrases = json.loads(read_bytes(path))
+        return {str(key): clean_text(phrase) for key, phrase in phrases.items() if isinstance(phrase, str)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path}: {error}",
+            expected="one JSON object from relation key to phrase",
+            remedy="mend the file, or remove it to have phrases made from keys",
+        ) from error

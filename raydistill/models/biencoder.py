@@ -1,0 +1,148 @@
+"""The two towers: one encoder for queries, one for entities (or one for both), pooled and normalised, with a trainable temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.data.texts import Texts
+from raydistill.models.features import Needs, TowerOutput
+
+Tower = Literal["query", "entity"]
+Pooling = Literal["mean", "cls", "max"]
+Precision = Literal["fp32", "bf16"]
+
+
+class BiEncoder(nn.Module):
+    """Query and entity towers whose cosine scores a triple.
+
+    Args:
+        query_encoder: a BERT- or RoBERTa-like `transformers` model.
+        entity_encoder: another one, or the same object for shared towers.
+        pooling: how token states become one vector; `mean` runs over all real tokens, specials included (SimKGC).
+        temperature: start of the trainable temperature.
+        tokens_per_micro_batch: padded tokens encoded at a time; bounds memory, changes no result.
+        precision: bf16 runs matrix products in bfloat16 under autocast; weights and vectors stay float32.
+
+    Source: SimKGC (arXiv 2203.02167) section 3.2.
+    """
+
+    def __init__(
+        self,
+        query_encoder: nn.Module,
+        entity_encoder: nn.Module,
+        *,
+        pooling: Pooling = "mean",
+        temperature: float = 0.05,
+        train_temperature: bool = True,
+        tokens_per_micro_batch: int = 16384,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        self.query_encoder, self.entity_encoder = query_encoder, entity_encoder
+        self.pooling, self.precision = pooling, precision
+        self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=train_temperature)
+
+    @property
+    def shared_towers(self) -> bool:
+        """Whether one encoder serves both sides."""
+        return self.query_encoder is self.entity_encoder
+
+    @property
+    def inverse_temperature(self) -> Tensor:
+        """Scalar that multiplies cosines into logits."""
+        return self.log_inverse_temperature.exp()
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers of a tower."""
+        return int(self.query_encoder.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a tower."""
+        return int(self.query_encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def encoder(self, tower: Tower) -> nn.Module:
+        """The encoder of one side."""
+        return self.query_encoder if tower == "query" else self.entity_encoder
+
+    def encode(self, texts: Texts, tower: Tower, needs: Needs = Needs()) -> TowerOutput:  # noqa: B008 - frozen
+        """Vectors and captured states of `texts`.
+
+        Texts are encoded in order of length, `tokens_per_micro_batch` padded tokens at a time, so that little is padding; the outputs
+        come back in the order of `texts`.
+
+        Raises:
+            IndexError: a token outside a trimmed vocabulary, or a layer the encoder does not have.
+        """
+        device = self.log_inverse_temperature.device
+        vectors, captured, order = [], {layer: [] for layer in sorted(needs.layers)}, []  # type: ignore[var-annotated]
+        for part in micro_batches(texts.lengths, self.tokens_per_micro_batch):
+            order.append(part)
+            pooled, states = self._encode_padded(texts.select(part), self.encoder(tower), needs, device)
+            vectors.append(pooled)
+            for layer, state in states.items():
+                captured[layer].append(state)
+        back = torch.argsort(torch.cat(order))
+        flat_back = _token_order(texts.lengths, torch.cat(order)).to(device)
+        return TowerOutput(
+            vectors=torch.cat(vectors)[back.to(device)],
+            states={layer: torch.cat(states)[flat_back] for layer, states in captured.items()},
+        )
+
+    def _encode_padded(self, texts: Texts, encoder: nn.Module, needs: Needs, device: torch.device) -> tuple[Tensor, dict[int, Tensor]]:
+        longest = int(texts.lengths.max())
+        real = torch.arange(longest)[None, :] < texts.lengths[:, None]
+        pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type, operator]
+        tokens = torch.full(real.shape, pad).masked_scatter_(real, texts.tokens).to(device)
+        types = torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types).to(device)
+        real = real.to(device)
+        autocast = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with autocast:
+            output = encoder(
+                input_ids=tokens,
+                attention_mask=None if bool((texts.lengths == longest).all()) else real.long(),
+                token_type_ids=types,
+                output_hidden_states=bool(needs.layers),
+            )
+        hidden = output.last_hidden_state
+        vectors = nn.functional.normalize(pool(hidden.float(), real, self.pooling), dim=-1)
+        # hidden_states[0] are the embeddings, so layer j is at j + 1.
+        return vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)}
+
+
+def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
+    """Token states `(texts, length, hidden)` to one vector per text; `real` `(texts, length)`, True = real token."""
+    if how == "cls":
+        return hidden[:, 0]
+    if how == "max":
+        return hidden.masked_fill(~real[:, :, None], -torch.inf).max(dim=1).values
+    weights = real.to(hidden.dtype)
+    return torch.einsum("tlh,tl->th", hidden, weights) / weights.sum(1, keepdim=True)
+
+
+def micro_batches(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
+    """Positions of texts in length order, in parts whose padded size stays within `tokens` (a part has at least one text)."""
+    order = torch.argsort(lengths, descending=True, stable=True)
+    sizes = lengths[order].tolist()
+    start = 0
+    while start < len(sizes):
+        count = max(1, tokens // sizes[start])
+        yield order[start : start + count]
+        start += count
+
+
+def _token_order(lengths: Tensor, order: Tensor) -> Tensor:
+    """Where each token of the texts stands in the flat states of the texts taken in `order`."""
+    sizes = lengths[order]
+    starts = torch.empty_like(lengths)
+    starts[order] = torch.cumsum(sizes, 0) - sizes
+    shift = starts - (torch.cumsum(lengths, 0) - lengths)
+    return torch.repeat_interleave(shift, lengths) + torch.arange(int(lengths.sum()))

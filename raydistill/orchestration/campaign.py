@@ -1,0 +1,150 @@
+"""A campaign from its configuration to its last tested student: what the command line and the Python API call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import CapabilityError
+from raydistill.orchestration.cluster import cluster_size, connected
+from raydistill.orchestration.coordinator import ask, start_coordinator
+from raydistill.orchestration.driver import Driver
+from raydistill.orchestration.environment import environment
+from raydistill.orchestration.ladder import Rules
+from raydistill.orchestration.rundir import (
+    ENVIRONMENT,
+    campaign_fingerprint,
+    check_campaign,
+    check_owner,
+    locked,
+    read_state,
+    write_config,
+    write_json,
+)
+from raydistill.orchestration.study import capacity
+from raydistill.orchestration.workshop import Workshop, standard_workshop
+from raydistill.planning.grades import GradePlan, Ground, lineages_of
+from raydistill.planning.preflight import preflight
+from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
+SIGTERM_EXIT = 128 + signal.SIGTERM
+
+
+class Campaign:
+    """All grades of all lineages of one configuration, in one run directory.
+
+    Args:
+        config: what to run.
+        run_dir: where to write.
+        workshop: the functions trials are made of; None = raydistill's own.
+    """
+
+    def __init__(self, config: CampaignConfig, run_dir: str | Path, workshop: Workshop | None = None) -> None:
+        self.config = config
+        self.root = Path(run_dir).absolute()
+        self.workshop = workshop or standard_workshop()
+
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        observe: Callable[[CampaignState], None] | None = None,
+        address: str | None = None,
+    ) -> CampaignState:
+        """Train, search, promote and test, grade by grade.
+
+        Args:
+            resume: go on with what the run directory holds.
+            observe: called with the state after every change, at most twice a second.
+            address: a Ray cluster; None = `RAY_ADDRESS`, or one of our own.
+
+        Raises:
+            RayDistillError: a leaf of it that says what went wrong; everything recorded so far is kept.
+        """
+        ground = self.workshop.survey(self.config)
+        plans = preflight(self.config, ground)
+        fingerprint = campaign_fingerprint(self.config, ground)
+        with locked(self.root), _terminable():
+            check_owner(self.root, self.config, resume=resume)
+            state = read_state(self.root)
+            check_campaign(self.root, state, fingerprint, ground)
+            if state.complete:
+                if observe is not None:
+                    observe(state)
+                return state
+            write_config(self.root, self.config)
+            write_json(self.root / ENVIRONMENT, environment(self.config, ground, fingerprint))
+            with connected(address):
+                return self._drive(ground, plans, fingerprint, observe)
+
+    def _drive(
+        self,
+        ground: Ground,
+        plans: tuple[GradePlan, ...],
+        fingerprint: str,
+        observe: Callable[[CampaignState], None] | None,
+    ) -> CampaignState:
+        lineages = lineages_of(self.config)
+        room = self._room()
+        coordinator = start_coordinator(self.root, _rules(self.config, plans))
+        ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
+        if ground.given_teacher is not None:
+            for lineage in lineages:
+                ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
+        driver = Driver(self.config, ground, lineages, plans, self.root, room, coordinator, self.workshop, observe)
+        try:
+            return driver.run()
+        finally:
+            shutil.rmtree(self.root / ".tune", ignore_errors=True)
+
+    def _room(self) -> int:
+        cpus, gpus = cluster_size()
+        room = capacity(self.config.resources, cpus, gpus)
+        if room < 1:
+            needs = self.config.resources
+            raise CapabilityError(
+                f"a trial needs {needs.workers_per_trial} x {needs.cpus_per_worker:g} CPUs and "
+                f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {cpus:g} and {gpus:g}",
+                expected="room for one trial",
+                consequence="trials would wait for ever",
+                remedy="lower resources, or set concurrent_trials where the cluster grows on demand",
+            )
+        return room
+
+
+def _rules(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> Rules:
+    sections = [config.teacher, *config.grades]
+    return Rules(
+        schedule=config.schedule.name,
+        tolerance=config.promotion.tolerance,
+        early_stopping=config.search.early_stopping == "asha",
+        grace=config.search.grace_epochs,
+        factor=config.search.reduction_factor,
+        epochs=tuple(section.epochs or config.training.epochs for section in sections),
+        sizes=tuple(plan.layers for plan in plans),
+    )
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a campaign as Ctrl-C does: by unwinding, with everything closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(SIGTERM_EXIT)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,133 @@
+"""Reaching a Ray cluster: one of our own on this machine, unless an address is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from raydistill.errors import ConfigError
+
+PREFIX = "rd-"
+ENVIRONMENT = {
+    # A report waits for the controller's next look at its workers; the default of two seconds would cost more than many an epoch.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """Be connected to Ray. A connection that is there already is used and left open.
+
+    Args:
+        address: a cluster; None = `RAY_ADDRESS`, and where that is not set a cluster of our own, on 127.0.0.1, behind a token.
+        num_cpus: CPUs of our own cluster; None = all.
+
+    Raises:
+        ConfigError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    connect = _own_cluster(num_cpus) if address == "local" else _other_cluster(address)
+    with connect:
+        yield
+
+
+def cluster_size() -> tuple[float, float]:
+    """CPUs and GPUs of the cluster."""
+    resources = ray.cluster_resources()
+    return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
+
+
+@contextlib.contextmanager
+def _other_cluster(address: str) -> Iterator[None]:
+    try:
+        ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise ConfigError(
+            f"Ray cluster {address}: {str(problem).splitlines()[0]}",
+            expected="a running cluster, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
+            remedy="check RAY_ADDRESS; without it raydistill starts a cluster of its own",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_cluster(num_cpus: int | None) -> Iterator[None]:
+    _sweep(_short_folder())
+    # The socket paths below it have to fit into 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_short_folder()))
+    with _environment({**ENVIRONMENT, **_token(folder)}):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=200_000_000,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+            )
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _token(folder: Path) -> dict[str, str]:
+    """Whoever reaches a Ray cluster runs code on it: ours asks for a token, which only this user can read."""
+    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if any(os.environ.get(name) for name in chosen):
+        return {}
+    path = folder / "token"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes of a cluster; what the user set stays."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _short_folder() -> str:
+    chosen = tempfile.gettempdir()
+    return chosen if len(chosen) <= 24 else "/tmp"
+
+
+def _sweep(folder: str) -> None:
+    """Remove what clusters of killed drivers left behind."""
+    for path in Path(folder).glob(f"{PREFIX}*-*"):
+        pid = path.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and path.stat().st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,140 @@
+"""The coordinator: the ladder as a Ray actor. Made by the driver, since an actor made inside a trial would die with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayTaskError
+
+from raydistill.config.trial import TeacherReference
+from raydistill.errors import RayDistillError
+from raydistill.orchestration.ladder import Entry, Ladder, Rules
+from raydistill.planning.state import TrialKey, TrialRecord
+
+WAIT_SECONDS = 1.0
+
+
+class Coordinator:
+    """One campaign's ladder behind messages. Its own death costs nothing: a new one rebuilds everything from the ledger.
+
+    Methods are coroutines, so that the actor needs one thread, serialises its decisions, and still answers while others wait.
+    """
+
+    def __init__(self, root: Path, rules: Rules) -> None:
+        self.ladder = Ladder(root, rules)
+
+    async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
+        """See `Ladder.start`."""
+        self.ladder.start(fingerprint, lineages, grades)
+
+    async def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
+        """See `Ladder.begin`."""
+        return self.ladder.begin(key, identity, parameters)
+
+    async def resume(self, key: TrialKey) -> None:
+        """See `Ladder.resume`."""
+        self.ladder.resume(key)
+
+    async def report(
+        self,
+        key: TrialKey,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        digest: str | None,
+        finished: bool,
+    ) -> bool:
+        """See `Ladder.report`."""
+        return self.ladder.report(key, epoch, metrics, checkpoint, digest, finished)
+
+    async def fail(self, key: TrialKey, reason: str) -> None:
+        """See `Ladder.fail`."""
+        self.ladder.fail(key, reason)
+
+    async def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
+        """See `Ladder.teacher`."""
+        return self.ladder.teacher(lineage, grade)
+
+    async def winner(self, lineage: str, grade: int) -> TrialRecord:
+        """See `Ladder.winner`."""
+        return self.ladder.winner(lineage, grade)
+
+    async def promote(self, lineage: str, grade: int) -> None:
+        """See `Ladder.promote`."""
+        self.ladder.promote(lineage, grade)
+
+    async def promote_given(self, lineage: str, teacher: TeacherReference) -> None:
+        """Make a checkpoint that was trained elsewhere the teacher of a lineage."""
+        self.ladder.promote_checkpoint(lineage, 0, teacher.digest[:16], teacher.path, teacher.digest, 0, {})
+
+    async def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
+        """See `Ladder.record_test`."""
+        self.ladder.record_test(lineage, grade, metrics)
+
+    async def study(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """See `Ladder.study`."""
+        return self.ladder.study(lineage, grade)
+
+    async def record(self, key: TrialKey) -> TrialRecord:
+        """See `Ladder.record`."""
+        return self.ladder.record(key)
+
+    async def wait(self, key: TrialKey, seen: int) -> TrialRecord:
+        """A trial as soon as it has more than `seen` reports or has ended; after a second as it is."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            record = self.ladder.record(key)
+            if len(record.reports) > seen or record.status != "running":
+                break
+            await asyncio.sleep(0.05)
+        return self.ladder.record(key)
+
+    async def abort(self, error: RayDistillError) -> None:
+        """See `Ladder.abort`."""
+        self.ladder.abort(error)
+
+    async def news(self, after: int) -> list[dict[str, Any]]:
+        """See `Ladder.news`."""
+        return self.ladder.news(after)
+
+
+def start_coordinator(root: Path, rules: Rules) -> Any:
+    """Make the actor. It restarts by itself for as long as the driver lives; it asks for no CPU.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    # Read once here: an exception inside an actor's constructor would reach the driver as the actor's death.
+    Ladder(root, rules)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
+    return ray.remote(Coordinator).options(**options).remote(root, rules)
+
+
+def ask(reference: Any) -> Any:
+    """The answer to a message; our own errors come out as they went in, not wrapped by Ray.
+
+    Raises:
+        RayDistillError: whatever the other side raised.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as problem:
+        raise unwrapped(problem) from None
+
+
+def unwrapped(problem: BaseException) -> BaseException:
+    """The error of ours behind an error of Ray's, if there is one."""
+    seen: BaseException | None = problem
+    while seen is not None:
+        if isinstance(seen, RayDistillError):
+            # Ray raises a class derived from both its own and ours; only ours is for the reader.
+            own = next(kind for kind in type(seen).__mro__ if kind.__module__ == "raydistill.errors")
+            fields = {name: getattr(seen, name) for name in ("expected", "consequence", "remedy")}
+            return cast(RayDistillError, own(seen.received, **fields)) if type(seen) is not own else seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return problem

@@ -1,0 +1,188 @@
+"""The driver's loop: start what may run, promote what is done, score what was promoted, until nothing is left.
+
+Everything it starts is a child of this process, so nothing outlives it; everything it knows is in the ledger, so nothing is lost with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import TrialError
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.studies import StudyRunner
+from raydistill.orchestration.study import Study
+from raydistill.orchestration.table import write_table
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.grades import GradePlan, Ground, Lineage
+from raydistill.planning.schedule import ready
+from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+RUNNER_LIVES = 3
+Place = tuple[str, int]
+
+
+@dataclass
+class Job:
+    """A study that is running, and the process it runs in."""
+
+    study: Study
+    runner: Any
+    lives: int = RUNNER_LIVES
+
+
+@dataclass
+class Driver:
+    """The loop of one campaign.
+
+    Attributes:
+        config: the campaign.
+        ground: dataset and encoder.
+        lineages: its ladders.
+        plans: the grades of each.
+        root: the run directory.
+        capacity: trials the cluster can run at once.
+        coordinator: handle of the coordinator.
+        workshop: what trials and evaluations run.
+        observe: told of the state after every change.
+    """
+
+    config: CampaignConfig
+    ground: Ground
+    lineages: Sequence[Lineage]
+    plans: Sequence[GradePlan]
+    root: Path
+    capacity: int
+    coordinator: Any
+    workshop: Workshop
+    observe: Callable[[CampaignState], None] | None = None
+    state: CampaignState = field(default_factory=CampaignState)
+    jobs: dict[Any, Job] = field(default_factory=dict)
+    scorings: dict[Any, Place] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+
+    def run(self) -> CampaignState:
+        """Run until every grade of every lineage has promoted and was tested."""
+        try:
+            self._listen()
+            while not self.state.complete:
+                self._start_studies()
+                self._start_scorings()
+                done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
+                self._listen()
+                for reference in done:
+                    self._finish(reference)
+            write_table(self.root, self.state)
+            return self.state
+        finally:
+            self._stop()
+
+    def _listen(self) -> None:
+        """Hear what is new. An error that ends the campaign is raised here."""
+        news = ask(self.coordinator.news.remote(self.state.events))
+        for event in news:
+            self.state.apply(event)
+        if news and self.observe is not None:
+            self.observe(self.state)
+
+    def _start_studies(self) -> None:
+        places = ready(
+            [lineage.name for lineage in self.lineages], len(self.plans), self.state, self.config.schedule.name
+        )
+        running = {job.study.place for job in self.jobs.values()}
+        doing = {job.study.fingerprint for job in self.jobs.values()}
+        waiting: list[Study] = []
+        for place in places:
+            study = self._study(place)
+            # Equal work is done once: the second waits, then finds every trial done.
+            if place not in running and study.fingerprint not in doing:
+                waiting.append(study)
+                doing.add(study.fingerprint)
+        free = self.capacity - sum(job.study.concurrency for job in self.jobs.values())
+        for left, study in zip(range(len(waiting), 0, -1), waiting, strict=True):
+            if free < 1:
+                return
+            share = min(max(1, free // left), study.limit)
+            self._start(Job(replace(study, concurrency=share), None))
+            free -= share
+
+    def _study(self, place: Place) -> Study:
+        name, grade = place
+        lineage = next(lineage for lineage in self.lineages if lineage.name == name)
+        teacher = ask(self.coordinator.teacher.remote(name, grade))
+        return Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
+
+    def _start(self, job: Job) -> None:
+        job.runner = self.idle.pop() if self.idle else ray.remote(StudyRunner).options(num_cpus=0).remote()
+        logger.info(
+            "%s, grade %s: %d trials at once", job.study.lineage.name, job.study.plan.folder, job.study.concurrency
+        )
+        self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
+
+    def _start_scorings(self) -> None:
+        under_way = set(self.scorings.values())
+        for place, promotion in self.state.promotions.items():
+            if place in self.state.tests or place in under_way:
+                continue
+            twin = self._tested_twin(promotion.digest)
+            if twin is not None:
+                ask(self.coordinator.record_test.remote(*place, twin))
+            elif promotion.digest not in {self.state.promotions[other].digest for other in under_way}:
+                under_way.add(place)
+                self.scorings[self._score(promotion.checkpoint)] = place
+
+    def _tested_twin(self, digest: str) -> dict[str, float] | None:
+        """What an equal checkpoint of another lineage scored."""
+        places = (place for place in self.state.tests if self.state.promotions[place].digest == digest)
+        return next((self.state.tests[place] for place in places), None)
+
+    def _score(self, checkpoint: str) -> Any:
+        resources = self.config.resources
+        options = {"num_cpus": resources.cpus_per_worker, "num_gpus": resources.gpus_per_worker, "max_retries": 2}
+        return ray.remote(score).options(**options).remote(checkpoint, self.config, self.workshop)
+
+    def _finish(self, reference: Any) -> None:
+        if reference in self.scorings:
+            ask(self.coordinator.record_test.remote(*self.scorings.pop(reference), ask(reference)))
+            return
+        job = self.jobs.pop(reference)
+        try:
+            ask(reference)
+        except RayActorError as problem:
+            # The process of a search died. Its trials died with it, and the ledger knows how far they were.
+            if job.lives == 0:
+                raise TrialError(
+                    f"the process of {job.study.lineage.name}, {job.study.plan.folder}, died {RUNNER_LIVES + 1} times",
+                    remedy="see whether the machine runs out of memory, then run again with --resume",
+                ) from problem
+            self._start(replace(job, lives=job.lives - 1))
+            return
+        self.idle.append(job.runner)
+        self._listen()
+        write_table(self.root, self.state)
+
+    def _stop(self) -> None:
+        for runner in [*self.idle, *(job.runner for job in self.jobs.values())]:
+            ray.kill(runner)
+        for reference in self.scorings:
+            ray.cancel(reference, force=True)
+        self.jobs.clear()
+        self.scorings.clear()
+        self.idle.clear()
+
+
+def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[str, float]:
+    """What a promoted checkpoint scores on the test split, and how big it is."""
+    workshop.set_threads(max(1, int(config.resources.cpus_per_worker)))
+    facts = workshop.checkpoint_facts(checkpoint)
+    sizes = {name: float(facts[name]) for name in ("parameters", "bytes") if name in facts}
+    return {**workshop.test_metrics(checkpoint, config), **sizes}

@@ -1,0 +1,244 @@
+"""The ladder's state and every decision about it, without Ray: a decision is given once it stands in the ledger.
+
+Each method may be called again with the same arguments, because the caller may have lost the answer: the second call changes nothing and answers
+the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raydistill.config.trial import TeacherReference
+from raydistill.errors import RayDistillError
+from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.rundir import LEDGER, located, portable
+from raydistill.planning.promotion import Candidate, choose
+from raydistill.planning.schedule import ScheduleName, teacher_of
+from raydistill.planning.state import MRR, CampaignState, TrialKey, TrialRecord
+from raydistill.planning.stopping import Halving, rebuilt
+
+Entry = Literal["run", "reused", "wait", "closed"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the ladder decides by.
+
+    Attributes:
+        schedule: who teaches whom.
+        tolerance: MRR difference that counts as a tie at promotion.
+        early_stopping: whether poor trials are stopped.
+        grace: epochs before that.
+        factor: of so many trials about one goes on.
+        epochs: epochs of a trial, by grade.
+        sizes: layers of a student, by grade.
+    """
+
+    schedule: ScheduleName
+    tolerance: float
+    early_stopping: bool
+    grace: int
+    factor: int
+    epochs: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class Ladder:
+    """The state of one campaign, and the only writer of its ledger.
+
+    Args:
+        root: the run directory.
+        rules: what to decide by.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+
+    def __init__(self, root: Path, rules: Rules) -> None:
+        self.root = root
+        self.rules = rules
+        self.ledger = Ledger.at(root / LEDGER)
+        self.state = CampaignState()
+        self.events: list[dict[str, Any]] = []
+        self.rungs: dict[tuple[str, int], Halving] = {}
+        self.broken: RayDistillError | None = None
+        self.unwritten: RayDistillError | None = None
+        for event in self.ledger.read():
+            self._remember(located(event, root))
+
+    def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
+        """Record what the campaign consists of."""
+        if not self.state.config_fingerprint:
+            names = {"lineages": list(lineages), "grades": list(grades)}
+            self._append({"kind": "campaign_started", "config_fingerprint": fingerprint, **names, "time": time.time()})
+
+    def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
+        """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
+        known = self.state.trials.get(key)
+        if known is not None and known.identity == identity and known.status != "running":
+            return "reused" if known.reused_from else "closed"
+        head = {**_place(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
+        others = [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
+        done = next((one for one in others if one.status != "running"), None)
+        if done is not None:
+            self._append({"kind": "trial_reused", **head, "source": list(done.key)})
+            return "reused"
+        if known is None:
+            if others:
+                return "wait"
+            self._append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
+        return "run"
+
+    def resume(self, key: TrialKey) -> None:
+        """Record that an interrupted or failed trial is taken up again."""
+        self._append({"kind": "trial_resumed", **_place(key), "time": time.time()})
+
+    def report(
+        self,
+        key: TrialKey,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        digest: str | None,
+        finished: bool,
+    ) -> bool:
+        """Record a completed epoch and say whether the trial should end here.
+
+        Args:
+            key: the trial.
+            epoch: completed epochs.
+            metrics: flat names to numbers.
+            checkpoint: the checkpoint of this epoch.
+            digest: SHA-256 of its manifest.
+            finished: whether this was the last epoch.
+        """
+        record = self.state.trials[key]
+        known = next((one for one in record.reports if one["epoch"] == epoch and one["digest"] == digest), None)
+        if record.status != "running":
+            return True
+        if known is not None and not finished:
+            return False
+        outcome = "finished" if finished else "running"
+        if known is None and self.rules.early_stopping:
+            stop = self._rungs(key).observe(key[2], epoch, metrics.get(MRR))
+            outcome = "stopped" if stop and not finished else outcome
+        numbers = {name: float(value) for name, value in metrics.items()}
+        files = {"checkpoint": checkpoint, "digest": digest}
+        content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
+        self._append({"kind": "trial_reported", **_place(key), **content})
+        return outcome != "running"
+
+    def fail(self, key: TrialKey, reason: str) -> None:
+        """Record that a trial is given up. A trial that already ended stays as it ended."""
+        if self.state.trials[key].status == "running":
+            self._append({"kind": "trial_failed", **_place(key), "reason": reason, "time": time.time()})
+
+    def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
+        """Who teaches a grade now."""
+        promotion = teacher_of(self.state, lineage, grade, self.rules.schedule)
+        return None if promotion is None else TeacherReference(path=promotion.checkpoint, digest=promotion.digest)
+
+    def winner(self, lineage: str, grade: int) -> TrialRecord:
+        """The trial to promote.
+
+        Raises:
+            PromotionError: there is none.
+        """
+        size = self.rules.sizes[grade]
+        records = {record.number: record for record in self.state.of(lineage, grade)}
+        candidates = [
+            Candidate(one.number, one.best_mrr if one.status != "running" else None, size, one.reason)
+            for one in records.values()
+        ]
+        return records[choose(candidates, self.rules.tolerance).number]
+
+    def promote(self, lineage: str, grade: int) -> None:
+        """Make the best checkpoint of a grade its result.
+
+        Raises:
+            PromotionError: no trial can be promoted.
+        """
+        if (lineage, grade) in self.state.promotions:
+            return
+        record = self.winner(lineage, grade)
+        best = record.best
+        assert best is not None
+        self.promote_checkpoint(
+            lineage, grade, record.identity, best["checkpoint"], best["digest"], best["epoch"], best["metrics"]
+        )
+
+    def promote_checkpoint(
+        self,
+        lineage: str,
+        grade: int,
+        identity: str,
+        checkpoint: str,
+        digest: str,
+        epoch: int,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Make a given checkpoint a grade's result."""
+        if (lineage, grade) in self.state.promotions:
+            return
+        head = {"kind": "grade_promoted", "lineage": lineage, "grade": grade, "identity": identity}
+        files = {"checkpoint": checkpoint, "digest": digest, "epoch": epoch, "metrics": dict(metrics)}
+        self._append({**head, **files, "time": time.time()})
+
+    def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
+        """Record what a promoted checkpoint scores on the test split."""
+        if (lineage, grade) not in self.state.tests:
+            head = {"kind": "promotion_tested", "lineage": lineage, "grade": grade}
+            self._append({**head, "metrics": dict(metrics), "time": time.time()})
+
+    def study(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """The trials of a grade, by number."""
+        return self.state.of(lineage, grade)
+
+    def record(self, key: TrialKey) -> TrialRecord:
+        """One trial."""
+        return self.state.trials[key]
+
+    def abort(self, error: RayDistillError) -> None:
+        """Remember an error that ends the campaign; whoever asks for news is told."""
+        self.broken = self.broken or error
+
+    def news(self, after: int) -> list[dict[str, Any]]:
+        """The events after number `after`.
+
+        Raises:
+            RayDistillError: the error that ended the campaign.
+        """
+        if self.broken is not None:
+            raise self.broken
+        return self.events[after:]
+
+    def _rungs(self, key: TrialKey) -> Halving:
+        place = key[:2]
+        if place not in self.rungs:
+            fresh = Halving(self.rules.grace, self.rules.factor, self.rules.epochs[key[1]])
+            self.rungs[place] = rebuilt(fresh, self.state, *place)
+        return self.rungs[place]
+
+    def _append(self, event: dict[str, Any]) -> None:
+        if self.unwritten is not None:
+            raise self.unwritten
+        # Applied before it is written: a contradiction must not enter the ledger. If writing then fails, nothing more is decided.
+        self._remember(event)
+        try:
+            self.ledger.append(portable(event, self.root))
+        except RayDistillError as problem:
+            self.unwritten = problem
+            self.abort(problem)
+            raise
+
+    def _remember(self, event: dict[str, Any]) -> None:
+        self.state.apply(event)
+        self.events.append(event)
+
+
+def _place(key: TrialKey) -> dict[str, Any]:
+    return {"lineage": key[0], "grade": key[1], "number": key[2]}

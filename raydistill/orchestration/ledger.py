@@ -1,0 +1,159 @@
+"""The ledger of a run: one small immutable numbered file per event, which everything else is rebuilt from.
+
+    RUN/ledger/00000001.json    {"format": 1, "number": 1, "sha256": "...", "event": {...}}
+
+An event is written under another name, synced, and renamed, so a file that carries a number is complete. What is still found damaged was damaged
+later, and is refused by name: guessing at a campaign's history could promote the wrong teacher.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from raydistill.errors import LedgerError, StorageError
+
+FORMAT = 1
+_NAME = re.compile(r"^(\d{8})\.json$")
+_RESTORE = "restore the file from a copy, or start in a new run directory"
+
+
+class Ledger:
+    """Append and read events. One writer at a time; readers may come and go.
+
+    Args:
+        filesystem: where the run lies.
+        folder: the ledger's folder on it.
+    """
+
+    def __init__(self, filesystem: fs.FileSystem, folder: str) -> None:
+        self.filesystem = filesystem
+        self.folder = folder.rstrip("/")
+        self._next: int | None = None
+
+    @classmethod
+    def at(cls, place: str | Path) -> Ledger:
+        """The ledger in a local folder or at a URI that pyarrow knows, such as s3://bucket/run/ledger."""
+        text = str(place)
+        if "://" in text:
+            filesystem, folder = fs.FileSystem.from_uri(text)
+            return cls(filesystem, folder)
+        return cls(fs.LocalFileSystem(), str(Path(text).absolute()))
+
+    def append(self, event: Mapping[str, Any]) -> int:
+        """Write the next event and return its number.
+
+        Raises:
+            StorageError: it could not be written; the ledger is as it was.
+        """
+        if self._next is None:
+            self._next = len(self._numbers()) + 1
+        number = self._next
+        final, aside = f"{self.folder}/{number:08d}.json", f"{self.folder}/.{number:08d}.json.aside"
+        try:
+            if number == 1:
+                self.filesystem.create_dir(self.folder, recursive=True)
+            with self.filesystem.open_output_stream(aside) as stream:
+                stream.write(_encode(number, event))
+            self._sync(aside)
+            self.filesystem.move(aside, final)
+            self._sync(self.folder)
+        except OSError as problem:
+            full = problem.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(problem)
+            raise StorageError(
+                f"{final}: {'the disk is full' if full else problem}",
+                expected="room for one more event in the run directory",
+                consequence="what happened next would be lost on a crash, so the campaign stops",
+                remedy="make room, then run again with --resume: nothing that was recorded is lost",
+            ) from problem
+        self._next = number + 1
+        return number
+
+    def read(self, after: int = 0) -> list[dict[str, Any]]:
+        """All events from number `after` + 1 on, oldest first.
+
+        Raises:
+            LedgerError: an event is missing or damaged.
+        """
+        return [self._read_one(number) for number in self._numbers() if number > after]
+
+    def _numbers(self) -> list[int]:
+        selector = fs.FileSelector(self.folder, allow_not_found=True)
+        # Anything else in the folder is a leftover of a write that a crash cut short; it never had a number.
+        found = (_NAME.match(entry.base_name) for entry in self.filesystem.get_file_info(selector))
+        numbers = sorted(int(match[1]) for match in found if match)
+        if numbers != list(range(1, len(numbers) + 1)):
+            missing = next(n for n, number in enumerate(numbers, start=1) if n != number)
+            raise LedgerError(
+                f"{self.folder}/{missing:08d}.json is missing, although later events are there",
+                expected=f"every event from 1 to {numbers[-1]}",
+                consequence="a campaign without part of its history could promote the wrong teacher",
+                remedy=_RESTORE,
+            )
+        return numbers
+
+    def _read_one(self, number: int) -> dict[str, Any]:
+        path = f"{self.folder}/{number:08d}.json"
+        try:
+            with self.filesystem.open_input_stream(path) as stream:
+                entry = json.loads(stream.read())
+            event: dict[str, Any] = entry["event"]
+            sound = entry["number"] == number and entry["sha256"] == _checksum(number, event)
+            version = entry["format"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+            raise _damaged(path, f"{type(problem).__name__}: {problem}") from None
+        if version != FORMAT:
+            raise LedgerError(
+                f"{path}: format {version!r}", expected=f"format {FORMAT}", remedy="use the release that wrote this run"
+            )
+        if not sound:
+            raise _damaged(path, "the content does not fit its SHA-256")
+        return event
+
+    def _sync(self, path: str) -> None:
+        """Local disks keep a rename before the content it names unless told otherwise; object stores need no telling."""
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _encode(number: int, event: Mapping[str, Any]) -> bytes:
+    content = {"format": FORMAT, "number": number, "sha256": _checksum(number, event), "event": _finite(event)}
+    return (json.dumps(content, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _checksum(number: int, event: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{number} {json.dumps(_finite(event), sort_keys=True)}".encode()).hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a metric that is no number is written as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
+
+
+def _damaged(path: str, how: str) -> LedgerError:
+    return LedgerError(
+        f"{path} is damaged: {how}",
+        expected="the event exactly as it was written",
+        consequence="the campaign would go on from a history that never was",
+        remedy=_RESTORE,
+    )

@@ -1,0 +1,226 @@
+"""The run directory: whose it is, who may write it, and what its ledger says. Nothing here needs Ray, so `raydistill status` is quick.
+
+RUN/config.yaml   environment.json   ledger/   metrics.parquet   grades/<grade>/trials/<identity>/checkpoints/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raydistill.config.load import dump_config, load_config
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import RunDirectoryError, StorageError
+from raydistill.orchestration.ledger import Ledger
+from raydistill.planning.grades import Ground
+from raydistill.planning.state import CampaignState
+
+CONFIG, ENVIRONMENT, METRICS, LEDGER, LOCK = "config.yaml", "environment.json", "metrics.parquet", "ledger", ".lock"
+HARMLESS = ("resources", "storage")
+"""Sections that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
+
+
+def open_run(run_dir: str | Path) -> CampaignState:
+    """What happened in a run so far, read from its ledger.
+
+    Raises:
+        RunDirectoryError: there is no run.
+        LedgerError: the ledger is damaged.
+    """
+    root = Path(run_dir).absolute()
+    if not (root / CONFIG).exists():
+        raise RunDirectoryError(
+            f"{root}: no {CONFIG}", expected="a run directory", remedy="give the directory that `raydistill run` wrote"
+        )
+    return read_state(root)
+
+
+def read_state(root: Path) -> CampaignState:
+    """Replay the ledger below `root`; checkpoints come out as absolute paths."""
+    state = CampaignState()
+    for event in Ledger.at(root / LEDGER).read():
+        state.apply(located(event, root))
+    return state
+
+
+def portable(event: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The event with its checkpoint relative to the run, so that a run may be moved."""
+    path = event.get("checkpoint")
+    if path is None or not Path(path).is_relative_to(root):
+        return dict(event)
+    return {**event, "checkpoint": Path(path).relative_to(root).as_posix()}
+
+
+def located(event: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The reverse of `portable`."""
+    path = event.get("checkpoint")
+    return dict(event) if path is None else {**event, "checkpoint": str(root / path)}
+
+
+def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
+    """SHA-256 of everything that decides a campaign's results: configuration, data and encoder by content, not by place."""
+    content = config.model_dump(mode="json", exclude=set(HARMLESS))
+    content["data"].pop("path")
+    content["ground"] = [ground.dataset_fingerprint, ground.encoder_fingerprint]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a run for one driver. The lock dies with the process, so a crash leaves nothing to clean up.
+
+    Raises:
+        RunDirectoryError: another driver holds it.
+        StorageError: the directory cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise StorageError(
+            f"{root}: {problem.strerror}", expected="a directory that can be written", remedy="choose another --run-dir"
+        ) from problem
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "another process"
+            raise RunDirectoryError(
+                f"{root} is in use by {holder}",
+                expected="one driver per run",
+                consequence="two campaigns would write one ledger",
+                remedy="wait for it, stop it, or choose another --run-dir",
+            ) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
+    """Refuse a directory that is not this campaign's to write.
+
+    Raises:
+        RunDirectoryError: it holds another campaign, holds this one but `resume` is off, or holds none although `resume` is on.
+    """
+    begun = (root / CONFIG).exists() and bool(Ledger.at(root / LEDGER).read())
+    foreign = [entry.name for entry in root.iterdir() if entry.name[0] != "." and entry.name not in (CONFIG, LEDGER)]
+    if not begun:
+        if resume:
+            raise RunDirectoryError(
+                f"{root} holds no run to resume",
+                expected="a directory in which a campaign was begun",
+                consequence="the campaign would silently start afresh",
+                remedy="check --run-dir, or leave out --resume",
+            )
+        if foreign and not (root / CONFIG).exists():
+            raise RunDirectoryError(
+                f"{root} holds {', '.join(sorted(foreign)[:3])}, which no campaign wrote",
+                expected="an empty or new directory",
+                remedy="choose another --run-dir",
+            )
+        return
+    differing = differences(load_config(root / CONFIG), config)
+    if differing:
+        raise RunDirectoryError(
+            f"{root} belongs to another configuration\n  - " + "\n  - ".join(differing[:20]),
+            expected="the configuration this run was begun with",
+            consequence="results of two campaigns would be mixed in one ledger",
+            remedy="choose another --run-dir, or undo the changes named above",
+        )
+    if not resume:
+        raise RunDirectoryError(
+            f"{root} already holds this campaign",
+            expected="a new directory, or --resume",
+            remedy="add --resume to go on with it (finished trials are not run again), or choose another --run-dir",
+        )
+
+
+def differences(ours: CampaignConfig, theirs: CampaignConfig) -> list[str]:
+    """One line per setting that differs and matters: `path: run has X, now Y`."""
+    left, right = (_flat(one.model_dump(mode="json", exclude=set(HARMLESS))) for one in (ours, theirs))
+    names = [name for name in sorted(left.keys() | right.keys()) if name != "data.path"]
+    return [
+        f"{name}: the run has {left.get(name)!r}, now {right.get(name)!r}"
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+
+
+def check_campaign(root: Path, state: CampaignState, fingerprint: str, ground: Ground) -> None:
+    """Refuse to go on with a run whose data or encoder has changed under it.
+
+    Raises:
+        RunDirectoryError: naming what changed.
+    """
+    if state.config_fingerprint in ("", fingerprint):
+        return
+    known = _read_json(root / ENVIRONMENT)
+    now = {"dataset_fingerprint": ground.dataset_fingerprint, "encoder_fingerprint": ground.encoder_fingerprint}
+    changed = [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
+    raise RunDirectoryError(
+        f"{root} was begun with other content: {'; '.join(changed) or 'its configuration was edited'}",
+        expected="the dataset and encoder this run was begun with",
+        consequence="grades would be trained on different graphs or from different weights",
+        remedy="restore them, or choose another --run-dir",
+    )
+
+
+def write_config(root: Path, config: CampaignConfig) -> None:
+    """Save the resolved configuration."""
+    write_aside(root / CONFIG, dump_config(config).encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Save a mapping as JSON."""
+    write_aside(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file under another name, sync it, and rename it.
+
+    Raises:
+        StorageError: there is no room, or no permission.
+    """
+    aside = path.with_name(f".{path.name}.aside")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as problem:
+        raise StorageError(
+            f"{path}: {problem.strerror}",
+            expected="room in the run directory",
+            remedy="make room, then run again with --resume",
+        ) from problem
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {
+            name: one
+            for key, part in value.items()
+            for name, one in _flat(part, f"{prefix}.{key}" if prefix else key).items()
+        }
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return {name: one for i, part in enumerate(value) for name, one in _flat(part, f"{prefix}.{i}").items()} | {
+            f"{prefix}.length": len(value)
+        }
+    return {prefix: value}

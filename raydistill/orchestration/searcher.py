@@ -1,0 +1,111 @@
+"""Which trial a study runs next: interrupted ones first, then new points, until its limit or the end of its space."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ray.tune.search import Searcher
+
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.study import Study
+from raydistill.planning.search import Observation, propose
+from raydistill.planning.state import TrialRecord
+
+DIED = "its process died more often than resources.max_failures allows"
+
+
+class Proposer:
+    """The points of one study, in order. Only one proposer serves a study at a time, so numbers are given once.
+
+    Args:
+        study: the grade.
+        coordinator: handle of the coordinator.
+    """
+
+    def __init__(self, study: Study, coordinator: Any) -> None:
+        self.study = study
+        self.coordinator = coordinator
+        self.interrupted = self._to_resume(ask(coordinator.study.remote(*study.place)))
+
+    def next(self) -> int | Literal["wait"] | None:
+        """Number of the next trial to run; `wait` while another study does the same work; None when there is none left."""
+        if self.interrupted:
+            record = self.interrupted.pop(0)
+            ask(self.coordinator.resume.remote(record.key))
+            return record.number
+        while True:
+            records: list[TrialRecord] = ask(self.coordinator.study.remote(*self.study.place))
+            parameters = self._propose(records)
+            if parameters is None:
+                return None
+            number = len(records)
+            identity = self.study.resolve(parameters).identity
+            entry = ask(self.coordinator.begin.remote(self.study.key(number), identity, parameters))
+            if entry == "run":
+                return number
+            if entry == "wait":
+                return "wait"
+
+    def _propose(self, records: list[TrialRecord]) -> dict[str, Any] | None:
+        if len(records) >= self.study.limit:
+            return None
+        search = self.study.config.search
+        history = [Observation(one.number, one.parameters, _value(one)) for one in records]
+        return propose(
+            self.study.space,
+            history,
+            len(records),
+            algorithm=search.algorithm,
+            seed=self.study.lineage.seed,
+            grade=self.study.plan.index,
+            startup_trials=search.startup_trials,
+        )
+
+    def _to_resume(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        running = [one for one in records if one.status == "running"]
+        if running or any(one.best for one in records if one.status != "failed"):
+            return running
+        # Nothing here could be promoted: whatever made every trial fail may have been mended, so they get another try.
+        return [one for one in records if one.status == "failed" and one.reused_from is None]
+
+
+class StudySearcher(Searcher):
+    """A proposer in the form Ray Tune asks for.
+
+    Args:
+        proposer: where the points come from.
+        first: a trial it has given out already.
+    """
+
+    def __init__(self, proposer: Proposer, first: int | Literal["wait"]) -> None:
+        super().__init__()
+        self.proposer = proposer
+        self.first: int | None = None if first == "wait" else first
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial, as {"number": n}. Everything else about it the trial asks of the coordinator."""
+        number = self.first if self.first is not None else self.proposer.next()
+        self.first = None
+        if number is None:
+            return Searcher.FINISHED
+        if number == "wait":
+            return None
+        self.numbers[trial_id] = number
+        return {"number": number}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial that Tune gave up has no process left to say so itself."""
+        if error and trial_id in self.numbers:
+            key = self.proposer.study.key(self.numbers[trial_id])
+            ask(self.proposer.coordinator.fail.remote(key, DIED))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger knows."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the ledger knows."""
+
+
+def _value(record: TrialRecord) -> float | None:
+    return record.best_mrr if record.status in ("finished", "stopped") else None

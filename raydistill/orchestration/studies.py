@@ -1,0 +1,89 @@
+"""Running one study with Ray Tune. Each runs in an actor of its own, because two searches cannot share a process."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from typing import Any
+
+from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+
+from raydistill.errors import CheckpointError
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.searcher import Proposer, StudySearcher
+from raydistill.orchestration.study import Study, backend_of
+from raydistill.orchestration.trials import InlineTrial, TrainTrial
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.state import TrialRecord
+
+logger = logging.getLogger(__name__)
+HEAD = {"node:__internal_head__": 0.001}
+"""A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
+
+
+class StudyRunner:
+    """A process that runs studies, one after another."""
+
+    def run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
+        """Run the trials that are left of a study, then promote.
+
+        Raises:
+            PromotionError: no trial can be promoted.
+            CheckpointError: the checkpoint to promote is damaged.
+        """
+        proposer = Proposer(study, coordinator)
+        first = proposer.next()
+        if first is not None:
+            _tune(study, StudySearcher(proposer, first), coordinator, workshop)
+        winner: TrialRecord = ask(coordinator.winner.remote(*study.place))
+        _verify(winner, workshop)
+        ask(coordinator.promote.remote(*study.place))
+
+
+def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
+    resources = study.config.resources
+    inline = backend_of(resources) == "inline"
+    trial = tune.with_parameters(
+        InlineTrial if inline else TrainTrial, study=study, coordinator=coordinator, workshop=workshop
+    )
+    share = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker} if inline else HEAD
+    bundle = PlacementGroupFactory([{name: amount for name, amount in share.items() if amount > 0}])
+    storage = study.root / ".tune" / uuid.uuid4().hex[:8]
+    try:
+        tune.Tuner(
+            tune.with_resources(trial, bundle),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=study.concurrency,
+                reuse_actors=inline,
+                trial_dirname_creator=_dirname,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=str(storage),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _dirname(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _verify(winner: TrialRecord, workshop: Workshop) -> None:
+    path, expected = winner.best_checkpoint, winner.best_digest
+    assert path is not None
+    digest = workshop.verify_checkpoint(path)
+    if digest != expected:
+        raise CheckpointError(
+            f"{path}: SHA-256 of its manifest is {digest}",
+            expected=f"{expected}, as it was reported",
+            consequence="a checkpoint that nobody validated would teach the grades below",
+            remedy="restore it from a copy, or start in a new run directory",
+        )

@@ -1,0 +1,93 @@
+"""A study: the search within one grade of one lineage. It is data, sent to the process that runs it and to the trials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raydistill.config.schema import CampaignConfig, ResourcesSection
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
+from raydistill.planning.search import Space, grade_space, trial_limit
+from raydistill.planning.state import TrialKey
+
+
+@dataclass(frozen=True)
+class Study:
+    """One grade of one lineage, with its teacher.
+
+    Attributes:
+        config: the campaign.
+        ground: dataset and encoder.
+        lineage: whose ladder.
+        plan: which grade.
+        teacher: the promoted checkpoint of the grade above; None for grade 0.
+        root: the run directory.
+        concurrency: trials at once.
+    """
+
+    config: CampaignConfig
+    ground: Ground
+    lineage: Lineage
+    plan: GradePlan
+    teacher: TeacherReference | None
+    root: Path
+    concurrency: int = 1
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Lineage and grade."""
+        return self.lineage.name, self.plan.index
+
+    @property
+    def space(self) -> Space:
+        """What may vary."""
+        return grade_space(self.lineage, self.plan)
+
+    @property
+    def limit(self) -> int:
+        """Most trials it runs."""
+        return trial_limit(self.space, self.plan, self.config.search.algorithm)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for studies that would do the same work, such as those of equal teachers in several lineages."""
+        section = self.plan.section.model_dump(mode="json") if self.plan.section is not None else None
+        method = method_of(self.lineage, self.plan).model_dump(mode="json")
+        teacher = self.teacher.digest if self.teacher is not None else None
+        content = [self.plan.layers, section, method, self.lineage.seed, teacher]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def key(self, number: int) -> TrialKey:
+        """The key of a trial."""
+        return self.lineage.name, self.plan.index, number
+
+    def resolve(self, parameters: Mapping[str, Any]) -> TrialConfig:
+        """One trial, every value chosen."""
+        return trial_config(self.config, self.lineage, self.plan, parameters, self.ground, self.teacher)
+
+    def directory(self, identity: str) -> Path:
+        """Where a trial writes. Equal work has an equal place."""
+        return self.root / "grades" / self.plan.folder / "trials" / identity
+
+
+def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:
+    """The back end of a campaign's trials: inline for one worker without a GPU, unless asked otherwise."""
+    if resources.backend != "auto":
+        return resources.backend
+    return "inline" if resources.workers_per_trial == 1 and resources.gpus_per_worker == 0 else "train"
+
+
+def capacity(resources: ResourcesSection, cpus: float, gpus: float) -> int:
+    """How many trials fit on a cluster at once; 0 = not even one."""
+    if resources.concurrent_trials != "auto":
+        return resources.concurrent_trials
+    room = cpus / (resources.workers_per_trial * resources.cpus_per_worker)
+    if resources.gpus_per_worker > 0:
+        room = min(room, gpus / (resources.workers_per_trial * resources.gpus_per_worker))
+    # The shares of a fractional GPU do not add up exactly in floating point.
+    return int(room + 1e-9)

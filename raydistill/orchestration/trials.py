@@ -1,0 +1,195 @@
+"""The two ways a trial runs inside Ray Tune, with one behaviour.
+
+`InlineTrial` trains in the trial's own process, which is then used for the next trial. `TrainTrial` starts a Ray Train run of several workers and
+watches it. Both report to the coordinator, which says when to stop; so a trial always ends by itself, and Tune never has to kill one. (When
+Tune kills a trial, the placement group of its workers is not freed.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError, TrialError
+from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.study import Study
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.state import MRR, TrialKey, TrialRecord
+
+if TYPE_CHECKING:
+    from raydistill.training.trial import EpochReport
+
+logger = logging.getLogger(__name__)
+HOLD_SECONDS = 60.0
+JOIN_SECONDS = 60.0
+
+
+class _Trial(tune.Trainable):  # type: ignore[misc]
+    """What both have in common: the trial is named by its number, and Ray keeps nothing but a pointer."""
+
+    def setup(self, config: dict[str, Any], study: Study, coordinator: Any, workshop: Workshop) -> None:
+        self.study, self.coordinator, self.workshop = study, coordinator, workshop
+        self.start(study.key(config["number"]))
+
+    def start(self, key: TrialKey) -> None:
+        """Turn to a trial. Work begins with the first step."""
+        self.key = key
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Our checkpoints are the truth; Ray's only says whose they are."""
+        (Path(checkpoint_dir) / "pointer.json").write_text(json.dumps(self.key))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load: `run_trial` resumes from its own checkpoints."""
+
+
+class InlineTrial(_Trial):
+    """A trial in this process."""
+
+    def start(self, key: TrialKey) -> None:
+        super().start(key)
+        self.reports: Iterator[EpochReport] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self.cleanup()
+        self.start(self.study.key(new_config["number"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch, report it, and end where the coordinator says so."""
+        try:
+            if self.reports is None:
+                self.reports = self._train()
+            report = next(self.reports)
+        except Exception as problem:
+            self.cleanup()
+            settle(self.coordinator, self.key, problem)
+            return {"done": True}
+        stop = send(self.coordinator, self.key, report)
+        if stop:
+            self.cleanup()
+        return {"epoch": report.epoch, MRR: report.metrics.get(MRR), "done": stop}
+
+    def _train(self) -> Iterator[EpochReport]:
+        self.workshop.set_threads(max(1, int(self.study.config.resources.cpus_per_worker)))
+        record: TrialRecord = ask(self.coordinator.record.remote(self.key))
+        directory = self.study.directory(record.identity)
+        with held(directory):
+            yield from self.workshop.run_trial(
+                self.study.resolve(record.parameters), directory, self.workshop.world(False)
+            )
+        raise TrialError("the trial ended without saying that it was finished")
+
+    def cleanup(self) -> None:
+        """Let go of model, data and directory."""
+        if self.reports is not None:
+            self.reports.close()  # type: ignore[attr-defined]
+            self.reports = None
+
+
+class TrainTrial(_Trial):
+    """A trial whose workers are run by Ray Train."""
+
+    def start(self, key: TrialKey) -> None:
+        super().start(key)
+        self.seen = 0
+        self.thread: threading.Thread | None = None
+        self.problem: BaseException | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next report of the workers, or for their end."""
+        if self.thread is None:
+            self.seen = len(ask(self.coordinator.record.remote(self.key)).reports)
+            self.thread = threading.Thread(target=self._fit, daemon=True)
+            self.thread.start()
+        while True:
+            alive = self.thread.is_alive()
+            record: TrialRecord = ask(self.coordinator.wait.remote(self.key, self.seen))
+            if record.status != "running":
+                self.thread.join(JOIN_SECONDS)
+                return {"done": True}
+            if len(record.reports) > self.seen:
+                self.seen += 1
+                report = record.reports[self.seen - 1]
+                return {"epoch": report["epoch"], MRR: report["metrics"].get(MRR), "done": False}
+            if not alive:
+                problem = self.problem or TrialError("the workers ended without saying that they were finished")
+                settle(self.coordinator, self.key, problem)
+                return {"done": True}
+
+    def _fit(self) -> None:
+        from raydistill.orchestration.workers import fit
+
+        try:
+            fit(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))
+        except BaseException as problem:
+            # Whatever ended the run is looked at by the thread that waits for it.
+            self.problem = problem
+
+    def cleanup(self) -> None:
+        """A trial that is ended from outside must leave no workers behind."""
+        if self.thread is not None:
+            self.thread.join(JOIN_SECONDS)
+
+
+def send(coordinator: Any, key: TrialKey, report: EpochReport) -> bool:
+    """Tell the coordinator of a completed epoch; True = end the trial here."""
+    files = report.checkpoint, report.digest
+    answer: bool = ask(coordinator.report.remote(key, report.epoch, dict(report.metrics), *files, report.finished))
+    return answer
+
+
+def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:
+    """Decide what an error means: a trial that trains badly fails alone; what would hit every trial ends the campaign."""
+    problem = unwrapped(problem)
+    alone = isinstance(problem, (TrainingError, ShapeError)) and not isinstance(problem, StorageError)
+    if isinstance(problem, RayDistillError) and not alone:
+        ask(coordinator.abort.remote(problem))
+        return
+    own = isinstance(problem, RayDistillError)
+    reason = problem.received if own else f"{type(problem).__name__}: {problem}"
+    logger.warning("trial %s failed: %s", key, reason, exc_info=None if own else problem)
+    ask(coordinator.fail.remote(key, reason))
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a trial's directory: a process that was given up may still be writing for a moment.
+
+    Raises:
+        TrialError: it did not let go.
+        StorageError: the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise StorageError(f"{directory}: {problem.strerror}", remedy="make room, then resume the run") from problem
+    try:
+        deadline = time.monotonic() + HOLD_SECONDS
+        while not _taken(descriptor):
+            if time.monotonic() > deadline:
+                raise TrialError(f"{directory} is still written by another process", expected="one writer per trial")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""What orchestration asks of the floors below, gathered in one place: training, verifying and evaluating are functions it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.kg.store import Dataset
+from raydistill.models.pretrained import locate_encoder
+from raydistill.planning.grades import Ground
+
+if TYPE_CHECKING:
+    from raydistill.training.gather import World
+    from raydistill.training.trial import EpochReport
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The functions a campaign runs on. Each must be importable by name, because worker processes look it up again.
+
+    Attributes:
+        run_trial: train one trial, one report per completed epoch.
+        world: the world of a process; True = it belongs to a process group.
+        set_threads: how many CPU threads a trial may use.
+        verify_checkpoint: SHA-256 of a sound checkpoint's manifest.
+        checkpoint_facts: its parameters, bytes and layers.
+        test_metrics: score a checkpoint on the test split: (checkpoint, campaign) -> metrics.
+        survey: what a campaign stands on.
+    """
+
+    run_trial: Callable[[TrialConfig, Path, Any], Iterator[EpochReport]]
+    world: Callable[[bool], World]
+    set_threads: Callable[[int], None]
+    verify_checkpoint: Callable[[str], str]
+    checkpoint_facts: Callable[[str], dict[str, Any]]
+    test_metrics: Callable[[str, CampaignConfig], dict[str, float]]
+    survey: Callable[[CampaignConfig], Ground]
+
+
+def standard_workshop() -> Workshop:
+    """The real thing. Torch is imported when a function is first called, not here."""
+    return Workshop(_run_trial, _world, _set_threads, _verify, _facts, _test_metrics, survey)
+
+
+def survey(config: CampaignConfig) -> Ground:
+    """Find dataset, encoder and a given teacher, and take their fingerprints.
+
+    Raises:
+        DataError: the dataset is missing or damaged.
+        EncoderError: the encoder is.
+        CheckpointError: the given teacher is.
+    """
+    dataset = Dataset.load(config.data.path)
+    encoder = locate_encoder(config.encoder.name)
+    teacher, layers = None, None
+    if config.teacher.checkpoint is not None:
+        path = str(Path(config.teacher.checkpoint).absolute())
+        teacher = TeacherReference(path=path, digest=_verify(path))
+        layers = int(_facts(path)["layers"])
+    return Ground(dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers)
+
+
+def _run_trial(config: TrialConfig, directory: Path, world: World) -> Iterator[EpochReport]:
+    from raydistill.training.trial import run_trial
+
+    return run_trial(config, directory, world)
+
+
+def _world(distributed: bool) -> World:
+    from raydistill.training.gather import World
+
+    return World.from_process_group() if distributed else World.alone()
+
+
+def _set_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _verify(path: str) -> str:
+    from raydistill.training.checkpoint import verify_checkpoint
+
+    return verify_checkpoint(Path(path))
+
+
+def _facts(path: str) -> dict[str, Any]:
+    from raydistill.training.checkpoint import checkpoint_facts
+
+    return checkpoint_facts(Path(path))
+
+
+def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
+    from raydistill.evaluation.evaluate import evaluate_checkpoint
+
+    report = evaluate_checkpoint(Path(path), Path(config.data.path), "test", config.rerank)
+    return {name: float(value) for name, value in report.metrics.items()}

@@ -1,0 +1,84 @@
+"""What can be refused before anything is trained: every grade, with every value its search may choose, must fit the encoder and its teacher."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.space import Choice
+from raydistill.config.trial import TeacherReference
+from raydistill.errors import CapabilityError, ConfigError
+from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
+from raydistill.planning.search import Space, grade_space, grid
+
+STAND_IN = TeacherReference(path="", digest="")
+SHAPING = ("layer_map", "init")
+
+
+def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
+    """Check every grade of every lineage and return the grades.
+
+    Raises:
+        CapabilityError: naming every combination that cannot be trained.
+        ConfigError: a grid search over an interval.
+    """
+    problems = [*_depths(config, ground), *_workers(config)]
+    if not problems:
+        plans = grade_plans(config, ground)
+        pairs = itertools.product(lineages_of(config), plans)
+        problems = [problem for lineage, plan in pairs for problem in _grade(config, lineage, plan, ground)]
+    if problems:
+        distinct = list(dict.fromkeys(problems))
+        raise CapabilityError(
+            f"{len(distinct)} part{'s' if len(distinct) > 1 else ''} of the configuration cannot be trained\n  - "
+            + "\n  - ".join(distinct),
+            consequence="the campaign would fail only after the grades above were trained, so nothing was started",
+            remedy="mend the grades named above",
+        )
+    return plans
+
+
+def _depths(config: CampaignConfig, ground: Ground) -> Iterator[str]:
+    plans = grade_plans(config, ground)
+    if config.teacher.checkpoint is None and plans[0].layers > ground.encoder_layers:
+        yield f"a teacher of {plans[0].layers} layers from an encoder of {ground.encoder_layers}"
+    for above, below in itertools.pairwise(plans):
+        if below.layers > above.layers:
+            yield f"grade {below.folder} is deeper than {above.folder} above it, which has {above.layers} layers"
+
+
+def _workers(config: CampaignConfig) -> Iterator[str]:
+    resources, batch = config.resources, config.training.batch_size
+    if resources.backend == "inline" and resources.workers_per_trial > 1:
+        yield f"backend inline with {resources.workers_per_trial} workers per trial: inline trials have one; use train"
+    if batch % resources.workers_per_trial:
+        yield f"a batch of {batch} examples cannot be shared equally by {resources.workers_per_trial} workers"
+
+
+def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:
+    space = grade_space(lineage, plan)
+    if config.search.algorithm == "grid":
+        grid(space)
+    for point in _shaping_points(space):
+        try:
+            trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
+        except ConfigError as problem:
+            chosen = f" with {point}" if point else ""
+            yield f"grade {plan.folder}{chosen}: {problem.received}; expected {problem.expected}"
+
+
+def _shaping_points(space: Space) -> list[dict[str, Any]]:
+    """Every combination of the values that decide whether a student can be built."""
+    return grid({name: space[name] for name in SHAPING if name in space})
+
+
+def _some_point(space: Space) -> dict[str, Any]:
+    """One value for everything else: their bounds were checked when the configuration was read."""
+    return {
+        name: distribution.choice[0]
+        if isinstance(distribution, Choice)
+        else next(iter(distribution.model_dump().values()))[0]
+        for name, distribution in space.items()
+    }

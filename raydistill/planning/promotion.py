@@ -1,0 +1,52 @@
+"""The promotion rule: which trial of a grade becomes the next teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raydistill.errors import PromotionError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial that asks to be promoted.
+
+    Attributes:
+        number: the trial's number within its grade.
+        mrr: its best `valid/both/mrr`; None when it was never validated.
+        size: what makes a model small, in any unit that is the same for all candidates (parameters, or layers).
+        reason: why it failed; empty when it did not.
+    """
+
+    number: int
+    mrr: float | None
+    size: int
+    reason: str = ""
+
+
+def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:
+    """The best candidate: highest MRR; within `tolerance` of it the smallest; among equals the lowest number.
+
+    A trial that was stopped early may win, because its best checkpoint is as good as its number says; a failed one never does.
+
+    Raises:
+        PromotionError: no candidate is left.
+    """
+    able = [(one.mrr, one) for one in candidates if not one.reason and one.mrr is not None and math.isfinite(one.mrr)]
+    if not able:
+        raise _nobody(candidates)
+    best = max(mrr for mrr, _ in able)
+    return min((one for mrr, one in able if mrr >= best - tolerance), key=lambda one: (one.size, one.number))
+
+
+def _nobody(candidates: Sequence[Candidate]) -> PromotionError:
+    failed = sorted((one for one in candidates if one.reason), key=lambda one: one.number)
+    first = f"; trial {failed[0].number} failed first: {failed[0].reason}" if failed else ""
+    return PromotionError(
+        f"none of {len(candidates)} trials can be promoted{first}",
+        expected="one trial that was validated and did not fail",
+        consequence="the grades below would have no teacher",
+        remedy="mend what the reason names, then run again with --resume: finished grades are kept",
+    )

@@ -1,0 +1,297 @@
+"""What a campaign knows about itself: records rebuilt from the events of its ledger, and nothing else.
+
+Events are plain dictionaries with a `kind`. Applying one twice changes nothing, because whoever wrote it may have died before hearing
+that it was written; one that contradicts an earlier event is refused.
+
+    campaign_started   config_fingerprint, lineages, grades (folder names)
+    trial_begun        lineage, grade, number, identity, parameters, epochs, time
+    trial_resumed      lineage, grade, number, time                                   taken up again after a crash or failure
+    trial_reported     lineage, grade, number, epoch, metrics, checkpoint, digest, outcome (running, finished, stopped), time
+    trial_failed       lineage, grade, number, reason, time
+    trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
+    grade_promoted     lineage, grade, identity, checkpoint, digest, epoch, metrics, time
+    promotion_tested   lineage, grade, metrics, time
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raydistill.errors import LedgerError
+
+MRR = "valid/both/mrr"
+Status = Literal["running", "finished", "stopped", "failed"]
+Event = Mapping[str, Any]
+TrialKey = tuple[str, int, int]
+
+
+@dataclass
+class TrialRecord:
+    """One trial of a grade.
+
+    Attributes:
+        identity: names the work; equal identities are equal work.
+        number: place among the trials of its grade, from 0.
+        parameters: the searched values, by name.
+        status: `running` also stands for a trial that a crash interrupted.
+        epochs: epochs it was given.
+        reports: one per completed epoch: epoch, metrics, checkpoint, digest, time, event.
+        reason: why it failed.
+        begun: seconds since 1970 when it began.
+        resumed: how often it was taken up again after a crash.
+        reused_from: the trial that did this work, when it was not done twice.
+    """
+
+    identity: str
+    lineage: str
+    grade: int
+    number: int
+    parameters: dict[str, Any]
+    status: Status = "running"
+    epochs: int = 0
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    reason: str = ""
+    begun: float = 0.0
+    resumed: int = 0
+    reused_from: TrialKey | None = None
+
+    @property
+    def key(self) -> TrialKey:
+        """Where the record stands in a campaign."""
+        return self.lineage, self.grade, self.number
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The newest report."""
+        return self.reports[-1] if self.reports else None
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The report with the highest validation MRR, the earliest among equals."""
+        able = [one for one in self.reports if one["checkpoint"] and math.isfinite(one["metrics"].get(MRR, math.nan))]
+        return max(able, key=lambda one: (one["metrics"][MRR], -one["epoch"])) if able else None
+
+    @property
+    def best_mrr(self) -> float | None:
+        """Highest validation MRR so far."""
+        return None if self.best is None else float(self.best["metrics"][MRR])
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of it."""
+        return None if self.best is None else int(self.best["epoch"])
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """The checkpoint of it."""
+        return None if self.best is None else str(self.best["checkpoint"])
+
+    @property
+    def best_digest(self) -> str | None:
+        """SHA-256 of that checkpoint's manifest."""
+        return None if self.best is None else str(self.best["digest"])
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A checkpoint that became its grade's result and teaches the grades below."""
+
+    lineage: str
+    grade: int
+    identity: str
+    checkpoint: str
+    digest: str
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class CampaignState:
+    """Everything that happened in a campaign."""
+
+    config_fingerprint: str = ""
+    lineages: tuple[str, ...] = ()
+    grades: tuple[str, ...] = ()
+    trials: dict[TrialKey, TrialRecord] = field(default_factory=dict)
+    promotions: dict[tuple[str, int], Promotion] = field(default_factory=dict)
+    tests: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
+    events: int = 0
+
+    def of(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """The trials of a grade, by number."""
+        found = (record for key, record in self.trials.items() if key[:2] == (lineage, grade))
+        return sorted(found, key=lambda record: record.number)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every grade of every lineage has promoted and was tested."""
+        wanted = {(lineage, grade) for lineage in self.lineages for grade in range(len(self.grades))}
+        return bool(wanted) and wanted <= self.promotions.keys() and wanted <= self.tests.keys()
+
+    def apply(self, event: Event) -> None:
+        """Take one more event into account.
+
+        Raises:
+            LedgerError: the event is of an unknown kind, lacks a field, or contradicts an earlier one.
+        """
+        change = _CHANGES.get(str(event.get("kind")))
+        if change is None:
+            raise LedgerError(
+                f"event {self.events + 1} is of kind {event.get('kind')!r}",
+                expected=f"one of {', '.join(_CHANGES)}",
+                consequence="part of the campaign's history would be ignored",
+                remedy="use the release of raydistill that wrote this run, or a newer one",
+            )
+        try:
+            change(self, event)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise LedgerError(
+                f"event {self.events + 1}, {event['kind']}: {type(problem).__name__} {problem}",
+                expected="the fields that this kind of event carries",
+                remedy="restore the ledger from a copy, or start in a new run directory",
+            ) from problem
+        self.events += 1
+
+
+def replay(events: Iterable[Event]) -> CampaignState:
+    """Rebuild the state of a campaign from its events, oldest first.
+
+    Raises:
+        LedgerError: an event is unknown or contradicts an earlier one.
+    """
+    state = CampaignState()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+def _start(state: CampaignState, event: Event) -> None:
+    lineages, grades = tuple(event["lineages"]), tuple(event["grades"])
+    if state.config_fingerprint:
+        _same(state, event, "campaign", state.config_fingerprint, event["config_fingerprint"])
+    state.config_fingerprint, state.lineages, state.grades = event["config_fingerprint"], lineages, grades
+
+
+def _begin(state: CampaignState, event: Event) -> None:
+    key = _key(event)
+    if key in state.trials:
+        _same(state, event, "identity", state.trials[key].identity, event["identity"])
+        return
+    state.trials[key] = TrialRecord(
+        event["identity"], *key, dict(event["parameters"]), epochs=int(event["epochs"]), begun=float(event["time"])
+    )
+
+
+def _resume(state: CampaignState, event: Event) -> None:
+    record = _record(state, event)
+    if record.status != "failed":
+        _same(state, event, "status", record.status, "running")
+    record.status, record.reason = "running", ""
+    record.resumed += 1
+
+
+def _report(state: CampaignState, event: Event) -> None:
+    record = _record(state, event)
+    report = {name: event[name] for name in ("epoch", "checkpoint", "digest", "time")} | {"event": state.events + 1}
+    report["metrics"] = {name: math.nan if value is None else value for name, value in event["metrics"].items()}
+    place = next((i for i, one in enumerate(record.reports) if one["epoch"] == report["epoch"]), None)
+    if place is None:
+        _same(state, event, "status", record.status, "running")
+        record.reports.append(report)
+    elif record.reports[place]["digest"] != report["digest"]:
+        # An epoch trained again, because its checkpoint was damaged and an older one was used: the newest is on disk.
+        _same(state, event, "status", record.status, "running")
+        record.reports[place] = report
+    if event["outcome"] != "running":
+        _close(state, event, record, event["outcome"])
+
+
+def _fail(state: CampaignState, event: Event) -> None:
+    record = _record(state, event)
+    _close(state, event, record, "failed")
+    record.reason = str(event["reason"])
+
+
+def _reuse(state: CampaignState, event: Event) -> None:
+    key, source = _key(event), tuple(event["source"])
+    done = state.trials[source]
+    if key in state.trials and state.trials[key].status != "running":
+        _same(state, event, "identity", state.trials[key].identity, event["identity"])
+        return
+    _same(state, event, "identity", done.identity, event["identity"])
+    state.trials[key] = TrialRecord(
+        done.identity,
+        *key,
+        dict(event["parameters"]),
+        status=done.status,
+        epochs=done.epochs,
+        reports=list(done.reports),
+        reason=done.reason,
+        begun=float(event["time"]),
+        reused_from=done.key,
+    )
+
+
+def _promote(state: CampaignState, event: Event) -> None:
+    key = str(event["lineage"]), int(event["grade"])
+    promotion = Promotion(
+        *key, event["identity"], event["checkpoint"], event["digest"], int(event["epoch"]), dict(event["metrics"])
+    )
+    if key in state.promotions:
+        _same(state, event, "promoted digest", state.promotions[key].digest, promotion.digest)
+        return
+    state.promotions[key] = promotion
+
+
+def _test(state: CampaignState, event: Event) -> None:
+    key = str(event["lineage"]), int(event["grade"])
+    if key not in state.promotions:
+        raise LedgerError(f"event {state.events + 1} tests {key}, which has not promoted")
+    state.tests.setdefault(key, dict(event["metrics"]))
+
+
+_CHANGES = {
+    "campaign_started": _start,
+    "trial_begun": _begin,
+    "trial_resumed": _resume,
+    "trial_reported": _report,
+    "trial_failed": _fail,
+    "trial_reused": _reuse,
+    "grade_promoted": _promote,
+    "promotion_tested": _test,
+}
+
+
+def _key(event: Event) -> TrialKey:
+    return str(event["lineage"]), int(event["grade"]), int(event["number"])
+
+
+def _record(state: CampaignState, event: Event) -> TrialRecord:
+    key = _key(event)
+    if key not in state.trials:
+        raise LedgerError(
+            f"event {state.events + 1}, {event['kind']}, is about trial {key}, which never began",
+            expected="an earlier trial_begun",
+            remedy="restore the ledger from a copy, or start in a new run directory",
+        )
+    return state.trials[key]
+
+
+def _close(state: CampaignState, event: Event, record: TrialRecord, status: Status) -> None:
+    if record.status != status:
+        _same(state, event, "status", record.status, "running")
+    record.status = status
+
+
+def _same(state: CampaignState, event: Event, what: str, known: object, told: object) -> None:
+    if known != told:
+        raise LedgerError(
+            f"event {state.events + 1}, {event['kind']} of {[event.get(k) for k in ('lineage', 'grade', 'number')]}: "
+            f"{what} is {told!r}",
+            expected=f"{known!r}, as earlier events say",
+            consequence="the campaign would have two histories",
+            remedy="restore the ledger from a copy, or start in a new run directory",
+        )

@@ -1,0 +1,169 @@
+"""What a campaign has shown so far, as numbers: the result of every grade, and the comparison over seeds.
+
+Everything is read from the campaign's state and its configuration; how it looks is `report.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill.config.schema import CampaignConfig, GradeSection
+from raydistill.config.space import is_distribution
+from raydistill.planning.grades import lineages_of
+from raydistill.planning.state import CampaignState, TrialRecord
+
+_MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
+
+
+@dataclass(frozen=True)
+class GradeResult:
+    """The promoted student of one grade, or the teacher.
+
+    Attributes:
+        lineage: the ladder.
+        grade: 0 is the teacher.
+        folder: the grade's name on disk.
+        layers: depth.
+        parameters: trained and frozen ones together.
+        bytes: size of the checkpoint's weights.
+        mask_ratio: share of masked tokens; None for the teacher.
+        layer_map: a rule's name or the layers; None for the teacher.
+        view: shared or separate; None for the teacher.
+        epoch: the epoch that was promoted.
+        valid_mrr: what promoted it.
+        metrics: filtered test metrics over both directions under the realistic tie rule: mr, mrr, hits@1, hits@3, hits@10.
+        kept: share of the lineage's teacher MRR; None without a tested teacher.
+        checkpoint: the promoted directory.
+    """
+
+    lineage: str
+    grade: int
+    folder: str
+    layers: int | None
+    parameters: float | None
+    bytes: float | None
+    mask_ratio: Any
+    layer_map: Any
+    view: Any
+    epoch: int
+    valid_mrr: float | None
+    metrics: dict[str, float]
+    kept: float | None
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; no deviation is claimed from one seed."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method at one grade, over seeds."""
+
+    method: str
+    grade: int
+    folder: str
+    mrr: Spread
+    hits_at_10: Spread
+    kept: Spread | None
+
+
+def suffixes(state: CampaignState) -> list[str]:
+    """How test scores were made: the empty string for plain ones, `+neighbors` where they were re-ranked."""
+    found = {match["suffix"] for metrics in state.tests.values() for name in metrics if (match := _MRR.fullmatch(name))}
+    return sorted(found) or [""]
+
+
+def grade_results(state: CampaignState, config: CampaignConfig, suffix: str = "") -> list[GradeResult]:
+    """The promoted student of every grade, lineage by lineage, teacher first."""
+    order = {lineage: index for index, lineage in enumerate(state.lineages)}
+    keys = sorted(state.promotions, key=lambda key: (order.get(key[0], len(order)), key[1]))
+    return [_result(state, config, *key, suffix) for key in keys]
+
+
+def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") -> list[Comparison]:
+    """Mean and spread of every method at every grade, over the seeds that have been tested there. Empty without `compare`."""
+    if config.compare is None:
+        return []
+    results = {(result.lineage, result.grade): result for result in grade_results(state, config, suffix)}
+    by_method: dict[str, list[str]] = {}
+    for lineage in lineages_of(config):
+        by_method.setdefault(lineage.name.removesuffix(f"-seed{lineage.seed}"), []).append(lineage.name)
+    rows = []
+    for method, names in by_method.items():
+        for grade, folder in enumerate(state.grades):
+            tested = [found for name in names if (found := results.get((name, grade))) and "mrr" in found.metrics]
+            if tested:
+                kept = [result.kept for result in tested if result.kept is not None]
+                rows.append(
+                    Comparison(
+                        method,
+                        grade,
+                        folder,
+                        spread([result.metrics["mrr"] for result in tested]),
+                        spread([result.metrics["hits@10"] for result in tested]),
+                        spread(kept) if kept else None,
+                    )
+                )
+    return rows
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value."""
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def promoted_trial(state: CampaignState, lineage: str, grade: int) -> TrialRecord | None:
+    """The trial whose checkpoint was promoted; None for a teacher that was given."""
+    identity = state.promotions[lineage, grade].identity
+    return next((record for record in state.of(lineage, grade) if record.identity == identity), None)
+
+
+def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: int, suffix: str) -> GradeResult:
+    promotion = state.promotions[lineage, grade]
+    record = promoted_trial(state, lineage, grade)
+    section = config.grades[grade - 1] if 0 < grade <= len(config.grades) else None
+    facts = state.tests.get((lineage, grade), {})
+    metrics = _both(facts, suffix)
+    teacher = _both(state.tests.get((lineage, 0), {}), suffix).get("mrr")
+    layers = facts.get("layers", section.layers if section else config.teacher.layers)
+    return GradeResult(
+        lineage=lineage,
+        grade=grade,
+        folder=state.grades[grade] if grade < len(state.grades) else str(grade),
+        layers=None if layers is None else int(layers),
+        parameters=facts.get("parameters"),
+        bytes=facts.get("bytes"),
+        mask_ratio=_chosen("mask_ratio", section, record),
+        layer_map=_chosen("layer_map", section, record),
+        view=_chosen("view", section, record) or (config.view if section else None),
+        epoch=promotion.epoch,
+        valid_mrr=promotion.metrics.get("valid/both/mrr"),
+        metrics=metrics,
+        kept=metrics["mrr"] / teacher if teacher and "mrr" in metrics else None,
+        checkpoint=promotion.checkpoint,
+    )
+
+
+def _both(facts: Mapping[str, float], suffix: str) -> dict[str, float]:
+    named = {name: f"test/both/{name}{suffix}" for name in ("mr", "mrr", "hits@1", "hits@3", "hits@10")}
+    return {name: facts[key] for name, key in named.items() if key in facts}
+
+
+def _chosen(name: str, section: GradeSection | None, record: TrialRecord | None) -> Any:
+    """A value of the promoted trial: the searched one, else the fixed one of its grade."""
+    if section is None:
+        return None
+    if record is not None and name in record.parameters:
+        return record.parameters[name]
+    fixed = getattr(section, name)
+    return None if is_distribution(fixed) else fixed

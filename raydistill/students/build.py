@@ -1,0 +1,53 @@
+"""Making the model of a trial: encoders with the layers a layer map names, taken from the pre-trained encoder or from the teacher."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from raydistill.models.biencoder import BiEncoder, Pooling, Precision
+
+
+def take_layers(encoder: nn.Module, layer_map: tuple[int, ...]) -> nn.Module:
+    """A copy of `encoder` that has only the layers `layer_map`, bit-equal to the originals; embeddings and pooler come along."""
+    # Only the wanted layers are copied: a deep copy of a 12-layer encoder for 3 layers would triple the peak memory.
+    layers: nn.ModuleList = encoder.encoder.layer  # type: ignore[union-attr, assignment]
+    encoder.encoder.layer = nn.ModuleList()  # type: ignore[union-attr]
+    try:
+        student = copy.deepcopy(encoder)
+    finally:
+        encoder.encoder.layer = layers  # type: ignore[union-attr]
+    student.encoder.layer = nn.ModuleList(copy.deepcopy(layers[index]) for index in layer_map)  # type: ignore[union-attr]
+    student.config.num_hidden_layers = len(layer_map)  # type: ignore[union-attr]
+    return student
+
+
+def build_model(
+    query_source: nn.Module,
+    entity_source: nn.Module,
+    layer_map: tuple[int, ...],
+    *,
+    shared_towers: bool,
+    pooling: Pooling,
+    temperature: float,
+    train_temperature: bool,
+    tokens_per_micro_batch: int,
+    precision: Precision,
+) -> BiEncoder:
+    """A model whose towers have the layers `layer_map` of their sources. The poolers take no part in training: no loss reaches them."""
+    query = take_layers(query_source, layer_map)
+    entity = query if shared_towers else take_layers(entity_source, layer_map)
+    for encoder in (query, entity):
+        pooler = getattr(encoder, "pooler", None)
+        if pooler is not None:
+            pooler.requires_grad_(False)
+    return BiEncoder(
+        query,
+        entity,
+        pooling=pooling,
+        temperature=temperature,
+        train_temperature=train_temperature,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+        precision=precision,
+    )

@@ -1,0 +1,66 @@
+"""Where the outputs come from that a student imitates: one live teacher, or none."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from raydistill.data.texts import Texts
+from raydistill.errors import CapabilityError
+from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.features import Needs, TowerOutput
+
+
+class TeacherSource(Protocol):
+    """Gives a teacher's outputs for the texts a student sees. No gradient ever reaches a teacher."""
+
+    @property
+    def inverse_temperature(self) -> float:
+        """The teacher's frozen inverse temperature, the unit of the score term."""
+        ...
+
+    @property
+    def num_layers(self) -> int:
+        """Layers a term may ask for."""
+        ...
+
+    def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        """The teacher's outputs for `texts`, in their order."""
+        ...
+
+
+class LiveTeacher:
+    """A frozen model that encodes what it is asked for, in evaluation mode and without gradient."""
+
+    def __init__(self, model: BiEncoder) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.inverse_temperature = float(model.inverse_temperature.detach())
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the teacher."""
+        return self.model.num_layers
+
+    def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        """The teacher's outputs for `texts`."""
+        # no_grad rather than inference_mode: terms save teacher outputs for the student's backward pass, which inference tensors forbid.
+        with torch.no_grad():
+            return self.model.encode(texts, tower, needs)
+
+
+class NoTeacher:
+    """For methods without a teacher: asking it is a mistake in the assembly of the method."""
+
+    inverse_temperature = 1.0
+    num_layers = 0
+
+    def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        """Refuse.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            "a term asked for a teacher's outputs in a trial without a teacher", expected="a method without teacher terms"
+        )

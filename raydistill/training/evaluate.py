@@ -1,0 +1,68 @@
+"""Ranking with a checkpoint: everything that is needed is in it and in the dataset directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.data.assembly import TextAssembler
+from raydistill.data.graph import text_assembler
+from raydistill.evaluation import encode
+from raydistill.evaluation.report import LinkPredictionReport
+from raydistill.evaluation.reranking import NeighborReranking
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import TextRule
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import load_tokenizer
+from raydistill.models.pretrained import tokenizer_digest
+from raydistill.training.checkpoint import load_model, read_record
+
+
+def evaluate_checkpoint(
+    path: str | Path, dataset_path: str | Path, split: str = "test", rerank: tuple[int, float] | None = None
+) -> LinkPredictionReport:
+    """The full filtered protocol for one split, in float32.
+
+    Args:
+        path: the checkpoint.
+        dataset_path: the dataset directory; any graph will do, its texts are encoded on the spot.
+        split: train, valid or test.
+        rerank: hops and bonus of SimKGC's neighbour re-ranking; None = off.
+
+    Raises:
+        CheckpointError: damaged checkpoint.
+        DataError: damaged dataset, or no such split.
+    """
+    dataset = Dataset.load(dataset_path)
+    task = encode.link_prediction_task(dataset, split)
+    model, assembler = open_checkpoint(path, dataset)
+    reranking = None
+    if rerank is not None:
+        reranking = NeighborReranking.from_triples(dataset.train, dataset.num_entities, hops=rerank[0], bonus=rerank[1])
+    return encode.evaluate(model, assembler, task, rerank=reranking)
+
+
+def open_checkpoint(path: str | Path, dataset: Dataset) -> tuple[BiEncoder, TextAssembler]:
+    """The verified model of a checkpoint and the assembler of a dataset's texts for it, on the GPU where there is one."""
+    model = load_model(path).to(best_device())
+    record = read_record(path)
+    return model, assembler_of_record(record, Path(path) / "tokenizer", dataset)
+
+
+def assembler_of_record(record: dict[str, Any], tokenizer_folder: Path, dataset: Dataset) -> TextAssembler:
+    """The assembler that follows the text rule of a checkpoint's record."""
+    text = record["text"]
+    return text_assembler(
+        dataset,
+        load_tokenizer(tokenizer_folder),
+        tokenizer_digest(tokenizer_folder),
+        rule=TextRule(text["max_neighbors"], text["short_description_words"]),
+        max_tokens=text["max_tokens"],
+    )
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,111 @@
+"""Several workers, one batch: who encodes which texts, and how all get all vectors with gradient.
+
+Every worker knows the whole batch, encodes its share of the distinct texts, and computes the whole loss from the gathered vectors. The gather
+returns to each worker the gradient of its own share times the number of workers, so that the *mean* of the workers' gradients, which is then
+taken for all parameters, equals the gradient of one worker with the whole batch; parameters used after the gather (the temperature) have equal
+gradients everywhere, and their mean is right as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """The workers of a trial.
+
+    Args:
+        rank: this worker's number, from zero.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def alone(cls) -> World:
+        """One worker."""
+        return cls()
+
+    @classmethod
+    def from_process_group(cls) -> World:
+        """The default process group's workers; one worker where there is no group."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def share(self, lengths: Tensor) -> Share:
+        """Divide texts of these lengths, so that all workers get nearly equally many tokens."""
+        if self.size == 1:
+            return Share(self, (torch.arange(len(lengths)),))
+        order = torch.argsort(lengths, descending=True, stable=True)
+        # Back and forth (0 1 2 2 1 0 0 1 ...) evens out the sums of a falling sequence.
+        turn = torch.arange(len(order)) % (2 * self.size)
+        owner = torch.where(turn < self.size, turn, 2 * self.size - 1 - turn)
+        return Share(self, tuple(order[owner == rank] for rank in range(self.size)))
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the workers, in one exchange."""
+        if self.size == 1:
+            return
+        with_gradient = [parameter for parameter in parameters if parameter.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for parameter, part in zip(with_gradient, flat.split([g.numel() for g in gradients]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which texts each worker encodes; `positions[rank]` are positions in the batch."""
+
+    world: World
+    positions: tuple[Tensor, ...]
+
+    @property
+    def mine(self) -> Tensor:
+        """Positions of this worker's texts."""
+        return self.positions[self.world.rank]
+
+    def collect(self, local: Tensor) -> Tensor:
+        """All workers' rows in the batch's order, with gradient to this worker's own rows `local` `(own texts, ...)`."""
+        if self.world.size == 1:
+            return local
+        counts = [len(positions) for positions in self.positions]
+        gathered: Tensor = _Gather.apply(local, counts, self.world)
+        back = torch.argsort(torch.cat(self.positions))
+        return gathered[back.to(gathered.device)]
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenation of all workers' rows; see the module's docstring for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, counts: list[int], world: World) -> Tensor:
+        ctx.counts, ctx.world = counts, world
+        longest = max(counts)
+        padded = local.new_zeros((longest, *local.shape[1:]))
+        padded[: local.shape[0]] = local
+        parts = [torch.empty_like(padded) for _ in range(world.size)]
+        dist.all_gather(parts, padded.contiguous())
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        start = sum(ctx.counts[: ctx.world.rank])
+        own = gradients[0][start : start + ctx.counts[ctx.world.rank]]
+        return own * ctx.world.size, None, None

@@ -1,0 +1,150 @@
+"""Which checkpoints of a trial are on disk: the best one, the newest few, and how training goes on from the newest."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raydistill.training.checkpoint import (
+    TrainingState,
+    clean_aside,
+    load_model,
+    load_training_state,
+    newest_good,
+    save_checkpoint,
+    verify_checkpoint,
+)
+from raydistill.training.parts import TrialParts
+from raydistill.training.trainer import Progress
+
+logger = logging.getLogger(__name__)
+SELECTION = "valid/both/mrr"
+_EARLIER = "pre_batch"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a validated epoch."""
+
+    path: Path
+    digest: str
+    metrics: dict[str, float]
+
+
+class CheckpointKeeper:
+    """Writes a trial's checkpoints and removes those that are neither the best nor among the newest.
+
+    Args:
+        directory: the trial's `checkpoints` folder.
+        keep: newest checkpoints kept while training.
+        writes: False on workers other than the first: they read only.
+    """
+
+    def __init__(self, directory: Path, *, keep: int, writes: bool) -> None:
+        self.directory, self.keep, self.writes = directory, keep, writes
+        self.history: list[dict[str, Any]] = []
+
+    def resume(self, parts: TrialParts) -> Saved | None:
+        """Put `parts` where the newest good checkpoint stands; returns it if it ends a validated epoch.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
+        if self.writes and self.directory.exists():
+            clean_aside(self.directory)
+        path = newest_good(self.directory)
+        if path is None:
+            return None
+        state = load_training_state(path)
+        position = state.position
+        self.history = position["history"]
+        parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"], position["examples"])
+        _load_student(parts, path)
+        parts.optimizer.load(state.tensors)
+        _load_earlier(parts, state)
+        logger.info("going on from %s", path)
+        if position["step_in_epoch"] or not self.history or self.history[-1]["checkpoint"] != path.name:
+            return None
+        return Saved(path, verify_checkpoint(path), self.history[-1]["metrics"])
+
+    def save_epoch(self, parts: TrialParts, metrics: dict[str, float]) -> Saved | None:
+        """Write the checkpoint of a validated epoch; None on workers that do not write."""
+        if not self.writes:
+            return None
+        name = _name(parts)
+        self.history.append({"epoch": parts.trainer.progress.epoch, "checkpoint": name, "metrics": metrics})
+        digest = self._save(parts, name, metrics)
+        self._prune(self.keep)
+        return Saved(self.directory / name, digest, metrics)
+
+    def save_inside_epoch(self, parts: TrialParts) -> None:
+        """Write a checkpoint to go on from, in the middle of an epoch."""
+        if self.writes:
+            self._save(parts, _name(parts), {})
+            self._prune(self.keep)
+
+    def finish(self) -> None:
+        """The trial is over: keep the best and the last checkpoint only."""
+        if self.writes:
+            self._prune(1)
+
+    def best(self) -> str | None:
+        """Name of the best epoch's checkpoint: highest validation MRR, the earliest of equals."""
+        if not self.history:
+            return None
+        return str(max(self.history, key=lambda entry: (entry["metrics"][SELECTION], -entry["epoch"]))["checkpoint"])
+
+    def _save(self, parts: TrialParts, name: str, metrics: dict[str, float]) -> str:
+        progress = parts.trainer.progress
+        record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
+        sums = {key: value for key, value in progress.sums.items() if key != "seconds"}
+        position = {
+            "epoch": progress.epoch,
+            "step_in_epoch": progress.step_in_epoch,
+            "sums": sums,
+            "examples": progress.examples,
+            "history": self.history,
+        }
+        tensors = parts.optimizer.tensors()
+        for index, (vectors, entities) in enumerate(zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)):
+            tensors[f"{_EARLIER}.{index}"] = vectors.to("cpu").contiguous()
+            position.setdefault(_EARLIER, []).append(entities.tolist())
+        return save_checkpoint(
+            self.directory / name, parts.student, parts.tokenizer_folder, record, TrainingState(tensors, position)
+        )
+
+    def _prune(self, newest: int) -> None:
+        found = sorted((path for path in self.directory.glob("[0-9]*") if path.is_dir()), reverse=True)
+        best = self.best()
+        for path in found[newest:]:
+            if path.name != best:
+                shutil.rmtree(path)
+
+
+def _name(parts: TrialParts) -> str:
+    return f"{parts.trainer.global_step:08d}"
+
+
+def _load_student(parts: TrialParts, path: Path) -> None:
+    """Copy a checkpoint's weights into the student that is there, trimmed or not."""
+    loaded = load_model(path, verify=False)
+    for name in ("query_encoder", "entity_encoder"):
+        source = dict(getattr(loaded, name).named_parameters())
+        for key, parameter in getattr(parts.student, name).named_parameters():
+            value = source[key].data
+            if value.shape != parameter.shape:
+                value = value[getattr(parts.student, name).embeddings.word_embeddings.kept]
+            parameter.data.copy_(value)
+    parts.student.log_inverse_temperature.data.copy_(loaded.log_inverse_temperature.data)
+
+
+def _load_earlier(parts: TrialParts, state: TrainingState) -> None:
+    memory = parts.trainer.pre_batch
+    device = parts.student.log_inverse_temperature.device
+    for index, entities in enumerate(state.position.get(_EARLIER, [])):
+        memory.push(state.tensors[f"{_EARLIER}.{index}"].to(device), np.asarray(entities, np.int64))

@@ -1,0 +1,90 @@
+"""The manifest of a checkpoint: SHA-256 and size of every file, written last, so that what carries one was complete when it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from raydistill.errors import CheckpointError
+
+NAME = "manifest.json"
+_REMEDY = "use another checkpoint of the trial (raydistill verify RUN lists the good ones), or train again"
+
+
+def write_manifest(directory: Path) -> str:
+    """Hash every file below `directory`, sync them all, write the manifest; returns the digest that names this content."""
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": _hash_and_sync(path)}
+    text = _canonical(files)
+    with open(directory / NAME, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return _digest(files)
+
+
+def verify_manifest(directory: Path) -> str:
+    """Check every file against the manifest; returns the digest.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, added, cut, or changed by as little as a bit.
+    """
+    files = read_manifest(directory)
+    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()} - {NAME}
+    for name in sorted(present ^ files.keys()):
+        state = "is not in the manifest" if name in present else "is missing"
+        raise CheckpointError(f"{directory}: {name} {state}", expected="exactly the files of the manifest", remedy=_REMEDY)
+    for name, record in files.items():
+        path = directory / name
+        if path.stat().st_size != record["bytes"] or _hash(path) != record["sha256"]:
+            raise CheckpointError(
+                f"{directory}: {name} was changed after it was written (size {path.stat().st_size} bytes)",
+                expected=f"{record['bytes']} bytes with SHA-256 {str(record['sha256'])[:12]}...",
+                consequence="a damaged model would be used as if it were sound",
+                remedy=_REMEDY,
+            )
+    return _digest(files)
+
+
+def read_manifest(directory: Path) -> dict[str, dict[str, int | str]]:
+    """The manifest's entries.
+
+    Raises:
+        CheckpointError: there is none, or it is not byte for byte what was written.
+    """
+    path = directory / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+        files: dict[str, dict[str, int | str]] = json.loads(text)["files"]
+        sound = text == _canonical(files)
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory}: no {NAME}", expected="a complete checkpoint", remedy=_REMEDY) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise CheckpointError(f"{path} is damaged", expected="the text that was written with the checkpoint", remedy=_REMEDY)
+    return files
+
+
+def _canonical(files: dict[str, dict[str, int | str]]) -> str:
+    return json.dumps({"digest": _digest(files), "files": files}, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(files: dict[str, dict[str, int | str]]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_and_sync(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest

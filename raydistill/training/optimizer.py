@@ -1,0 +1,66 @@
+"""AdamW with its groups, the learning rate as a function of the step, and the moments as named tensors for the checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimizer:
+    """AdamW over a model's trainable parameters.
+
+    Weight decay acts on matrices only (not on biases, LayerNorm or the temperature; PMD's code decays them too, which pulls the temperature
+    towards 1). The learning rate rises linearly over the warm-up steps and falls linearly to zero.
+
+    Args:
+        model: the model.
+        learning_rate: at the end of the warm-up.
+        weight_decay: on matrices.
+        warmup_steps: steps of rising learning rate.
+        total_steps: step at which the learning rate reaches zero.
+    """
+
+    def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int) -> None:
+        self.named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        decayed = [parameter for _, parameter in self.named if parameter.ndim >= 2]
+        plain = [parameter for _, parameter in self.named if parameter.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.adamw = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        self.learning_rate, self.warmup_steps, self.total_steps = learning_rate, warmup_steps, total_steps
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters."""
+        return [parameter for _, parameter in self.named]
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from zero over the whole training."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        left = self.total_steps - step
+        return self.learning_rate * max(0.0, left / max(1, self.total_steps - self.warmup_steps))
+
+    def step(self, step: int) -> None:
+        """Take one step with the gradients that are there, and forget them."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self.rate(step)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Moments and step counts by parameter name, on the CPU."""
+        found = {}
+        for name, parameter in self.named:
+            for key, value in self.adamw.state.get(parameter, {}).items():
+                found[f"{key}.{name}"] = value.detach().to("cpu").clone().contiguous()
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        for name, parameter in self.named:
+            state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+            if state:
+                self.adamw.state[parameter] = {
+                    key: value if key == "step" and parameter.device.type == "cpu" else value.to(parameter.device)
+                    for key, value in state.items()
+                }

@@ -1,0 +1,131 @@
+"""What the terms of one step may look at: both models' outputs for the clean and the corrupted view of one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from raydistill.data.batches import TripleBatch
+from raydistill.data.masking import View
+from raydistill.data.texts import Texts
+from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.features import Needs, TowerOutput
+from raydistill.objectives.weighted import Weighted
+from raydistill.teachers.views import TeacherSource
+from raydistill.training.gather import Share, World
+
+
+@dataclass(frozen=True)
+class Side:
+    """One tower's part of a view: this worker's texts and both models' outputs for them.
+
+    Args:
+        texts: this worker's share of the side's texts.
+        masked: `(tokens,)` bool, True = masked.
+        student: outputs with gradient.
+        teacher: outputs without, or None where no term asked.
+        share: how the side's texts are divided among workers.
+    """
+
+    texts: Texts
+    masked: Tensor
+    student: TowerOutput
+    teacher: TowerOutput | None
+    share: Share
+
+    def over_all(self, local: Weighted) -> Weighted:
+        """One value per text of this worker to one per text of the batch."""
+        return Weighted(self.share.collect(local.values), self.share.collect(local.weights))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A view of the batch, encoded."""
+
+    batch: TripleBatch
+    queries: Side
+    candidates: Side
+
+    @cached_property
+    def query_vectors(self) -> Tensor:
+        """Student vectors of the batch's queries, `(queries, hidden)`."""
+        return self.queries.share.collect(self.queries.student.vectors)
+
+    @cached_property
+    def candidate_vectors(self) -> Tensor:
+        """Student vectors of all candidate texts (columns first, then self-negatives), `(candidates, hidden)`."""
+        return self.candidates.share.collect(self.candidates.student.vectors)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """Student cosines without margin, `(queries, columns)`."""
+        return self.query_vectors @ self.candidate_vectors[: self.batch.num_columns].T
+
+    @cached_property
+    def teacher_scores(self) -> Tensor:
+        """Teacher cosines, `(queries, columns)`, without gradient."""
+        assert self.queries.teacher is not None and self.candidates.teacher is not None
+        queries = self.queries.share.collect(self.queries.teacher.vectors)
+        candidates = self.candidates.share.collect(self.candidates.teacher.vectors)
+        return queries @ candidates[: self.batch.num_columns].T
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both towers' parts."""
+        return self.queries, self.candidates
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Candidate vectors of earlier batches (pre-batch negatives), `(extra, hidden)`, without gradient."""
+
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms."""
+
+    clean: Encoded
+    corrupted: Encoded
+    inverse_temperature: Tensor
+    teacher_inverse_temperature: float
+    earlier: Earlier | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a view must capture of either model; `teacher` None = the teacher is not run on this view."""
+
+    student: Needs
+    teacher: Needs | None
+
+
+def encode_view(
+    batch: TripleBatch, views: tuple[View, View], student: BiEncoder, teacher: TeacherSource, wanted: Wanted, world: World
+) -> Encoded:
+    """Run both models over this worker's share of the queries and candidates of a view."""
+    device = student.log_inverse_temperature.device
+
+    def side(view: View, tower: Tower) -> Side:
+        share = world.share(view.texts.lengths)
+        texts = view.texts if world.size == 1 else view.texts.select(share.mine)
+        masked = view.masked if world.size == 1 else _of_texts(view, share.mine)
+        return Side(
+            texts=texts,
+            masked=masked.to(device),
+            student=student.encode(texts, tower, wanted.student),
+            teacher=None if wanted.teacher is None else teacher.encode(texts, tower, wanted.teacher),
+            share=share,
+        )
+
+    return Encoded(batch, side(views[0], "query"), side(views[1], "entity"))
+
+
+def _of_texts(view: View, positions: Tensor) -> Tensor:
+    """`view.masked` of the texts at `positions`."""
+    flags = Texts(view.masked.long(), view.texts.types, view.texts.special, view.texts.lengths)
+    return flags.select(positions).tokens.to(torch.bool)

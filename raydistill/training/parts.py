@@ -1,0 +1,203 @@
+"""The parts of a trial, built from its configuration: graph, student, teacher, terms, trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raydistill.config.trial import TrialConfig
+from raydistill.data.assembly import TextAssembler
+from raydistill.data.batches import BatchBuilder, TripleSource
+from raydistill.data.graph import text_assembler
+from raydistill.errors import DataError, EncoderError
+from raydistill.evaluation import encode
+from raydistill.evaluation.protocol import LinkPredictionTask
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import TextRule
+from raydistill.kg.truth import TruthIndex
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import load_encoder, load_tokenizer
+from raydistill.models.pretrained import EncoderFacts, locate_encoder
+from raydistill.models.vocabulary import trim_embeddings
+from raydistill.students.build import build_model
+from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
+from raydistill.training.checkpoint import load_model, read_record
+from raydistill.training.evaluate import best_device
+from raydistill.training.gather import World
+from raydistill.training.methods import Depths, assemble
+from raydistill.training.optimizer import Optimizer
+from raydistill.training.trainer import Corruption, Trainer
+
+
+@dataclass(frozen=True)
+class TrialParts:
+    """What a trial works with.
+
+    Args:
+        config: the trial.
+        tokenizer_folder: where the tokenizer's files are.
+        record: the part of the checkpoint record that does not change while training.
+        student: the model being trained.
+        optimizer: its optimizer.
+        trainer: the loop.
+        assembler: the graph's texts.
+        task: the validation queries.
+    """
+
+    config: TrialConfig
+    tokenizer_folder: Path
+    record: dict[str, Any]
+    student: BiEncoder
+    optimizer: Optimizer
+    trainer: Trainer
+    assembler: TextAssembler
+    task: LinkPredictionTask
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self.trainer.source.steps_per_epoch
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the validation split with the current weights."""
+        return dict(encode.evaluate(self.student, self.assembler, self.task).metrics)
+
+
+def build_parts(config: TrialConfig, world: World) -> TrialParts:
+    """Build everything a trial needs, at its beginning.
+
+    Raises:
+        DataError: the dataset is not the one the trial was planned with, or is damaged.
+        EncoderError: the encoder is missing or not the one the trial was planned with.
+        CheckpointError: the teacher is damaged.
+    """
+    dataset = _dataset(config)
+    facts = _encoder(config)
+    tokenizer = load_tokenizer(facts.folder)
+    rule = TextRule(config.data.max_neighbors, config.data.short_description_words)
+    assembler = text_assembler(dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens)
+    device = best_device()
+    teacher_model = _teacher(config)
+    student = _student(config, facts, teacher_model)
+    if config.training.trim_vocabulary:
+        used = torch.from_numpy(np.unique(np.append(assembler.tokens, [assembler.layout.mask_id, assembler.layout.pad_id])).astype(np.int64))
+        for encoder in {id(e): e for e in _encoders(student, teacher_model)}.values():
+            trim_embeddings(encoder, used)
+    student.to(device)
+    if teacher_model is not None:
+        teacher_model.to(device)
+    teacher: TeacherSource = NoTeacher() if teacher_model is None else LiveTeacher(teacher_model)
+    source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
+    total = source.steps_per_epoch * config.training.epochs
+    optimizer = Optimizer(
+        student,
+        learning_rate=config.training.learning_rate,
+        weight_decay=config.training.weight_decay,
+        warmup_steps=round(config.training.warmup_ratio * total),
+        total_steps=total,
+    )
+    truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
+    trainer = Trainer(
+        student,
+        teacher,
+        assemble(config, Depths(config.layers, teacher.num_layers)),
+        source,
+        BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives),
+        optimizer,
+        Corruption(config.mask_ratio, assembler.layout.mask_id, shared=config.view == "shared" and config.mask_ratio > 0),
+        max_gradient_norm=config.training.max_gradient_norm,
+        seed=config.seed,
+        world=world,
+        pre_batch=config.contrastive.pre_batch,
+        measure_gradients=config.training.measure_gradients,
+    )
+    record = _record(config, facts)
+    return TrialParts(config, facts.folder, record, student, optimizer, trainer, assembler, encode.link_prediction_task(dataset, "valid"))
+
+
+def _dataset(config: TrialConfig) -> Dataset:
+    dataset = Dataset.load(config.data.path)
+    if dataset.fingerprint != config.data_fingerprint:
+        raise DataError(
+            f"{config.data.path} has fingerprint {dataset.fingerprint[:12]}",
+            expected=f"{config.data_fingerprint[:12]}, the dataset the campaign began with",
+            consequence="trials of one campaign would be trained on different graphs",
+            remedy="restore the dataset, or begin a new run directory",
+        )
+    return dataset
+
+
+def _encoder(config: TrialConfig) -> EncoderFacts:
+    facts = locate_encoder(config.encoder.name)
+    if facts.fingerprint != config.encoder_fingerprint:
+        raise EncoderError(
+            f"encoder {config.encoder.name} has fingerprint {facts.fingerprint[:12]}",
+            expected=f"{config.encoder_fingerprint[:12]}, the encoder the campaign began with",
+            consequence="trials of one campaign would start from different weights",
+            remedy="install the former version, or begin a new run directory",
+        )
+    return facts
+
+
+def _teacher(config: TrialConfig) -> BiEncoder | None:
+    """The teacher, where the method or the initial layers want one."""
+    if config.teacher is None or (config.method.name == "none" and config.init == "pretrained"):
+        return None
+    settings = config.training
+    return load_model(config.teacher.path, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=settings.precision)
+
+
+def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None) -> BiEncoder:
+    if config.init == "teacher":
+        assert teacher is not None
+        query, entity = teacher.query_encoder, teacher.entity_encoder
+    else:
+        query = entity = load_encoder(facts.folder)
+    return build_model(
+        query,
+        entity,
+        config.layer_map,
+        shared_towers=config.encoder.shared_towers,
+        pooling=config.encoder.pooling,
+        temperature=config.contrastive.temperature,
+        train_temperature=config.contrastive.train_temperature,
+        tokens_per_micro_batch=config.training.tokens_per_micro_batch,
+        precision=config.training.precision,
+    )
+
+
+def _encoders(student: BiEncoder, teacher: BiEncoder | None) -> list[nn.Module]:
+    models = [student] if teacher is None else [student, teacher]
+    return [encoder for model in models for encoder in (model.query_encoder, model.entity_encoder)]
+
+
+def _record(config: TrialConfig, facts: EncoderFacts) -> dict[str, Any]:
+    lineage: list[str] = []
+    if config.teacher is not None:
+        lineage = [*read_record(config.teacher.path)["lineage"], config.teacher.digest]
+    return {
+        "format": 1,
+        "identity": config.identity,
+        "pooling": config.encoder.pooling,
+        "shared_towers": config.encoder.shared_towers,
+        "layers": config.layers,
+        "layer_map": list(config.layer_map),
+        "init": config.init,
+        "text": {
+            "max_tokens": config.data.max_tokens,
+            "max_neighbors": config.data.max_neighbors,
+            "short_description_words": config.data.short_description_words,
+        },
+        "method": config.method.model_dump(mode="json"),
+        "mask_ratio": config.mask_ratio,
+        "view": config.view,
+        "seed": config.seed,
+        "data_fingerprint": config.data_fingerprint,
+        "encoder_fingerprint": facts.fingerprint,
+        "lineage": lineage,
+    }

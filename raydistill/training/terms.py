@@ -1,0 +1,222 @@
+"""Terms: an objective, its weight, the view it looks at and what it needs captured. The loss is the weighted sum of the terms' values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from raydistill.models.features import Needs
+from raydistill.objectives import contrastive, hidden, logits, masked
+from raydistill.objectives.weighted import Weighted
+from raydistill.training.outputs import Side, StepOutputs
+
+OnView = Literal["clean", "corrupted"]
+
+
+class Term(Protocol):
+    """One summand of the loss."""
+
+    @property
+    def name(self) -> str:
+        """Key under which value and gradient norm are reported."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Factor in the loss."""
+        ...
+
+    @property
+    def on(self) -> OnView:
+        """The view it looks at."""
+        ...
+
+    @property
+    def student_needs(self) -> Needs:
+        """Layers captured of the student."""
+        ...
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """Layers captured of the teacher; None = the term has no teacher."""
+        ...
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """The unweighted value, a scalar over the whole batch of all workers."""
+        ...
+
+
+@dataclass(frozen=True)
+class ContrastiveTerm:
+    """InfoNCE both ways, with margin, trainable temperature, and self- and pre-batch negatives where the batch has them."""
+
+    weight: float
+    margin: float
+    reduction: Literal["mean", "sum"] = "mean"
+    pre_batch_weight: float = 0.5
+    name: str = "ce"
+    on: OnView = "clean"
+    student_needs: Needs = Needs()
+    teacher_needs: Needs | None = None
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over examples, nats."""
+        encoded, batch = step.clean, step.clean.batch
+        device = encoded.scores.device
+        rows = batch.rows.to(device)
+        self_scores = extra_scores = None
+        if batch.self_positions is not None:
+            heads = encoded.candidate_vectors[batch.self_positions.to(device)]
+            self_scores = (encoded.query_vectors[rows] * heads).sum(-1)
+        if step.earlier is not None:
+            extra_scores = encoded.query_vectors @ step.earlier.vectors.T
+        return contrastive.both_directions(
+            encoded.scores,
+            rows,
+            batch.columns.to(device),
+            batch.valid_rows.to(device),
+            batch.valid_columns.to(device),
+            inverse_temperature=step.inverse_temperature,
+            margin=self.margin,
+            reduction=self.reduction,
+            self_scores=self_scores,
+            self_valid=_moved(batch.self_valid, device, self_scores),
+            extra_scores=extra_scores,
+            extra_valid=_moved(batch.extra_valid, device, extra_scores),
+            extra_weight=self.pre_batch_weight,
+        ).mean()
+
+
+@dataclass(frozen=True)
+class ScoreTerm:
+    """Squared error of scores over each example's valid candidates (PMD Eq. 4)."""
+
+    weight: float
+    space: Literal["cosine", "logits"] = "cosine"
+    name: str = "score"
+    on: OnView = "clean"
+    student_needs: Needs = Needs()
+    teacher_needs: Needs | None = Needs()  # noqa: RUF009 - frozen
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over examples; squared logit units."""
+        student, teacher, valid = _rows(step)
+        if self.space == "cosine":
+            return logits.score_mse(student, teacher, valid, scale=step.teacher_inverse_temperature).mean()
+        return logits.logit_mse(
+            student,
+            teacher,
+            valid,
+            student_inverse_temperature=step.inverse_temperature,
+            teacher_inverse_temperature=step.teacher_inverse_temperature,
+        ).mean()
+
+
+@dataclass(frozen=True)
+class DivergenceTerm:
+    """tau^2-scaled KL divergence of the candidate distributions (Hinton et al. 2015)."""
+
+    weight: float
+    temperature: float
+    name: str = "kl"
+    on: OnView = "clean"
+    student_needs: Needs = Needs()
+    teacher_needs: Needs | None = Needs()  # noqa: RUF009 - frozen
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over examples, nats."""
+        student, teacher, valid = _rows(step)
+        scaled = student * step.inverse_temperature, teacher * step.teacher_inverse_temperature
+        return logits.kl_divergence(*scaled, valid, temperature=self.temperature).mean()
+
+
+@dataclass(frozen=True)
+class MaskedFeatureTerm:
+    """Squared error of last-layer features at masked tokens, sum over both towers (PMD Eq. 2 and 5)."""
+
+    weight: float
+    student_layer: int
+    teacher_layer: int
+    preset: Literal["paper", "reference"] = "paper"
+    over_hidden: Literal["mean", "sum"] = "mean"
+    name: str = "mgfd"
+    on: OnView = "corrupted"
+
+    @property
+    def student_needs(self) -> Needs:
+        """The last layer."""
+        return Needs(frozenset({self.student_layer}))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """The last layer."""
+        return Needs(frozenset({self.teacher_layer}))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over masked tokens (paper) or texts (reference), summed over towers."""
+        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.corrupted.sides)
+        return queries + candidates
+
+    def _per_text(self, side: Side) -> Weighted:
+        assert side.teacher is not None
+        student, teacher = side.student.states[self.student_layer], side.teacher.states[self.teacher_layer]
+        owner, count = side.texts.text_of_token.to(student.device), len(side.texts)
+        if self.preset == "reference":
+            return masked.masked_feature_pooled(student, teacher, side.masked, owner, count)
+        return masked.masked_feature_per_token(
+            student, teacher, side.masked, owner, count, over_hidden=self.over_hidden
+        )
+
+
+@dataclass(frozen=True)
+class PatienceTerm:
+    """Squared distance of pooled, normalised intermediate states (PKD), sum over both towers."""
+
+    weight: float
+    student_layers: tuple[int, ...]
+    teacher_layers: tuple[int, ...]
+    pooling: Literal["mean", "cls"] = "mean"
+    name: str = "patience"
+    on: OnView = "clean"
+
+    @property
+    def student_needs(self) -> Needs:
+        """The student's layers but its last."""
+        return Needs(frozenset(self.student_layers))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """The teacher layers they learn from."""
+        return Needs(frozenset(self.teacher_layers))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over texts, summed over towers."""
+        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.clean.sides)
+        return queries + candidates
+
+    def _per_text(self, side: Side) -> Weighted:
+        assert side.teacher is not None
+        device = side.student.vectors.device
+        owner, starts = side.texts.text_of_token.to(device), side.texts.starts.to(device)
+
+        def pooled(states: Tensor) -> Tensor:
+            return hidden.pool_tokens(states, owner, len(side.texts), how=self.pooling, first_token=starts)
+
+        return hidden.patience(
+            [pooled(side.student.states[layer]) for layer in self.student_layers],
+            [pooled(side.teacher.states[layer]) for layer in self.teacher_layers],
+            reduction="mean",
+        )
+
+
+def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Student cosines, teacher cosines and validity of every example's row, `(batch, columns)`."""
+    batch, device = step.clean.batch, step.clean.scores.device
+    rows = batch.rows.to(device)
+    return step.clean.scores[rows], step.clean.teacher_scores[rows], batch.valid_rows.to(device)
+
+
+def _moved(mask: Tensor | None, device: object, scores: Tensor | None) -> Tensor | None:
+    return None if mask is None or scores is None else mask.to(device)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,245 @@
+"""The loop: batches to terms to steps. It knows no method, no file and no Ray; what it does is decided by the terms it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
+from raydistill.data.masking import View, clean_view, corrupted_view
+from raydistill.errors import NonFiniteLossError
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.features import Needs
+from raydistill.teachers.views import TeacherSource
+from raydistill.training.gather import World
+from raydistill.training.optimizer import Optimizer
+from raydistill.training.outputs import Earlier, StepOutputs, Wanted, encode_view
+from raydistill.training.terms import OnView, Term
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """How texts are corrupted: the ratio, the mask token, and whether all terms see the corrupted view or only those that ask."""
+
+    ratio: float
+    mask_id: int
+    shared: bool
+
+
+@dataclass
+class Progress:
+    """Where training stands, and the running averages of the epoch."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    examples: int = 0
+
+
+@dataclass
+class PreBatch:
+    """Candidate vectors of the last `limit` batches, newest last."""
+
+    limit: int
+    vectors: list[Tensor] = field(default_factory=list)
+    entities: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def push(self, vectors: Tensor, entities: NDArray[np.int64]) -> None:
+        """Keep a batch's columns and forget the oldest beyond the limit."""
+        if self.limit:
+            self.vectors = [*self.vectors, vectors.detach()][-self.limit :]
+            self.entities = [*self.entities, entities][-self.limit :]
+
+    def earlier(self) -> Earlier | None:
+        """The vectors as one table."""
+        return Earlier(torch.cat(self.vectors)) if self.vectors else None
+
+    def all_entities(self) -> NDArray[np.int64] | None:
+        """The entities of that table's rows."""
+        return np.concatenate(self.entities) if self.entities else None
+
+
+class Trainer:
+    """Trains a student on batches of triples with a sum of terms.
+
+    Args:
+        student: the model, on its device.
+        teacher: where teacher outputs come from.
+        terms: the summands of the loss.
+        source: deals the training triples into batches.
+        builder: turns triples into texts and indices.
+        optimizer: steps and learning rate.
+        corruption: mask ratio and which terms see it.
+        max_gradient_norm: gradients are scaled down to this norm.
+        seed: of masks and dropout. Randomness is a function of (seed, epoch, step), so a resumed run needs no random states.
+        world: the workers of this trial.
+        pre_batch: how many earlier batches serve as negatives.
+        measure_gradients: gradient norm of each term on the first batch of an epoch.
+    """
+
+    def __init__(
+        self,
+        student: BiEncoder,
+        teacher: TeacherSource,
+        terms: Sequence[Term],
+        source: TripleSource,
+        builder: BatchBuilder,
+        optimizer: Optimizer,
+        corruption: Corruption,
+        *,
+        max_gradient_norm: float,
+        seed: int,
+        world: World,
+        pre_batch: int = 0,
+        measure_gradients: bool = True,
+    ) -> None:
+        self.student, self.teacher, self.terms = student, teacher, tuple(terms)
+        self.source, self.builder, self.optimizer, self.corruption = source, builder, optimizer, corruption
+        self.max_gradient_norm, self.seed, self.world = max_gradient_norm, seed, world
+        self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
+        self.progress = Progress()
+        self._wanted: dict[OnView, Wanted] = {on: _wanted(self.terms, on) for on in ("clean", "corrupted")}
+        self._separate = not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
+
+    @property
+    def global_step(self) -> int:
+        """Steps taken since the beginning."""
+        return self.progress.epoch * self.source.steps_per_epoch + self.progress.step_in_epoch
+
+    def run_epoch(self) -> Iterator[int]:
+        """Train to the end of the current epoch; yields the steps taken in it after each step.
+
+        Raises:
+            NonFiniteLossError: a term, or the gradient, is NaN or infinite; the step was not taken.
+        """
+        self.student.train()
+        progress = self.progress
+        for triples in self.source.batches(progress.epoch, progress.step_in_epoch):
+            started = time.perf_counter()
+            self._step(triples)
+            progress.step_in_epoch += 1
+            progress.examples += len(triples)
+            progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
+            yield progress.step_in_epoch
+        progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+
+    def averages(self) -> dict[str, float]:
+        """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""
+        sums, self.progress.sums = self.progress.sums, {}
+        examples, self.progress.examples = self.progress.examples, 0
+        seconds = sums.pop("seconds", 0.0)
+        steps = sums.pop("steps", 1.0)
+        means = {key: value if key.startswith("gradient_norm/") else value / steps for key, value in sums.items()}
+        return {**means, "seconds": seconds, "examples_per_second": examples / seconds if seconds else 0.0}
+
+    def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
+        """Unweighted values of all terms for a batch, with gradient."""
+        outputs = self._outputs(batch, step)
+        return {term.name: term.value(outputs) for term in self.terms}
+
+    def _step(self, triples: NDArray[np.int32]) -> None:
+        step = self.global_step
+        torch.manual_seed(mix(self.seed, step, self.world.rank))
+        batch = self.builder.build(triples, self.pre_batch.all_entities())
+        outputs = self._outputs(batch, step)
+        values = {term.name: term.value(outputs) for term in self.terms}
+        loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
+        self._refuse_non_finite(loss, values)
+        if self.measure_gradients and self.progress.step_in_epoch == 0:
+            self._record(self._gradient_norms(values))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.world.mean_gradients(self.optimizer.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
+        self._refuse_non_finite(norm, {"gradient norm": norm})
+        self.optimizer.step(step)
+        self.pre_batch.push(outputs.clean.candidate_vectors[: batch.num_columns], batch.column_entities)
+        self._accumulate({"loss": loss, **{f"loss/{name}": value for name, value in values.items()}})
+
+    def _outputs(self, batch: TripleBatch, step: int) -> StepOutputs:
+        clean = clean_view(batch.queries), clean_view(batch.candidates)
+        score_view = clean
+        wanted = self._wanted["clean"]
+        if self.corruption.shared:
+            score_view, wanted = self._corrupted(batch, step), _union(self._wanted["clean"], self._wanted["corrupted"])
+        elif not self._separate:
+            wanted = _union(self._wanted["clean"], self._wanted["corrupted"])
+        encoded = encode_view(batch, score_view, self.student, self.teacher, wanted, self.world)
+        corrupted = encoded
+        if self._separate:
+            views = self._corrupted(batch, step)
+            corrupted = encode_view(batch, views, self.student, self.teacher, self._wanted["corrupted"], self.world)
+        return StepOutputs(
+            clean=encoded,
+            corrupted=corrupted,
+            inverse_temperature=self.student.inverse_temperature,
+            teacher_inverse_temperature=self.teacher.inverse_temperature,
+            earlier=self.pre_batch.earlier(),
+        )
+
+    def _corrupted(self, batch: TripleBatch, step: int) -> tuple[View, View]:
+        """The corrupted view; equal on all workers, so that each takes its share of one view."""
+        generator = torch.Generator().manual_seed(mix(self.seed, step, -1))
+        ratio, mask_id = self.corruption.ratio, self.corruption.mask_id
+        return (
+            corrupted_view(batch.queries, ratio, mask_id, generator),
+            corrupted_view(batch.candidates, ratio, mask_id, generator),
+        )
+
+    def _gradient_norms(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Norm of each term's own gradient, unweighted, over all parameters (of this worker's share, with several workers)."""
+        norms = {}
+        for name, value in values.items():
+            gradients = torch.autograd.grad(value, self.optimizer.parameters, retain_graph=True, allow_unused=True)
+            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+            norms[f"gradient_norm/{name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        return norms
+
+    def _refuse_non_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
+        if bool(torch.isfinite(total)):
+            return
+        culprit = next((name for name, value in parts.items() if not bool(torch.isfinite(value))), "loss")
+        raise NonFiniteLossError(
+            f"{culprit} became {float(parts.get(culprit, total))} at epoch {self.progress.epoch + 1}, step {self.global_step}",
+            expected="a finite number",
+            consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
+            remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
+        )
+
+    def _record(self, numbers: dict[str, float]) -> None:
+        self.progress.sums.update(numbers)
+
+    def _accumulate(self, values: dict[str, Tensor]) -> None:
+        sums = self.progress.sums
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        sums["steps"] = sums.get("steps", 0.0) + 1.0
+
+
+def mix(*numbers: int) -> int:
+    """A seed that differs wherever any of the numbers differs."""
+    text = ",".join(str(number) for number in numbers)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _wanted(terms: Sequence[Term], on: OnView) -> Wanted:
+    """What the terms on one view need captured, together."""
+    student, teacher = Needs(), None
+    for term in terms:
+        if term.on == on:
+            student = student | term.student_needs
+            if term.teacher_needs is not None:
+                teacher = term.teacher_needs if teacher is None else teacher | term.teacher_needs
+    return Wanted(student, teacher)
+
+
+def _union(one: Wanted, other: Wanted) -> Wanted:
+    if one.teacher is None or other.teacher is None:
+        return Wanted(one.student | other.student, one.teacher if other.teacher is None else other.teacher)
+    return Wanted(one.student | other.student, one.teacher | other.teacher)

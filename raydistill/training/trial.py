@@ -1,0 +1,126 @@
+"""One trial from its resolved configuration: builds the parts, goes on from the newest good checkpoint, yields a report per validated epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import RunDirectoryError
+from raydistill.training.gather import World
+from raydistill.training.keeping import CheckpointKeeper
+from raydistill.training.parts import TrialParts, build_parts
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known at the end of a validated epoch.
+
+    Args:
+        epoch: epochs completed, from 1.
+        epochs: epochs planned.
+        step: optimizer steps taken.
+        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, `learning_rate`, `examples_per_second`.
+        checkpoint: path of this epoch's checkpoint; None on workers other than the first.
+        digest: SHA-256 of its manifest; None likewise.
+        finished: whether this is the last epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    metrics: dict[str, float]
+    checkpoint: str | None
+    digest: str | None
+    finished: bool
+
+
+def run_trial(config: TrialConfig, directory: Path, world: World) -> Iterator[EpochReport]:
+    """Train a trial in its directory.
+
+    A checkpoint is whole on disk before its report is yielded. A trial that was interrupted goes on from the newest good checkpoint below
+    `directory/checkpoints` and first yields that checkpoint's report again, because it may have been lost; one that is finished yields its
+    last report only. All workers yield equally often.
+
+    Args:
+        config: resolved; nothing left to search.
+        directory: of this trial alone.
+        world: the trial's workers.
+
+    Raises:
+        RayDistillError: of the kind that names what is wrong: encoder, data, checkpoints, storage, or the loss.
+    """
+    if world.rank == 0:
+        _claim(config, directory)
+    keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)
+    parts = build_parts(config, world)
+    resumed = keeper.resume(parts)
+    world.barrier()
+    if resumed is not None:
+        yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
+    yield from _train(config, parts, keeper, world)
+
+
+def _train(config: TrialConfig, parts: TrialParts, keeper: CheckpointKeeper, world: World) -> Iterator[EpochReport]:
+    trainer, settings = parts.trainer, config.training
+    while trainer.progress.epoch < settings.epochs:
+        for step in trainer.run_epoch():
+            if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
+                keeper.save_inside_epoch(parts)
+        epoch = trainer.progress.epoch
+        if epoch % settings.evaluate_every and epoch < settings.epochs:
+            continue
+        timings = trainer.averages()
+        learned = {key: timings.pop(key) for key in list(timings) if key not in ("seconds", "examples_per_second")}
+        # Every worker validates would be wasted work: ranks are the same everywhere, so the first worker does it and the others wait.
+        ranked = parts.validate() if world.rank == 0 else {}
+        metrics = {**ranked, **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}
+        saved = keeper.save_epoch(parts, metrics)
+        world.barrier()
+        path, digest = (str(saved.path), saved.digest) if saved is not None else (None, None)
+        yield _report(parts, config, {**metrics, **timings}, path, digest, world)
+    keeper.finish()
+
+
+def _report(
+    parts: TrialParts, config: TrialConfig, metrics: dict[str, float], path: str | None, digest: str | None, world: World
+) -> EpochReport:
+    epoch = parts.trainer.progress.epoch
+    return EpochReport(
+        epoch=epoch,
+        epochs=config.training.epochs,
+        step=parts.trainer.global_step,
+        metrics=metrics,
+        checkpoint=path if world.rank == 0 else None,
+        digest=digest if world.rank == 0 else None,
+        finished=epoch >= config.training.epochs,
+    )
+
+
+def _claim(config: TrialConfig, directory: Path) -> None:
+    """Write the trial's configuration beside its checkpoints, or check that it is this one.
+
+    Raises:
+        RunDirectoryError: the directory holds another trial.
+    """
+    path = directory / "trial.json"
+    content: dict[str, Any] = {"identity": config.identity, **config.model_dump(mode="json")}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get("identity")
+        except (ValueError, AttributeError):
+            found = "unreadable"
+        if found == config.identity:
+            return
+        if (directory / "checkpoints").exists():
+            raise RunDirectoryError(
+                f"{directory} holds trial {found}",
+                expected=f"trial {config.identity}",
+                consequence="one trial's checkpoints would be continued with another's settings",
+                remedy="use another run directory",
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

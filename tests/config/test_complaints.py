@@ -1,0 +1,138 @@
+"""One readable line per mistake, whatever pydantic says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from raydistill.config.load import parse_config
+from raydistill.errors import ConfigError
+
+MASK_RATIO = "expected a number in [0, 1), or {choice: [...]} or {uniform: [low, high]}"
+LAYER_MAP = "expected uniform, first, last or skip, or a list of integers of at least 0 or {choice: [...]}"
+
+
+def lines_for(changes: dict[str, Any]) -> list[str]:
+    content: dict[str, Any] = {"data": {"path": "x"}, "encoder": {"name": "y"}, "grades": [{"layers": 3}], **changes}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(content)
+    first, *lines = caught.value.received.split("\n  - ")
+    assert re.fullmatch(rf"config: {len(lines)} problems? in the configuration", first)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("grade", "line"),
+    [
+        ({"mask_ratio": 1.5}, f"grades.0.mask_ratio: received 1.5; {MASK_RATIO}"),
+        ({"mask_ratio": None}, f"grades.0.mask_ratio: received null; {MASK_RATIO}"),
+        ({"mask_ratio": [0.1, 0.2]}, f"grades.0.mask_ratio: received [0.1, 0.2]; {MASK_RATIO}"),
+        (
+            {"mask_ratio": {"uniform": [0.5, 0.2]}},
+            "grades.0.mask_ratio: the lower bound must be below the upper one, received [0.5, 0.2]",
+        ),
+        (
+            {"mask_ratio": {"choice": [0.1, 1.5]}},
+            "grades.0.mask_ratio.choice.1: received 1.5; expected a number in [0, 1)",
+        ),
+        ({"mask_ratio": {"choice": []}}, "grades.0.mask_ratio.choice: received 0 entries; expected at least 1"),
+        ({"mask_ratio": {"uniform": 0.3}}, "grades.0.mask_ratio.uniform: received 0.3; expected a list of 2 numbers"),
+        ({"mask_ratio": {"uniform": [0.3]}}, "grades.0.mask_ratio.uniform.1: an entry is missing; expected a number"),
+        (
+            {"mask_ratio": {"chioce": [0.1]}},
+            f"grades.0.mask_ratio: unknown key 'chioce'; {MASK_RATIO}; did you mean 'choice'?",
+        ),
+        (
+            {"mask_ratio": {"choice": [0.1], "uniform": [0.1, 0.2]}},
+            f'grades.0.mask_ratio: received {{"choice": [0.1], "uniform": [0.1, 0.2]}}; {MASK_RATIO}',
+        ),
+        ({"mask_ratio": {"uniform": [0.5, 1.2]}}, "grades.0: a mask ratio lies in [0, 1), received uniform [0.5, 1.2]"),
+        ({"layer_map": "skp"}, f'grades.0.layer_map: received "skp"; {LAYER_MAP}'),
+        ({"layer_map": [0, 1]}, "grades.0: layer map [0, 1] names 2 layers for a student of 3"),
+        ({"layer_map": [0, -1, 2]}, "grades.0.layer_map.1: received -1; expected an integer of at least 0"),
+        (
+            {"layer_map": {"choice": ["skip", "lst"]}},
+            'grades.0.layer_map.choice.1: received "lst"; expected uniform, first, last or skip, or a list of integers of at least 0',
+        ),
+        (
+            {"learning_rate": {"log_uniform": [0, 1]}},
+            "grades.0.learning_rate.log_uniform.0: received 0; expected a number above 0",
+        ),
+        ({"epochs": "many"}, 'grades.0.epochs: received "many"; expected an integer of at least 1 or null'),
+        ({"mask_ration": 0.1}, "grades.0.mask_ration: unknown key 'mask_ration'; did you mean 'mask_ratio'?"),
+        ({"batch_size": 8}, "grades.0.batch_size: unknown key 'batch_size'; did you mean training.batch_size?"),
+        (
+            {"method": {"name": "pmd", "alhpa": 0.1}},
+            "grades.0.method.alhpa: unknown key 'alhpa'; did you mean 'alpha'?",
+        ),
+        (
+            {"method": "pmd"},
+            'grades.0.method: received "pmd"; expected a section whose name is logits, none, pkd or pmd, or null',
+        ),
+    ],
+)
+def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> None:
+    """A union complains once per alternative, in the names of Python types; nobody finds the mistake in that."""
+    assert lines_for({"grades": [{"layers": 3, **grade}]}) == [line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"trainig": {}}, "trainig: unknown key 'trainig'; did you mean 'training'?"),
+        ({"batch_size": 3}, "batch_size: unknown key 'batch_size'; did you mean training.batch_size?"),
+        (
+            {"method": {"name": "pdm"}},
+            "method: unknown method 'pdm'; expected one of logits, none, pkd, pmd; did you mean 'pmd'?",
+        ),
+        (
+            {"method": {"name": "pmd", "mask_ration": 1}},
+            "method.mask_ration: unknown key 'mask_ration'; did you mean grades.0.mask_ratio?",
+        ),
+        (
+            {"method": {"alpha": 0.1}},
+            "method: no `name` given; expected a section whose name is logits, none, pkd or pmd",
+        ),
+        ({"grades": []}, "grades: received 0 entries; expected at least 1"),
+        ({"data": {}}, "data.path: this key is required; expected text"),
+        (
+            {"teacher": {"layers": 2}},
+            "the campaign: a student of 3 layers stands below a teacher of 2; depth may only fall down the ladder",
+        ),
+        (
+            {"grades": [{"layers": 3}, {"layers": 6}]},
+            "the campaign: a student of 6 layers stands below a teacher of 3; depth may only fall down the ladder",
+        ),
+        (
+            {"compare": {"methods": [{"name": "pmd"}, {"name": "pmd"}]}},
+            "compare: methods and seeds are compared once each; remove the repeated one",
+        ),
+        ({1: 2}, "1: the key 1 is not text"),
+    ],
+)
+def test_mistake_elsewhere_is_one_line(changes: dict[str, Any], line: str) -> None:
+    """A suggestion from the wrong section, or a lost path, sends the reader to the wrong line."""
+    assert lines_for(changes) == [line]
+
+
+def test_alpha_and_beta_leave_the_task_a_share() -> None:
+    """With alpha + beta of 1 or more nothing holds the student to the graph, and the loss may fall for ever."""
+    [line] = lines_for({"method": {"name": "pmd", "alpha": 0.5, "beta": 0.5}})
+    assert line.startswith("method: alpha + beta can reach 1; expected below 1")
+    [line] = lines_for({"method": {"name": "pmd", "alpha": {"choice": [0.1, 0.8]}, "beta": {"uniform": [0, 0.3]}}})
+    assert line.startswith("method: alpha + beta can reach 1.1; expected below 1")
+
+
+def test_every_mistake_of_a_file_is_told_at_once() -> None:
+    """Mending one mistake per attempt costs an attempt per mistake."""
+    lines = lines_for(
+        {"training": {"batch_size": 1, "epochs": 0, "lerning_rate": 3}, "method": {"name": "pmd", "alpha": 2}}
+    )
+    assert [line.split(":")[0] for line in lines] == [
+        "method.alpha",
+        "training.batch_size",
+        "training.epochs",
+        "training.lerning_rate",
+    ]

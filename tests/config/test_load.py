@@ -1,0 +1,136 @@
+"""Reading a campaign: what is refused, how it is said, and that what is accepted survives a round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raydistill.config.load import dump_config, fingerprint, load_config, parse_config, parse_yaml
+from raydistill.errors import ConfigError
+
+SMALLEST = "data: {path: somewhere}\nencoder: {name: an-encoder}\ngrades: [{layers: 3}]\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "campaign.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_smallest_file_gets_every_default(tmp_path: Path) -> None:
+    """A default that moved out of the schema would make old files mean something else."""
+    config = load_config(written(tmp_path, SMALLEST))
+    assert config.method.name == "pmd"
+    assert config.training.learning_rate == 5e-5
+    assert config.grades[0].layer_map == "skip"
+
+
+def test_round_trip_keeps_every_value(tmp_path: Path) -> None:
+    """RUN/config.yaml must resume the same campaign: a value lost on the way would change the fingerprint."""
+    text = SMALLEST.replace(
+        "{layers: 3}", "{layers: 3, mask_ratio: {uniform: [0.0, 0.2]}, layer_map: {choice: [skip, [0, 1, 2]]}}"
+    )
+    config = load_config(written(tmp_path, text))
+    again = load_config(written(tmp_path, dump_config(config)))
+    assert again == config
+    assert fingerprint(again) == fingerprint(config)
+
+
+def test_fingerprint_sees_a_changed_value_but_no_spelling(tmp_path: Path) -> None:
+    """A fingerprint that ignored a value would resume another campaign; one that saw key order would refuse its own."""
+    config = load_config(written(tmp_path, SMALLEST))
+    shuffled = load_config(written(tmp_path, "\n".join(reversed(SMALLEST.splitlines())) + "\nseed: 0\n"))
+    other = load_config(written(tmp_path, SMALLEST + "seed: 1\n"))
+    assert fingerprint(shuffled) == fingerprint(config) != fingerprint(other)
+
+
+def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2e-5 as text; refusing it, or keeping it as text, would surprise everybody who writes learning rates."""
+    text = SMALLEST.replace("{layers: 3}", "{layers: 3, mask_ratio: 1e-1}") + "training: {learning_rate: 2e-5}\n"
+    config = load_config(written(tmp_path, text))
+    assert config.training.learning_rate == 2e-5
+    assert config.grades[0].mask_ratio == 0.1
+
+
+def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    """Editors on Windows write a BOM; it would make the first key unknown."""
+    path = tmp_path / "campaign.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALLEST.encode())
+    assert load_config(path).data.path == "somewhere"
+
+
+def test_missing_file_names_the_file_and_examples(tmp_path: Path) -> None:
+    """A traceback for a mistyped path."""
+    with pytest.raises(ConfigError, match=r"absent\.yaml: no such file") as caught:
+        load_config(tmp_path / "absent.yaml")
+    assert "jobs/configs" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds nothing"),
+        (b"- a\n- b\n", "holds a list"),
+        (b"data: \xff\xfe", "codec can't decode"),
+        (b"data: [1", r"line 1: not valid YAML"),
+        (b"data: {path: a}\n\ndata: {path: b}\n", r"line 3: not valid YAML: the key 'data' is given twice"),
+        (b"data: {path: a, path: b}\n", r"line 1: not valid YAML: the key 'path' is given twice"),
+        (b"data: !!python/object/apply:os.system [ls]\n", r"line 1: not valid YAML: could not determine a constructor"),
+        (b"data: !secret x\n", r"line 1: not valid YAML: could not determine a constructor"),
+        (b"[" * 5000, "not valid YAML: it is nested too deeply"),
+        (b"? [a]\n: b\n", "not valid YAML: found unhashable key"),
+    ],
+)
+def test_what_is_no_plain_mapping_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """The safe loader silently keeps the last of two equal keys, and other loaders run code."""
+    path = tmp_path / "campaign.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_merge_keys_may_repeat_what_they_merge() -> None:
+    """The check for repeated keys must not refuse YAML's own way of overriding a merged key."""
+    assert parse_yaml("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}", "here")["d"] == {"b": 3, "c": 2}
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    """A `--set` that is applied to a copy, or to the wrong place, changes nothing and says nothing."""
+    path = written(tmp_path, SMALLEST)
+    config = load_config(
+        path, ["training.epochs=7", "grades.0.mask_ratio={uniform: [0, 0.3]}", "method.name=logits", "seed=3"]
+    )
+    assert config.training.epochs == 7
+    assert config.grades[0].model_dump()["mask_ratio"] == {"uniform": (0.0, 0.3)}
+    assert config.method.name == "logits"
+    assert config.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs", r"--set training\.epochs"),
+        ("=3", "--set =3"),
+        ("training..epochs=3", r"--set training\.\.epochs"),
+        ("grades.1.layers=2", "'1' is no position in a list of 1"),
+        ("grades.first.layers=2", "'first' is no position"),
+        ("data.path.more=2", "path is the plain value 'somewhere'"),
+        ("grades.0.layers.x=2", "layers is the plain value 3"),
+        ("seed=[1", "--set seed=.*not valid YAML"),
+        ("seed=!!python/name:os.system", "not valid YAML"),
+        ("training.epcohs=2", r"training\.epcohs: unknown key 'epcohs'; did you mean 'epochs'\?"),
+    ],
+)
+def test_bad_override_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    """An override that misses its target would leave the file's value in force."""
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(tmp_path, SMALLEST), [override])
+
+
+def test_parse_config_leaves_its_input_alone() -> None:
+    """A reader that mutates what it reads makes the second campaign of a process differ from the first."""
+    content = yaml.safe_load(SMALLEST)
+    parse_config(content)
+    assert content == yaml.safe_load(SMALLEST)
