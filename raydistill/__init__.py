@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raydistill.evaluation.evaluate import evaluate_checkpoint as evaluate
     from raydistill.kg.store import Dataset
     from raydistill.models.biencoder import BiEncoder
     from raydistill.orchestration.campaign import Campaign
     from raydistill.shipping.predictor import Predictor
+    from raydistill.training.evaluate import evaluate_checkpoint as evaluate
 
 __version__ = "0.1.0"
 __all__ = ["BiEncoder", "Campaign", "Dataset", "Predictor", "evaluate"]
@@ -23,7 +23,7 @@ _HOMES = {
     "Campaign": ("raydistill.orchestration.campaign", "Campaign"),
     "Dataset": ("raydistill.kg.store", "Dataset"),
     "Predictor": ("raydistill.shipping.predictor", "Predictor"),
-    "evaluate": ("raydistill.evaluation.evaluate", "evaluate_checkpoint"),
+    "evaluate": ("raydistill.training.evaluate", "evaluate_checkpoint"),
 }
 
 

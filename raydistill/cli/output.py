@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from raydistill.reporting.table import Table
 
+WIDE = 400
+"""Columns of an output that is no terminal: a file wraps no lines."""
+
 
 class StandardErrorHandler(logging.StreamHandler[TextIO]):
     """Logs to whatever standard error is at that moment, because a live display takes its place while it is drawn."""
@@ -48,14 +51,20 @@ def echo_json(value: Any) -> None:
 
 
 def echo_tables(tables: Sequence[Table]) -> None:
-    """Print tables for people; where the output is no terminal, as wide as they are."""
-    from rich.console import Console
-
-    console = Console(file=click.get_text_stream("stdout"))
-    if not console.is_terminal:
-        console.width = 400
+    """Print tables for people."""
+    console = result_console()
     for table in tables:
         console.print(table.as_rich())
+
+
+def result_console() -> Console:
+    """A console on standard output; where that is no terminal, wide enough for every table."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 def error_console() -> Console:

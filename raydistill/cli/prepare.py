@@ -7,7 +7,7 @@ import logging
 import click
 
 
-@click.command()
+@click.command(short_help="From a public layout to an audited dataset directory.")
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="The dataset directory to write.")
 @click.option("--layout", default="auto", show_default=True, help="Layout of SOURCE; auto recognises it.")

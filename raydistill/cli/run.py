@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from raydistill.planning.state import CampaignState
 
 
-@click.command()
+@click.command(short_help="Run a whole campaign.")
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 2.0
 
 
-@click.command()
+@click.command(short_help="What a run has done so far.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False))
 @click.option("--watch", is_flag=True, help="Keep showing it until the campaign is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(run: str, watch: bool, as_json: bool) -> None:
     """Show grades, trials, promotions and results of the run directory RUN."""
-    from raydistill.cli.output import echo_json
+    from raydistill.cli.output import echo_json, result_console
     from raydistill.config.load import load_config
     from raydistill.orchestration.rundir import open_run
     from raydistill.reporting.report import report_json, state_json
@@ -37,7 +37,7 @@ def status(run: str, watch: bool, as_json: bool) -> None:
     elif watch:
         _watch(run, config)
     else:
-        _console().print(view(state, config))
+        result_console().print(view(state, config))
 
 
 def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
@@ -48,10 +48,7 @@ def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
     from raydistill.reporting.report import report_tables, trial_table
 
     begun = [
-        (lineage, grade)
-        for lineage in state.lineages
-        for grade in range(len(state.grades))
-        if state.of(lineage, grade)
+        (lineage, grade) for lineage in state.lineages for grade in range(len(state.grades)) if state.of(lineage, grade)
     ]
     parts: list[RenderableType] = [running_view(state)]
     parts += [trial_table(state, *key).as_rich() for key in begun]
@@ -63,15 +60,12 @@ def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
 def _watch(run: str, config: CampaignConfig) -> None:
     from rich.live import Live
 
+    from raydistill.cli.output import result_console
     from raydistill.orchestration.rundir import open_run
 
     state = open_run(run)
-    with Live(view(state, config), console=_console(), auto_refresh=False) as live:
+    with Live(view(state, config), console=result_console(), auto_refresh=False) as live:
         while not state.complete:
             time.sleep(INTERVAL_SECONDS)
             state = open_run(run)
             live.update(view(state, config), refresh=True)
-
-
-def _console() -> "Console":  # noqa: UP037
-    ...

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raydistill.config.reference import Node, expectation, members, resolve, sections, space_key, tags
+from raydistill.config.reference import Form, expectation, members, resolve, sections, space_key, tags
 from raydistill.config.schema import CampaignConfig
 
 Place = tuple[str | int, ...]
@@ -35,40 +35,40 @@ def complaints(problem: ValidationError, content: dict[str, Any]) -> list[str]:
     return [f"{_path(place)}: {found[place]}" for place in inner] or [str(problem)]
 
 
-def _complaint(error: Any, content: Any, schema: Node) -> tuple[Place, str] | None:
+def _complaint(error: Any, content: Any, schema: Form) -> tuple[Place, str] | None:
     """The place and text of one error; None where it speaks of an alternative that was not meant."""
-    location, node, section = list(error["loc"]), schema, schema
+    location, form, section = list(error["loc"]), schema, schema
     place: Place = ()
     while location:
-        options = members(node, schema)
+        options = members(form, schema)
         if len(options) > 1:
             value = _look_up(content, place)
             member = _meant(value, options)
             if member is None:
-                return place, _union_complaint(value, node, schema)
+                return place, _union_complaint(value, form, schema)
             if not _speaks_of(str(location.pop(0)), member):
                 return None
-            node = section = member
+            form = section = member
             continue
-        [node] = options
+        [form] = options
         part = location.pop(0)
-        if "oneOf" in node:
-            node = resolve({"$ref": node["discriminator"]["mapping"][part]}, schema)
-            section = node
+        if "oneOf" in form:
+            form = resolve({"$ref": form["discriminator"]["mapping"][part]}, schema)
+            section = form
             continue
         place = (*place, part)
-        if part in node.get("properties", {}):
-            section, node = node, node["properties"][part]
-        elif "items" in node or "prefixItems" in node:
-            node = node["items"] if "items" in node else node["prefixItems"][part]
+        if part in form.get("properties", {}):
+            section, form = form, form["properties"][part]
+        elif "items" in form or "prefixItems" in form:
+            form = form["items"] if "items" in form else form["prefixItems"][part]
         else:
-            section = node
+            section = form
             break
         section = resolve(section, schema)
-    return place, _text(error, place, node, section, schema)
+    return place, _text(error, place, form, section, schema)
 
 
-def _meant(value: Any, options: list[Node]) -> Node | None:
+def _meant(value: Any, options: list[Form]) -> Form | None:
     """The alternative that the shape of `value` asks for."""
     if isinstance(value, dict) and len(value) == 1:
         return next((option for option in options if space_key(option) in value), None)
@@ -77,43 +77,43 @@ def _meant(value: Any, options: list[Node]) -> Node | None:
     return None
 
 
-def _speaks_of(label: str, member: Node) -> bool:
+def _speaks_of(label: str, member: Form) -> bool:
     """Whether pydantic's name for a union member is that of `member`."""
     named = re.search(r"Choice|LogUniform|Uniform|tuple", label)
     return named is not None and named[0].lower() == (space_key(member) or "tuple").replace("_", "")
 
 
-def _union_complaint(value: Any, node: Node, schema: Node) -> str:
+def _union_complaint(value: Any, form: Form, schema: Form) -> str:
     if isinstance(value, dict):
-        spaces = [key for key in map(space_key, members(node, schema)) if key]
+        spaces = [key for key in map(space_key, members(form, schema)) if key]
         for key in value:
             if spaces and key not in spaces:
-                return f"unknown key {key!r}; expected {expectation(node, schema)}{_did_you_mean(str(key), spaces)}"
-    return f"received {_shown(value)}; expected {expectation(node, schema)}"
+                return f"unknown key {key!r}; expected {expectation(form, schema)}{_did_you_mean(str(key), spaces)}"
+    return f"received {_shown(value)}; expected {expectation(form, schema)}"
 
 
-def _text(error: Any, place: Place, node: Node, section: Node, schema: Node) -> str:
+def _text(error: Any, place: Place, form: Form, section: Form, schema: Form) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     if kind == "missing":
         missing = "this key is required" if isinstance(place[-1], str) else "an entry is missing"
-        return f"{missing}; expected {expectation(node, schema)}"
+        return f"{missing}; expected {expectation(form, schema)}"
     if kind == "extra_forbidden":
         return f"unknown key {place[-1]!r}{_suggestion(str(place[-1]), section, schema)}"
     if kind == "union_tag_invalid":
-        known, given = tags(members(node, schema)[0]), str(context["tag"])
+        known, given = tags(members(form, schema)[0]), str(context["tag"])
         return f"unknown method {given!r}; expected one of {', '.join(known)}{_did_you_mean(given, known)}"
     if kind == "union_tag_not_found":
-        return f"no `name` given; expected {expectation(node, schema)}"
+        return f"no `name` given; expected {expectation(form, schema)}"
     if kind == "too_short":
         return f"received {context['actual_length']} entries; expected at least {context['min_length']}"
     if kind == "invalid_key":
         return f"the key {place[-1]!r} is not text"
-    return f"received {_shown(error.get('input'))}; expected {expectation(node, schema)}"
+    return f"received {_shown(error.get('input'))}; expected {expectation(form, schema)}"
 
 
-def _suggestion(key: str, section: Node, schema: Node) -> str:
+def _suggestion(key: str, section: Form, schema: Form) -> str:
     """A key of the same section if one is close, else one of other sections, else all keys of the section."""
     own = list(section.get("properties", {}))
     elsewhere = _places_by_key(schema)
@@ -128,12 +128,12 @@ def _did_you_mean(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _places_by_key(schema: Node) -> dict[str, list[str]]:
+def _places_by_key(schema: Form) -> dict[str, list[str]]:
     """Where each key belongs, as `--set` writes it: `training.epochs`, `grades.0.layers`, `method.alpha of pmd`."""
     places: dict[str, list[str]] = {key: [key] for key in schema["properties"]}
-    for name, node in schema["properties"].items():
-        prefix = f"{name}.0" if any("items" in member for member in members(node, schema)) else name
-        for section in sections(node, schema):
+    for name, form in schema["properties"].items():
+        prefix = f"{name}.0" if any("items" in member for member in members(form, schema)) else name
+        for section in sections(form, schema):
             method = section["properties"].get("name", {}).get("const") if name == "method" else None
             for key in section["properties"]:
                 places.setdefault(key, []).append(f"{prefix}.{key}" + (f" of {method}" if method else ""))

@@ -20,18 +20,18 @@ from raydistill.errors import ConfigError
 class StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader, which also refuses a key given twice; the safe loader silently keeps the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, mapping: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping after looking at its keys."""
         seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
+        for key, _ in mapping.value:
             name = (key.tag, str(key.value))
             if name in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is given twice", key.start_mark
                 )
             seen.add(name)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
+        content: dict[Hashable, Any] = super().construct_mapping(mapping, deep)
+        return content
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CampaignConfig:

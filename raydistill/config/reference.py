@@ -10,57 +10,58 @@ import re
 from itertools import pairwise
 from typing import Any
 
-Node = dict[str, Any]
+Form = dict[str, Any]
+"""One part of the JSON schema."""
 
 SPACES = {"choice": "{choice: [...]}", "uniform": "{uniform: [low, high]}", "log_uniform": "{log_uniform: [low, high]}"}
 """The mappings that ask for a search, by their only key."""
 
 
-def resolve(node: Node, schema: Node) -> Node:
+def resolve(form: Form, schema: Form) -> Form:
     """Follow a `$ref` into the definitions of `schema`."""
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
+    while "$ref" in form:
+        form = schema["$defs"][form["$ref"].rsplit("/", 1)[-1]]
+    return form
 
 
-def members(node: Node, schema: Node) -> list[Node]:
-    """The alternatives of a union without null; a node that is no union is its own only member."""
-    node = resolve(node, schema)
-    alternatives = [resolve(member, schema) for member in node.get("anyOf", [node])]
+def members(form: Form, schema: Form) -> list[Form]:
+    """The alternatives of a union without null; a form that is no union is its own only member."""
+    form = resolve(form, schema)
+    alternatives = [resolve(member, schema) for member in form.get("anyOf", [form])]
     return [member for member in alternatives if member.get("type") != "null"]
 
 
-def space_key(node: Node) -> str | None:
-    """`choice`, `uniform` or `log_uniform` where a node is one of these mappings."""
-    keys = list(node.get("properties", {}))
+def space_key(form: Form) -> str | None:
+    """`choice`, `uniform` or `log_uniform` where a form is one of these mappings."""
+    keys = list(form.get("properties", {}))
     return keys[0] if len(keys) == 1 and keys[0] in SPACES else None
 
 
-def expectation(node: Node, schema: Node) -> str:
-    """A node in words, such as `a number in [0, 1), or {choice: [...]} or {uniform: [low, high]}`."""
-    node = resolve(node, schema)
-    if "anyOf" in node:
-        return _joined([expectation(member, schema) for member in node["anyOf"]])
-    if "oneOf" in node:
-        return f"a section whose name is {_either(tags(node))}"
-    if "const" in node or "enum" in node:
-        return _either([str(value) for value in node.get("enum", [node.get("const")])])
-    kind = str(node.get("type"))
+def expectation(form: Form, schema: Form) -> str:
+    """A form in words, such as `a number in [0, 1), or {choice: [...]} or {uniform: [low, high]}`."""
+    form = resolve(form, schema)
+    if "anyOf" in form:
+        return _joined([expectation(member, schema) for member in form["anyOf"]])
+    if "oneOf" in form:
+        return f"a section whose name is {_either(tags(form))}"
+    if "const" in form or "enum" in form:
+        return _either([str(value) for value in form.get("enum", [form.get("const")])])
+    kind = str(form.get("type"))
     if kind in ("number", "integer"):
-        return ("a number" if kind == "number" else "an integer") + _bounds(node)
+        return ("a number" if kind == "number" else "an integer") + _bounds(form)
     if kind == "array":
-        if "prefixItems" in node:
-            return f"a list of {len(node['prefixItems'])} {_plural(expectation(node['prefixItems'][0], schema))}"
-        return f"a list of {_plural(expectation(node['items'], schema))}"
+        if "prefixItems" in form:
+            return f"a list of {len(form['prefixItems'])} {_plural(expectation(form['prefixItems'][0], schema))}"
+        return f"a list of {_plural(expectation(form['items'], schema))}"
     if kind == "object":
-        key = space_key(node)
-        return SPACES[key] if key else f"a section with the keys {', '.join(node['properties'])}"
+        key = space_key(form)
+        return SPACES[key] if key else f"a section with the keys {', '.join(form['properties'])}"
     return {"string": "text", "boolean": "true or false", "null": "null"}[kind]
 
 
-def tags(node: Node) -> list[str]:
+def tags(form: Form) -> list[str]:
     """The names a discriminated union tells apart."""
-    return list(node["discriminator"]["mapping"])
+    return list(form["discriminator"]["mapping"])
 
 
 def _joined(phrases: list[str]) -> str:
@@ -79,9 +80,9 @@ def _either(values: list[str]) -> str:
     return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} or {values[-1]}"
 
 
-def _bounds(node: Node) -> str:
-    low, high = node.get("minimum"), node.get("maximum")
-    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+def _bounds(form: Form) -> str:
+    low, high = form.get("minimum"), form.get("maximum")
+    above, below = form.get("exclusiveMinimum"), form.get("exclusiveMaximum")
     if (low is None and above is None) and (high is None and below is None):
         return ""
     if high is None and below is None:
@@ -90,7 +91,7 @@ def _bounds(node: Node) -> str:
     return f" in {left}, " + (f"{high:g}]" if high is not None else f"{below:g})")
 
 
-def configuration_reference(schema: Node) -> str:
+def configuration_reference(schema: Form) -> str:
     """All sections with their keys, allowed values, defaults and meanings, as Markdown."""
     parts = [
         "# Configuration",
@@ -101,46 +102,46 @@ def configuration_reference(schema: Node) -> str:
         "## The file",
         _table(schema, schema),
     ]
-    for name, node in schema["properties"].items():
-        for section in sections(node, schema):
+    for name, form in schema["properties"].items():
+        for section in sections(form, schema):
             tag = section["properties"].get("name", {}).get("const")
             title = f"{name}: {tag}" if name == "method" else name
             parts += [f"## {title}", section.get("description", ""), _table(section, schema)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def sections(node: Node, schema: Node) -> list[Node]:
+def sections(form: Form, schema: Form) -> list[Form]:
     """The sections a key leads to: none, one, or one per method."""
-    found: list[Node] = []
-    for member in members(node, schema):
+    found: list[Form] = []
+    for member in members(form, schema):
         inner = resolve(member.get("items", member), schema)
         alternatives = [resolve(choice, schema) for choice in inner.get("oneOf", [inner])]
         found += [section for section in alternatives if "properties" in section]
     return found
 
 
-def _table(section: Node, schema: Node) -> str:
+def _table(section: Form, schema: Form) -> str:
     rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    for key, node in section["properties"].items():
+    for key, form in section["properties"].items():
         required = key in section.get("required", [])
-        default = "required" if required else _shown(node.get("default"), schema, node)
-        value = _value(node, schema)
-        meaning = node.get("description", "").replace("<", "&lt;").replace("|", "\\|")
+        default = "required" if required else _shown(form.get("default"), schema, form)
+        value = _value(form, schema)
+        meaning = form.get("description", "").replace("<", "&lt;").replace("|", "\\|")
         rows.append(f"| `{key}` | {value} | {default} | {meaning} |".replace("  |", " |"))
     return "\n".join(rows)
 
 
-def _value(node: Node, schema: Node) -> str:
-    below = sections(node, schema)
+def _value(form: Form, schema: Form) -> str:
+    below = sections(form, schema)
     if below and not any(space_key(section) for section in below):
-        listed = "items" in resolve(node, schema)
-        nullable = any(member.get("type") == "null" for member in node.get("anyOf", []))
+        listed = "items" in resolve(form, schema)
+        nullable = any(member.get("type") == "null" for member in form.get("anyOf", []))
         kind = "a list of sections" if listed else "a section"
         return f"{kind}{' or null' if nullable else ''}, see below"
-    return expectation(node, schema).replace("|", "\\|")
+    return expectation(form, schema).replace("|", "\\|")
 
 
-def _shown(default: Any, schema: Node, node: Node) -> str:
+def _shown(default: Any, schema: Form, form: Form) -> str:
     if isinstance(default, dict):
-        return f"`name: {default['name']}`" if len(sections(node, schema)) > 1 else "its defaults"
+        return f"`name: {default['name']}`" if len(sections(form, schema)) > 1 else "its defaults"
     return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"

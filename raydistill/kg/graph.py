@@ -77,7 +77,9 @@ class Texts:
 
 
 def assemble(layout: str, splits: Mapping[Split, list[pa.Array]], texts: Texts) -> Graph:
-    """Number entities and relations, those listed first, then in order of appearance, and give each its text.
+    """Number entities and relations, those listed first, and give each its text.
+
+    What is not listed is numbered as it appears: heads before tails, train before valid before test.
 
     Args:
         layout: name of the layout.

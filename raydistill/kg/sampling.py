@@ -82,9 +82,9 @@ def grow(train: IntArray, num_entities: int, size: int, rng: np.random.Generator
     frontier: list[tuple[int, int]] = [(0, start)]
     order: list[int] = []
     while frontier and len(order) < size:
-        gain, entity = heapq.heappop(frontier)
-        if joined[entity] or -gain != gains[entity]:
-            continue  # An older entry; the one with the present gain is in the heap too.
+        _, entity = heapq.heappop(frontier)
+        if joined[entity]:  # Gains only rise, so the entry with the present gain came out before the older ones.
+            continue
         joined[entity] = True
         order.append(entity)
         span = slice(int(neighbors.offsets[entity]), int(neighbors.offsets[entity + 1]))

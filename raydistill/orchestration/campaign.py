@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from raydistill.config.schema import CampaignConfig
+from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
 from raydistill.errors import CapabilityError
 from raydistill.orchestration.cluster import cluster_size, connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
@@ -45,26 +45,30 @@ class Campaign:
         config: what to run.
         run_dir: where to write.
         workshop: the functions trials are made of; None = raydistill's own.
+        address: a Ray cluster; None = `RAY_ADDRESS`, or one of our own for as long as the campaign runs.
+        num_cpus: CPUs of our own cluster; None = all of the machine.
     """
 
-    def __init__(self, config: CampaignConfig, run_dir: str | Path, workshop: Workshop | None = None) -> None:
+    def __init__(
+        self,
+        config: CampaignConfig,
+        run_dir: str | Path,
+        workshop: Workshop | None = None,
+        *,
+        address: str | None = None,
+        num_cpus: int | None = None,
+    ) -> None:
         self.config = config
+        self.address, self.num_cpus = address, num_cpus
         self.root = Path(run_dir).absolute()
         self.workshop = workshop or standard_workshop()
 
-    def run(
-        self,
-        *,
-        resume: bool = False,
-        observe: Callable[[CampaignState], None] | None = None,
-        address: str | None = None,
-    ) -> CampaignState:
+    def run(self, *, resume: bool = False, observe: Callable[[CampaignState], None] | None = None) -> CampaignState:
         """Train, search, promote and test, grade by grade.
 
         Args:
             resume: go on with what the run directory holds.
             observe: called with the state after every change, at most twice a second.
-            address: a Ray cluster; None = `RAY_ADDRESS`, or one of our own.
 
         Raises:
             RayDistillError: a leaf of it that says what went wrong; everything recorded so far is kept.
@@ -82,7 +86,7 @@ class Campaign:
                 return state
             write_config(self.root, self.config)
             write_json(self.root / ENVIRONMENT, environment(self.config, ground, fingerprint))
-            with connected(address):
+            with connected(self.address, num_cpus=self.num_cpus):
                 return self._drive(ground, plans, fingerprint, observe)
 
     def _drive(
@@ -121,7 +125,7 @@ class Campaign:
 
 
 def _rules(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> Rules:
-    sections = [config.teacher, *config.grades]
+    sections: list[TeacherSection | GradeSection] = [config.teacher, *config.grades]
     return Rules(
         schedule=config.schedule.name,
         tolerance=config.promotion.tolerance,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +17,7 @@ import ray
 from raydistill.errors import ConfigError
 
 PREFIX = "rd-"
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENVIRONMENT = {
     # A report waits for the controller's next look at its workers; the default of two seconds would cost more than many an epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
@@ -52,14 +55,14 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
 
 def cluster_size() -> tuple[float, float]:
     """CPUs and GPUs of the cluster."""
-    resources = ray.cluster_resources()
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
 
 
 @contextlib.contextmanager
 def _other_cluster(address: str) -> Iterator[None]:
     try:
-        ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise ConfigError(
             f"Ray cluster {address}: {str(problem).splitlines()[0]}",
@@ -84,7 +87,7 @@ def _own_cluster(num_cpus: int | None) -> Iterator[None]:
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 object_store_memory=200_000_000,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
@@ -95,27 +98,35 @@ def _own_cluster(num_cpus: int | None) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@functools.cache
+def _secret() -> str:
+    """One token per process, because Ray reads it only once."""
+    return secrets.token_hex(32)
+
+
 def _token(folder: Path) -> dict[str, str]:
-    """Whoever reaches a Ray cluster runs code on it: ours asks for a token, which only this user can read."""
-    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    if any(os.environ.get(name) for name in chosen):
+    """Whoever reaches a Ray cluster runs code on it: ours asks for a token, which only this user can read.
+
+    Ray itself turns token authentication on for clusters of its own, unless the user has chosen a mode.
+    """
+    if any(os.environ.get(name) for name in AUTHENTICATION):
         return {}
     path = folder / "token"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+        file.write(_secret())
+    return {"RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Set variables for the processes of a cluster; what the user set stays."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
+    before = {name: os.environ.get(name) for name in (*variables, *AUTHENTICATION)}
+    os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
     try:
         yield
     finally:
-        for name in added:
+        for name in (name for name, value in before.items() if value is None):
             os.environ.pop(name, None)
 
 

@@ -75,12 +75,13 @@ class Driver:
         try:
             self._listen()
             while not self.state.complete:
-                self._start_studies()
-                self._start_scorings()
+                self._start_scorings(self._start_studies())
                 done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
+                # Before results are looked at: the error that ended the campaign explains them.
                 self._listen()
                 for reference in done:
                     self._finish(reference)
+                self._listen()
             write_table(self.root, self.state)
             return self.state
         finally:
@@ -94,7 +95,8 @@ class Driver:
         if news and self.observe is not None:
             self.observe(self.state)
 
-    def _start_studies(self) -> None:
+    def _start_studies(self) -> int:
+        """Start what may run; returns how many more trials would fit."""
         places = ready(
             [lineage.name for lineage in self.lineages], len(self.plans), self.state, self.config.schedule.name
         )
@@ -107,13 +109,14 @@ class Driver:
             if place not in running and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
-        free = self.capacity - sum(job.study.concurrency for job in self.jobs.values())
+        free = self.capacity - len(self.scorings) - sum(job.study.concurrency for job in self.jobs.values())
         for left, study in zip(range(len(waiting), 0, -1), waiting, strict=True):
             if free < 1:
-                return
+                break
             share = min(max(1, free // left), study.limit)
             self._start(Job(replace(study, concurrency=share), None))
             free -= share
+        return free
 
     def _study(self, place: Place) -> Study:
         name, grade = place
@@ -128,17 +131,19 @@ class Driver:
         )
         self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
 
-    def _start_scorings(self) -> None:
-        under_way = set(self.scorings.values())
+    def _start_scorings(self, free: int) -> None:
+        """Score promotions where no trial wants the room: tests decide nothing, so nothing should wait for them."""
+        under_way = {self.state.promotions[place].digest for place in self.scorings.values()}
         for place, promotion in self.state.promotions.items():
-            if place in self.state.tests or place in under_way:
+            if place in self.state.tests or promotion.digest in under_way:
                 continue
             twin = self._tested_twin(promotion.digest)
             if twin is not None:
                 ask(self.coordinator.record_test.remote(*place, twin))
-            elif promotion.digest not in {self.state.promotions[other].digest for other in under_way}:
-                under_way.add(place)
+            elif free > 0:
+                under_way.add(promotion.digest)
                 self.scorings[self._score(promotion.checkpoint)] = place
+                free -= 1
 
     def _tested_twin(self, digest: str) -> dict[str, float] | None:
         """What an equal checkpoint of another lineage scored."""
@@ -167,7 +172,6 @@ class Driver:
             self._start(replace(job, lives=job.lives - 1))
             return
         self.idle.append(job.runner)
-        self._listen()
         write_table(self.root, self.state)
 
     def _stop(self) -> None:
@@ -184,5 +188,5 @@ def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[s
     """What a promoted checkpoint scores on the test split, and how big it is."""
     workshop.set_threads(max(1, int(config.resources.cpus_per_worker)))
     facts = workshop.checkpoint_facts(checkpoint)
-    sizes = {name: float(facts[name]) for name in ("parameters", "bytes") if name in facts}
+    sizes: dict[str, float] = {name: float(facts[name]) for name in ("parameters", "bytes")}
     return {**workshop.test_metrics(checkpoint, config), **sizes}

@@ -34,10 +34,13 @@ HOLD_SECONDS = 60.0
 JOIN_SECONDS = 60.0
 
 
-class _Trial(tune.Trainable):  # type: ignore[misc]
+class _Trial(tune.Trainable):
     """What both have in common: the trial is named by its number, and Ray keeps nothing but a pointer."""
 
-    def setup(self, config: dict[str, Any], study: Study, coordinator: Any, workshop: Workshop) -> None:
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], study: Study, coordinator: Any, workshop: Workshop
+    ) -> None:
+        """Called by Tune once per process, with what `tune.with_parameters` was given."""
         self.study, self.coordinator, self.workshop = study, coordinator, workshop
         self.start(study.key(config["number"]))
 
@@ -57,6 +60,7 @@ class InlineTrial(_Trial):
     """A trial in this process."""
 
     def start(self, key: TrialKey) -> None:
+        """Turn to a trial."""
         super().start(key)
         self.reports: Iterator[EpochReport] | None = None
 
@@ -77,6 +81,9 @@ class InlineTrial(_Trial):
             settle(self.coordinator, self.key, problem)
             return {"done": True}
         stop = send(self.coordinator, self.key, report)
+        if report.finished:
+            # The generator has its own last words: it removes the checkpoints that were only kept while it trained.
+            next(self.reports, None)
         if stop:
             self.cleanup()
         return {"epoch": report.epoch, MRR: report.metrics.get(MRR), "done": stop}
@@ -86,10 +93,14 @@ class InlineTrial(_Trial):
         record: TrialRecord = ask(self.coordinator.record.remote(self.key))
         directory = self.study.directory(record.identity)
         with held(directory):
-            yield from self.workshop.run_trial(
+            finished = False
+            for report in self.workshop.run_trial(
                 self.study.resolve(record.parameters), directory, self.workshop.world(False)
-            )
-        raise TrialError("the trial ended without saying that it was finished")
+            ):
+                finished = report.finished
+                yield report
+        if not finished:
+            raise TrialError("the trial ended without saying that it was finished")
 
     def cleanup(self) -> None:
         """Let go of model, data and directory."""
@@ -102,6 +113,7 @@ class TrainTrial(_Trial):
     """A trial whose workers are run by Ray Train."""
 
     def start(self, key: TrialKey) -> None:
+        """Turn to a trial."""
         super().start(key)
         self.seen = 0
         self.thread: threading.Thread | None = None
@@ -157,9 +169,11 @@ def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:
     if isinstance(problem, RayDistillError) and not alone:
         ask(coordinator.abort.remote(problem))
         return
-    own = isinstance(problem, RayDistillError)
-    reason = problem.received if own else f"{type(problem).__name__}: {problem}"
-    logger.warning("trial %s failed: %s", key, reason, exc_info=None if own else problem)
+    if isinstance(problem, RayDistillError):
+        reason = problem.received
+    else:
+        reason = f"{type(problem).__name__}: {problem}"
+        logger.error("trial %s failed", key, exc_info=problem)
     ask(coordinator.fail.remote(key, reason))
 
 

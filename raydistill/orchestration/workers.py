@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.util
+from ray import PlacementGroupID
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 from raydistill.errors import RayDistillError, TrialError
 from raydistill.orchestration.coordinator import ask
@@ -17,8 +20,10 @@ from raydistill.orchestration.trials import held, send, settle
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import MRR, TrialKey, TrialRecord
 
+NOTE = ".room"
 
-class GiveUp(ray.train.UserCallback):  # type: ignore[misc]
+
+class GiveUp(ray.train.UserCallback):
     """Runs in Ray Train's controller: a trial that is recorded as failed is not started again."""
 
     def __init__(self, coordinator: Any, key: TrialKey) -> None:
@@ -41,6 +46,8 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         workshop: what to run.
         folder: where Ray Train may put its own files.
     """
+    record: TrialRecord = ask(coordinator.record.remote(key))
+    free_workers(study.directory(record.identity))
     resources = study.config.resources
     per_worker = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker > 0:
@@ -56,11 +63,25 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str(folder.absolute()),
-            callbacks=[GiveUp(coordinator, key)],
-            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures, controller_failure_limit=3),
+            callbacks=[GiveUp(coordinator, key)],  # type: ignore[list-item]
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
+                max_failures=resources.max_failures, controller_failure_limit=3
+            ),
         ),
     )
     trainer.fit()
+
+
+def free_workers(directory: Path) -> None:
+    """Give back the room of workers whose trial process was killed: Ray frees it only when the whole campaign ends.
+
+    Args:
+        directory: of the trial; its first worker has written there which room it has.
+    """
+    note = directory / NOTE
+    if note.exists():
+        ray.util.remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(note.read_text())))
+        note.unlink(missing_ok=True)
 
 
 def work(settings: dict[str, Any]) -> None:
@@ -82,11 +103,18 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
     first = context.get_world_rank() == 0
     workshop.set_threads(max(1, int(study.config.resources.cpus_per_worker)))
     directory = study.directory(record.identity)
+    finished = False
     with held(directory) if first else contextlib.nullcontext():
+        room = ray.util.get_current_placement_group()
+        if first and room is not None:
+            (directory / NOTE).write_text(room.id.hex())
         for report in workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True)):
-            stop = send(coordinator, record.key, report) if first else None
-            stop = broadcast_from_rank_zero(stop)
+            answer = send(coordinator, record.key, report) if first else None
+            stop = broadcast_from_rank_zero(answer)
             ray.train.report({"epoch": report.epoch, MRR: report.metrics.get(MRR)})
-            if stop:
+            finished = report.finished
+            # A finished trial is not left at once: the generator has its own last words.
+            if stop and not finished:
                 return
-    raise TrialError("the workers ended without saying that they were finished")
+    if not finished:
+        raise TrialError("the workers ended without saying that they were finished")

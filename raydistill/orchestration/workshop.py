@@ -85,17 +85,18 @@ def _set_threads(count: int) -> None:
 def _verify(path: str) -> str:
     from raydistill.training.checkpoint import verify_checkpoint
 
-    return verify_checkpoint(Path(path))
+    return verify_checkpoint(path)
 
 
 def _facts(path: str) -> dict[str, Any]:
     from raydistill.training.checkpoint import checkpoint_facts
 
-    return checkpoint_facts(Path(path))
+    return checkpoint_facts(path)
 
 
 def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
-    from raydistill.evaluation.evaluate import evaluate_checkpoint
+    from raydistill.training.evaluate import evaluate_checkpoint
 
-    report = evaluate_checkpoint(Path(path), Path(config.data.path), "test", config.rerank)
+    rerank = (config.rerank.hops, config.rerank.bonus) if config.rerank is not None else None
+    report = evaluate_checkpoint(path, config.data.path, "test", rerank)
     return {name: float(value) for name, value in report.metrics.items()}

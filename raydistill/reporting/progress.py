@@ -101,7 +101,7 @@ def running_view(state: CampaignState) -> RenderableType:
 def headline(state: CampaignState) -> str:
     """How far the campaign is, in one line."""
     wanted = len(state.lineages) * len(state.grades)
-    by_status = {status: 0 for status in ("running", "finished", "stopped", "failed")}
+    by_status = dict.fromkeys(("running", "finished", "stopped", "failed"), 0)
     for record in list(state.trials.values()):
         by_status[record.status] += 1
     trials = ", ".join(f"{number_} {status}" for status, number_ in by_status.items() if number_)

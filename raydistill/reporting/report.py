@@ -110,12 +110,15 @@ def report_json(state: CampaignState, config: CampaignConfig) -> dict[str, Any]:
         }
         for suffix in suffixes(state)
     }
-    return finite({"complete": state.complete, "tie_rule": "realistic", "filtered": True, "results": scored})
+    report: dict[str, Any] = finite(
+        {"complete": state.complete, "tie_rule": "realistic", "filtered": True, "results": scored}
+    )
+    return report
 
 
 def state_json(state: CampaignState) -> dict[str, Any]:
     """Everything that happened, in types JSON knows."""
-    return finite(
+    content: dict[str, Any] = finite(
         {
             "complete": state.complete,
             "config_fingerprint": state.config_fingerprint,
@@ -127,6 +130,7 @@ def state_json(state: CampaignState) -> dict[str, Any]:
             "tests": [{"lineage": key[0], "grade": key[1], "metrics": value} for key, value in state.tests.items()],
         }
     )
+    return content
 
 
 def write_report(state: CampaignState, config: CampaignConfig, run_dir: str | Path) -> Path:

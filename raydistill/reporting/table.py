@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 from rich.text import Text
 
-ABSENT = "–"  # noqa: RUF001 - the dash that printed tables use for a cell without a number
+ABSENT = "–"
+"""What printed tables have in a cell without a number."""
 
 
 @dataclass(frozen=True)

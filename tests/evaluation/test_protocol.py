@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,13 +113,13 @@ def test_ranks_equal_pykeen_evaluator() -> None:
         queries @ entities.T
     )
 
-    class TableModel(FixedModel):  # type: ignore[misc]
+    class TableModel(FixedModel):  # type: ignore[no-untyped-call]
         """Scores tails and heads from the table of our queries."""
 
-        def score_t(self, hr_batch: Tensor, **_: object) -> Tensor:
+        def score_t(self, hr_batch: Tensor, tails: Tensor | None = None, **kwargs: Any) -> Tensor:
             return table[hr_batch[:, 0], hr_batch[:, 1]].clone()
 
-        def score_h(self, rt_batch: Tensor, **_: object) -> Tensor:
+        def score_h(self, rt_batch: Tensor, heads: Tensor | None = None, **kwargs: Any) -> Tensor:
             return table[rt_batch[:, 1], rt_batch[:, 0] + RELATIONS].clone()
 
     factory = CoreTriplesFactory(
@@ -161,7 +163,12 @@ def test_report_goes_through_json() -> None:
 def test_every_reranked_number_is_named() -> None:
     """SimKGC's published numbers are re-ranked by default, and are compared with numbers that are not."""
     report = report_of(neighbors=True)
-    rows = [report.metrics, report.intervals, *report.per_relation.values(), *report.per_category.values()]
+    rows: list[Iterable[str]] = [
+        report.metrics,
+        report.intervals,
+        *report.per_relation.values(),
+        *report.per_category.values(),
+    ]
     assert all(name.endswith("+neighbors") for row in rows for name in row)
     assert report.reranked
     assert report.to_dict()["reranking"] == {"hops": 2, "bonus": 0.05, "max_entities": 100_000}

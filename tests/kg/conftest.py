@@ -10,7 +10,13 @@ import pytest
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 TRIPLES = {
-    "train": ["ann\tknows\tbob", "bob\tknows\tcarl", "carl\tlives_in\trome", "ann\tlives_in\trome", "bob\tlives_in\toslo"],
+    "train": [
+        "ann\tknows\tbob",
+        "bob\tknows\tcarl",
+        "carl\tlives_in\trome",
+        "ann\tlives_in\trome",
+        "bob\tlives_in\toslo",
+    ],
     "dev": ["carl\tknows\tann", "dora\tlives_in\toslo"],
     "test": ["bob\tknows\tann", "dora\tknows\tbob"],
 }

@@ -7,12 +7,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from raydistill.errors import DataError
 from raydistill.kg import lines as lines_module
 from raydistill.kg.lines import Intake, Rows, escape
 
 PIECES = st.sampled_from(
-    [b"a", b"b c", b" ", b"", b"\t", b"\t", b"\t", b"\n", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b'"', b"\\", "é".encode()]
+    [
+        b"a",
+        b"b c",
+        b" ",
+        b"",
+        b"\t",
+        b"\t",
+        b"\t",
+        b"\n",
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b'"',
+        b"\\",
+        "é".encode(),
+    ]
 )
 ALMOST_RIGHT = st.lists(PIECES, max_size=40).map(b"".join)
 CONTENT = st.one_of(st.binary(max_size=200), ALMOST_RIGHT, st.lists(st.just(b"a\tb\tc\n"), max_size=5).map(b"".join))
@@ -111,7 +129,9 @@ def test_the_refusal_lists_ten_lines_and_the_total(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train.tsv", "train.tsv.gz"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_packing_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path, name: str, end: bytes, mark: bytes) -> None:
+def test_packing_line_ends_and_byte_order_mark_do_not_matter(
+    tmp_path: Path, name: str, end: bytes, mark: bytes
+) -> None:
     """A byte order mark or carriage return glued to a key makes a new entity that no other file knows."""
     data = mark + end.join([b"a\tr\tb", b"b\tr\tc"])
     rows, intake = _read(tmp_path / name, gzip.compress(data) if name.endswith(".gz") else data)

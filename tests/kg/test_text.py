@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from raydistill.errors import DataError
 from raydistill.kg.text import NeighborIndex, TextRule, entity_text, inverse_phrase, join_text
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from raydistill.errors import DataError, ShapeError
 from raydistill.kg.triples import check_ids, check_shape, inverse_relation, query_keys, with_inverses
 
@@ -40,7 +41,7 @@ def test_check_shape_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_check_shape_refuses_floats() -> None:
     """Fractions would be cut off to ids."""
     with pytest.raises(ShapeError, match="float64"):
-        check_shape(np.zeros((2, 3)))
+        check_shape(np.zeros((2, 3)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("row", "name"), [([5, 0, 0], "head"), ([0, 2, 0], "relation"), ([0, 0, -1], "tail")])

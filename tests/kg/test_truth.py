@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from raydistill.errors import DataError, ShapeError
 from raydistill.kg.truth import TruthIndex
 
@@ -27,7 +28,9 @@ def test_contains_agrees_with_a_set(rows: list[tuple[int, int, int]]) -> None:
     ranges = (np.arange(-1, ENTITIES + 1), np.arange(-1, 2 * RELATIONS + 1), np.arange(-1, ENTITIES + 1))
     heads, relations, tails = np.meshgrid(*ranges, indexing="ij")
     found = index.contains(heads, relations, tails)
-    expected = [fact in facts for fact in zip(heads.flat, relations.flat, tails.flat, strict=True)]
+    expected = [
+        fact in facts for fact in zip(*(part.ravel().tolist() for part in (heads, relations, tails)), strict=True)
+    ]
     assert found.ravel().tolist() == expected
     assert len(index) == len(facts)
 

@@ -1,0 +1,64 @@
+# Every target does its own set-up in .venv, and may be called again and again.
+#
+#   make demo       distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
+#   make test       all tests
+#   make test-core  the tests of everything below Ray, with Ray made unimportable
+#   make lint       style, types, and which room may import which
+#   make format     rewrite the sources as `make lint` wants them
+#   make docs       write docs/configuration.md anew
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+DATA ?= pykeen:umls
+DEMO_NAME := $(notdir $(subst :,-,$(patsubst %/,%,$(DATA))))
+DEMO_CONFIG := jobs/configs/demo.yaml
+DEMO_DATA := datasets/demo-$(DEMO_NAME)
+# A run belongs to one configuration, so a changed demo.yaml gets a run of its own and an unchanged one is gone on with.
+DEMO_RUN := runs/demo-$(DEMO_NAME)-$(firstword $(shell cksum < $(DEMO_CONFIG)))
+
+# Tests work on tiny tensors, where more threads only wait for each other.
+test test-core: export OMP_NUM_THREADS = 1
+test test-core demo: export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-core lint format docs clean
+.DEFAULT_GOAL := test
+
+# torch comes first and at its exact version: a range makes some indexes fetch gigabytes of CUDA packages.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("raydistill needs Python 3.11 or newer; name one with PYTHON=") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+$(DEMO_DATA)/manifest.json: | $(READY)
+	$(BIN)/raydistill prepare '$(DATA)' --out $(DEMO_DATA)
+
+demo: $(READY) $(DEMO_DATA)/manifest.json
+	$(BIN)/raydistill run $(DEMO_CONFIG) --set data.path=$(DEMO_DATA) --run-dir $(DEMO_RUN) \
+		$$(if ls $(DEMO_RUN)/ledger/*.json >/dev/null 2>&1; then echo --resume; fi)
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+test-core: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy raydistill
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/write_configuration.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

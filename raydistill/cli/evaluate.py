@@ -1,0 +1,66 @@
+"""`raydistill evaluate`: the full filtered protocol for one checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from raydistill.evaluation.report import LinkPredictionReport
+    from raydistill.reporting.table import Table
+
+
+@click.command(short_help="Score a checkpoint: filtered link prediction.")
+@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
+@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False), help="The dataset directory.")
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
+@click.option("--rerank-hops", type=click.IntRange(min=1), help="Re-rank with neighbours this far from the head.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, as_json: bool) -> None:
+    """Rank all entities for every query of a split with CHECKPOINT: both directions, filtered by all splits.
+
+    Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank.
+    """
+    from raydistill.cli.output import echo_json, echo_tables, waiting
+    from raydistill.config.schema import RerankSection
+    from raydistill.training.evaluate import evaluate_checkpoint
+
+    rerank = None if rerank_hops is None else (rerank_hops, RerankSection(hops=rerank_hops).bonus)
+    with waiting(f"ranking the {split} split"):
+        report = evaluate_checkpoint(checkpoint, data, split, rerank)
+    if as_json:
+        echo_json({"checkpoint": checkpoint, "data": data, **report.to_dict()})
+        return
+    echo_tables(metric_tables(report))
+    if report.homonym_ties:
+        click.echo(
+            f"{report.homonym_ties:.1%} of queries: the answer ties with another entity, mostly of the same text"
+        )
+
+
+def metric_tables(report: LinkPredictionReport) -> list[Table]:
+    """Metrics per direction with the interval of the MRR, and per category of relations."""
+    from raydistill.reporting.table import Table, number
+
+    suffix = "+neighbors" if report.reranked else ""
+    how = ", re-ranked with neighbours" if report.reranked else ""
+    names = ("mr", "mrr", "hits@1", "hits@3", "hits@10", "amri")
+    rows = []
+    for direction in ("head", "tail", "both"):
+        prefix = f"{report.split}/{direction}"
+        low, high = report.intervals[f"{prefix}/mrr{suffix}"]
+        cells = [number(report.metrics[f"{prefix}/{name}{suffix}"], 1 if name == "mr" else 3) for name in names]
+        rows.append((direction, *cells, f"{number(low)} to {number(high)}"))
+    title = f"{report.split}, filtered, {report.tie_rule} ranks over {report.num_candidates:,} entities{how}"
+    heads = ("direction", "MR", "MRR", "Hits@1", "Hits@3", "Hits@10", "AMRI", "MRR, 95 % interval")
+    by_category = tuple(
+        (
+            str(category),
+            *(number(row.get(f"both/{name}{suffix}")) for name in ("mrr", "hits@1", "hits@10")),
+            number(row.get(f"both/queries{suffix}"), 0),
+        )
+        for category, row in report.per_category.items()
+    )
+    columns = ("relations", "MRR", "Hits@1", "Hits@10", "queries")
+    return [Table(title, heads, tuple(rows)), Table(f"by category of relations{how}", columns, by_category)]

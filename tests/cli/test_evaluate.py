@@ -1,0 +1,72 @@
+"""`raydistill evaluate` prints a report as the evaluation makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+
+from raydistill.evaluation.ranks import Ranks
+from raydistill.evaluation.report import LinkPredictionReport, RerankingSettings
+
+Call = Callable[..., Result]
+
+
+def report(rerank: tuple[int, float] | None, split: str) -> LinkPredictionReport:
+    """Two triples: tail ranks 1 and 2, head ranks 1 and 4, the last tied with one rival."""
+    ranks = Ranks(torch.tensor([0, 1, 0, 3]), torch.tensor([0, 0, 0, 1]), torch.tensor([9, 9, 9, 9]))
+    return LinkPredictionReport.from_ranks(
+        ranks,
+        np.array([0, 1, 2, 3], dtype=np.int32),
+        ("1-1", "N-N"),
+        split=split,
+        tie_rule="realistic",
+        reranking=None if rerank is None else RerankingSettings(*rerank, max_entities=100),
+        num_distinct_queries=4,
+        num_candidates=10,
+        seed=0,
+    )
+
+
+@pytest.fixture
+def evaluate(call: Call, tmp_path: Path, fake_module: Callable[..., None]) -> Call:
+    def fake(checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None) -> LinkPredictionReport:
+        return report(rerank, split)
+
+    fake_module("raydistill.training.evaluate", evaluate_checkpoint=fake)
+    return lambda *arguments: call("evaluate", str(tmp_path), "--data", str(tmp_path), *arguments)
+
+
+def cells(text: str, first: str) -> list[str]:
+    [line] = [line for line in text.splitlines() if line.startswith(f"│ {first} ")]
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_metrics_stand_under_their_headings(evaluate: Call) -> None:
+    """A column that slipped is a wrong result."""
+    text = evaluate().stdout
+    assert "test, filtered, realistic ranks over 10 entities" in text
+    assert cells(text, "tail")[:6] == ["tail", "1.5", "0.750", "0.500", "1.000", "1.000"]
+    assert cells(text, "head")[:3] == ["head", "2.8", "0.611"]
+    assert cells(text, "N-N")[-1] == "2"
+    assert "25.0% of queries" in text
+
+
+def test_reranked_numbers_are_named(evaluate: Call) -> None:
+    """Re-ranked numbers under a plain heading claim what the model did not do."""
+    text = evaluate("--rerank-hops", "5", "--split", "valid").stdout
+    assert "valid, filtered, realistic ranks over 10 entities, re-ranked with neighbours" in text
+    assert cells(text, "tail")[2] == "0.750"
+
+
+def test_json_is_the_whole_report(evaluate: Call) -> None:
+    """Programs need the metrics under their full names."""
+    content = json.loads(evaluate("--json", "--rerank-hops", "2").stdout)
+    assert content["metrics"]["test/tail/mrr+neighbors"] == 0.75
+    assert content["reranking"]["hops"] == 2
+    assert content["reranking"]["bonus"] == 0.05

@@ -1,0 +1,58 @@
+"""`raydistill prepare` on small folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from raydistill.kg.store import Dataset
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    triples = {"train": ["a\tr\tb", "b\tr\tc", "c\ts\ta"], "valid": ["a\ts\tb"], "test": ["b\ts\tc"]}
+    for split, lines in triples.items():
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_audit_is_printed_once(call: Call, source: Path, tmp_path: Path) -> None:
+    """Findings that are both printed and logged come twice."""
+    result = call("-v", "prepare", str(source), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].startswith("3 entities, 2 relations, 3 / 1 / 1 triples")
+    assert result.output.count("3 entities, 2 relations") == 1
+    assert str(tmp_path / "out") in result.stdout.splitlines()[-1]
+
+
+def test_json_names_the_fingerprint(call: Call, source: Path, tmp_path: Path) -> None:
+    """A fingerprint that is not the dataset's would be compared in vain."""
+    content = json.loads(call("prepare", str(source), "--out", str(tmp_path / "out"), "--json").stdout)
+    assert content["fingerprint"] == Dataset.load(tmp_path / "out").fingerprint
+    assert content["audit"]["counts"]["train"] == 3
+
+
+def test_malformed_line_is_exit_code_three(call: Call, source: Path, tmp_path: Path) -> None:
+    """A dropped line makes another graph."""
+    with (source / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("a\tr\n")
+    result = call("prepare", str(source), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 3
+    assert "train.tsv" in result.stderr
+    assert "Traceback" not in result.output
+    assert call("prepare", str(source), "--out", str(tmp_path / "out"), "--quarantine").exit_code == 0
+
+
+def test_missing_source_is_exit_code_three(call: Call, tmp_path: Path) -> None:
+    """A mistyped path must not leave an empty dataset."""
+    result = call("prepare", str(tmp_path / "absent"), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 3
+    assert not (tmp_path / "out").exists()

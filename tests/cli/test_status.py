@@ -1,0 +1,119 @@
+"""`raydistill status` over a ledger as a run writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from raydistill.cli import status as status_module
+from raydistill.orchestration.ledger import Ledger
+
+Call = Callable[..., Result]
+PLACE = {"lineage": "main", "grade": 0, "number": 0, "time": 0.0}
+
+
+def append(run: Path, *events: dict[str, Any]) -> None:
+    ledger = Ledger.at(run / "ledger")
+    for event in events:
+        ledger.append(event)
+
+
+@pytest.fixture
+def run(tmp_path: Path, smallest: str) -> Path:
+    """A run whose teacher has one of two epochs behind it."""
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "config.yaml").write_text(smallest, encoding="utf-8")
+    metrics = {"valid/both/mrr": 0.25, "loss": 2.0, "seconds": 90.0}
+    append(
+        root,
+        {"kind": "campaign_started", "config_fingerprint": "f", "lineages": ["main"], "grades": ["0-teacher"]},
+        {"kind": "trial_begun", **PLACE, "identity": "abc", "parameters": {}, "epochs": 2},
+        {
+            "kind": "trial_reported",
+            **PLACE,
+            "epoch": 1,
+            "metrics": metrics,
+            "checkpoint": "grades/0-teacher/trials/abc/checkpoints/1",
+            "digest": "d",
+            "outcome": "running",
+        },
+    )
+    return root
+
+
+def finish(run: Path) -> None:
+    promoted = {"identity": "abc", "checkpoint": "c", "digest": "d", "epoch": 1, "metrics": {"valid/both/mrr": 0.25}}
+    tested = {"test/both/mrr": 0.21875, "parameters": 10.0, "bytes": 100.0}
+    place = {"lineage": "main", "grade": 0, "time": 0.0}
+    append(
+        run,
+        {"kind": "grade_promoted", **place, **promoted},
+        {"kind": "promotion_tested", **place, "metrics": tested},
+    )
+
+
+def test_running_trial_is_shown_with_its_time_left(call: Call, run: Path) -> None:
+    """How long it will take is what `status` is asked."""
+    text = call("status", str(run)).stdout
+    assert "0 of 1 grades promoted" in text
+    assert "epoch 1/2" in text
+    assert "1:30 left" in text
+    assert "0.2500" in text
+
+
+def test_finished_run_shows_its_results(call: Call, run: Path) -> None:
+    """The final table must not need the terminal in which the run was started."""
+    finish(run)
+    text = call("status", str(run)).stdout
+    assert "1 of 1 grades promoted, 1 tested" in text
+    assert "0.219" in text
+
+
+def test_json_holds_every_report(call: Call, run: Path) -> None:
+    """Programs draw their own curves."""
+    content = json.loads(call("status", str(run), "--json").stdout)
+    [trial] = content["trials"]
+    assert trial["reports"][0]["metrics"]["valid/both/mrr"] == 0.25
+    assert trial["status"] == "running"
+    assert content["complete"] is False
+
+
+def test_watch_ends_with_the_campaign(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that reads the ledger once waits for ever."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        finish(run)
+
+    monkeypatch.setattr(status_module.time, "sleep", sleep)
+    result = call("status", str(run), "--watch")
+    assert result.exit_code == 0, result.output
+    assert slept == [status_module.INTERVAL_SECONDS]
+    assert "0.219" in result.stdout
+
+
+def test_folder_without_a_run_is_refused(call: Call, tmp_path: Path) -> None:
+    """An empty table for a mistyped path looks like a run that has not begun."""
+    result = call("status", str(tmp_path))
+    assert result.exit_code == 2
+    assert "expected: a run directory" in result.stderr
+
+
+def test_damaged_ledger_is_exit_code_four(call: Call, run: Path) -> None:
+    """Half a history shown as the whole one."""
+    (run / "ledger/00000002.json").write_text("{}", encoding="utf-8")
+    result = call("status", str(run))
+    assert result.exit_code == 4
+    assert "00000002.json" in result.stderr
+
+
+def test_watch_and_json_exclude_each_other(call: Call, run: Path) -> None:
+    """JSON that is printed again every two seconds is no JSON."""
+    assert call("status", str(run), "--watch", "--json").exit_code == 2

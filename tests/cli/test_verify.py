@@ -1,0 +1,156 @@
+"""`raydistill verify` finds what was changed, and names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from raydistill.kg.prepare import prepare
+from raydistill.orchestration.ledger import Ledger
+from raydistill.training.manifest import write_manifest
+
+Call = Callable[..., Result]
+
+
+def make_checkpoint(folder: Path, weights: bytes = b"weights") -> str:
+    (folder / "query_encoder").mkdir(parents=True)
+    (folder / "query_encoder" / "model.safetensors").write_bytes(weights)
+    (folder / "raydistill.json").write_text("{}", encoding="utf-8")
+    return write_manifest(folder)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    make_checkpoint(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    source.mkdir()
+    triples = {"train": ["a\tr\tb", "b\tr\tc", "c\ts\ta"], "valid": ["a\ts\tb"], "test": ["b\ts\tc"]}
+    for split, lines in triples.items():
+        (source / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return prepare(source, tmp_path / "dataset").path
+
+
+@pytest.fixture
+def run(tmp_path: Path, smallest: str) -> Path:
+    """A run with two checkpoints, of which one was promoted."""
+    root = tmp_path / "run"
+    trial = root / "grades/0-teacher/trials/abc/checkpoints"
+    digests = [make_checkpoint(trial / name, name.encode()) for name in ("00000010", "00000020")]
+    (root / "config.yaml").write_text(smallest, encoding="utf-8")
+    place = {"lineage": "main", "grade": 0, "identity": "abc", "time": 0.0}
+    checkpoint = {"checkpoint": "grades/0-teacher/trials/abc/checkpoints/00000020", "digest": digests[1], "epoch": 2}
+    ledger = Ledger.at(root / "ledger")
+    ledger.append(
+        {"kind": "campaign_started", "config_fingerprint": "f", "lineages": ["main"], "grades": ["0-teacher"]}
+    )
+    ledger.append({"kind": "grade_promoted", **place, **checkpoint, "metrics": {}})
+    return root
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "dataset", "run"])
+def test_sound_directory_passes(call: Call, kind: str, request: pytest.FixtureRequest) -> None:
+    """A check that fails on sound files is switched off by everybody."""
+    result = call("verify", str(request.getfixturevalue(kind)))
+    assert result.exit_code == 0, result.output
+    assert f"{kind} " in result.stdout
+    assert ": sound, " in result.stdout
+
+
+@pytest.mark.parametrize(("kind", "code"), [("checkpoint", 4), ("dataset", 3)])
+def test_every_damaged_file_is_named(call: Call, kind: str, code: int, request: pytest.FixtureRequest) -> None:
+    """One flipped bit, one missing and one foreign file: a check that stops at the first hides the others."""
+    root: Path = request.getfixturevalue(kind)
+    first, second, *_ = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "manifest.json")
+    content = bytearray(first.read_bytes())
+    content[0] ^= 1
+    first.write_bytes(content)
+    second.unlink()
+    (root / "foreign.txt").touch()
+    result = call("verify", str(root), "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == code
+    assert found["sound"] is False
+    assert found["kind"] == kind
+    assert found["problems"] == [
+        f"{first}: changed after it was written",
+        f"{second}: missing",
+        f"{root / 'foreign.txt'}: not in the manifest",
+    ]
+
+
+@pytest.mark.parametrize(("kind", "code"), [("checkpoint", 4), ("dataset", 3)])
+@pytest.mark.parametrize("change", ["missing", "flipped"])
+def test_damaged_manifest_is_found(
+    call: Call, kind: str, code: int, change: str, request: pytest.FixtureRequest
+) -> None:
+    """A manifest that was changed along with a file would vouch for it."""
+    root: Path = request.getfixturevalue(kind)
+    path = root / "manifest.json"
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes().replace(b'"bytes"', b'"Bytes"', 1))
+    result = call("verify", str(root))
+    assert result.exit_code == code
+    assert "manifest.json" in result.stdout
+
+
+def test_damage_in_a_run_is_told_by_checkpoint(call: Call, run: Path) -> None:
+    """A run is as good as the checkpoints it would resume from."""
+    weights = run / "grades/0-teacher/trials/abc/checkpoints/00000010/query_encoder/model.safetensors"
+    weights.write_bytes(b"other")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert f"damaged: {weights}: changed after it was written" in result.stdout
+
+
+def test_promoted_checkpoint_must_be_the_promoted_one(call: Call, run: Path) -> None:
+    """A checkpoint that is whole but another one would teach the next grade unnoticed."""
+    trial = run / "grades/0-teacher/trials/abc/checkpoints"
+    (trial / "00000020").rename(trial / "aside")
+    (trial / "00000010").rename(trial / "00000020")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert "not the checkpoint that was promoted" in result.stdout
+
+
+def test_missing_promoted_checkpoint_is_told(call: Call, run: Path) -> None:
+    """What is not there has no manifest to fail."""
+    trial = run / "grades/0-teacher/trials/abc/checkpoints"
+    (trial / "00000020").rename(run / "elsewhere")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert "promoted by main 0-teacher, but missing" in result.stdout
+
+
+def test_damaged_ledger_is_found(call: Call, run: Path) -> None:
+    """The ledger decides what a resumed campaign believes."""
+    entry = run / "ledger/00000001.json"
+    entry.write_text(entry.read_text(encoding="utf-8").replace("main", "mein"), encoding="utf-8")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert "00000001.json" in result.stdout
+
+
+def test_what_is_not_ours_is_no_verdict(call: Call, tmp_path: Path) -> None:
+    """`sound` for an empty or foreign folder would be a lie."""
+    result = call("verify", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is nothing that raydistill wrote" in result.stderr
+
+
+def test_json_is_complete(call: Call, checkpoint: Path) -> None:
+    """Programs read what was checked, not how many."""
+    found: dict[str, Any] = json.loads(call("verify", str(checkpoint), "--json").stdout)
+    assert found["sound"] is True
+    assert sorted(Path(path).name for path in found["checked"]) == ["model.safetensors", "raydistill.json"]

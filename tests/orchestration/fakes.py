@@ -1,0 +1,225 @@
+"""A workshop that trains nothing: small, deterministic, and as careful with its files as the real one.
+
+What a trial "learns" in an epoch is a hash of what it learnt before, so that a resumed trial ends with the same bytes only if it resumed rightly.
+Behaviour is asked for by values of the configuration (mask ratio NAN_RATIO: the loss becomes NaN) and by `RUN/.control.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydistill.config.load import parse_config
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.errors import CheckpointError, NonFiniteLossError
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.search import Observation, grade_space, propose, trial_limit
+
+NAN_RATIO = 0.13
+CRASH_RATIO = 0.17
+TRAINED = "trained.log"
+
+
+@dataclass(frozen=True)
+class Report:
+    epoch: int
+    epochs: int
+    step: int
+    metrics: dict[str, float]
+    checkpoint: str | None
+    digest: str | None
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int = 0
+    size: int = 1
+
+
+def campaign(**changes: Any) -> CampaignConfig:
+    """A small campaign: a teacher of twelve layers and two grades of two trials each."""
+    content: dict[str, Any] = {
+        "data": {"path": "nowhere"},
+        "encoder": {"name": "nobody"},
+        "grades": [
+            {"layers": 6, "mask_ratio": {"choice": [0.1, 0.2]}},
+            {"layers": 3, "layer_map": {"choice": ["skip", "last"]}},
+        ],
+        "search": {"trials": 2},
+        "training": {"epochs": 3, "batch_size": 4},
+    }
+    return parse_config({**content, **changes})
+
+
+def control(root: Path, **settings: Any) -> None:
+    """Ask the trials of a run for something."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / ".control.json").write_text(json.dumps(settings))
+
+
+def run_trial(config: TrialConfig, directory: Path, world: Ranks) -> Iterator[Report]:
+    settings = _settings(directory.parents[3])
+    (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
+    checkpoints = directory / "checkpoints"
+    epochs = config.training.epochs
+    done = _newest(checkpoints)
+    if done:
+        yield _report(config, checkpoints, done, world)
+    for epoch in range(done + 1, epochs + 1):
+        time.sleep(settings.get("seconds", 0.0))
+        if world.size > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
+        if config.mask_ratio == NAN_RATIO and epoch == 2:
+            raise NonFiniteLossError("the loss is nan at step 7", expected="a finite loss")
+        if config.mask_ratio == CRASH_RATIO:
+            os._exit(1)
+        if world.rank == 0:
+            _learn(config, directory, epoch)
+        yield _report(config, checkpoints, epoch, world)
+
+
+def verify(path: str) -> str:
+    folder = Path(path)
+    try:
+        manifest = (folder / "manifest.json").read_bytes()
+        sound = json.loads(manifest)["sha256"] == hashlib.sha256((folder / "weights").read_bytes()).hexdigest()
+    except OSError as problem:
+        raise CheckpointError(f"{path}: {problem}") from None
+    if not sound:
+        raise CheckpointError(f"{path}: weights are damaged")
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def facts(path: str) -> dict[str, Any]:
+    return {"parameters": 10, "bytes": (Path(path) / "weights").stat().st_size, "layers": 12}
+
+
+def test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
+    root = Path(path).parents[5]
+    with open(root / ".tested.log", "a") as file:
+        file.write(f"{verify(path)}\n")
+    return {"test/both/mrr": 0.25}
+
+
+def ground(config: CampaignConfig) -> Ground:
+    if config.teacher.checkpoint is None:
+        return Ground("d" * 64, "e" * 64, 12)
+    path = config.teacher.checkpoint
+    return Ground("d" * 64, "e" * 64, 12, TeacherReference(path=path, digest=verify(path)), 12)
+
+
+def world(distributed: bool) -> Ranks:
+    if not distributed:
+        return Ranks()
+    import torch.distributed
+
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
+def threads(count: int) -> None:
+    pass
+
+
+def workshop() -> Workshop:
+    return Workshop(run_trial, world, threads, verify, facts, test_metrics, ground)
+
+
+def trained(root: Path) -> list[tuple[str, str, int]]:
+    """(grade folder, identity, epoch) of every epoch that was ever trained in a run, with repetitions."""
+    lines = [
+        (path.parents[2].name, path.parent.name, line)
+        for path in sorted(root.glob(f"grades/*/trials/*/{TRAINED}"))
+        for line in path.read_text().split()
+    ]
+    return [(grade, identity, int(line)) for grade, identity, line in lines]
+
+
+def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
+    """The digests a campaign must promote, found without Ray: trial after trial, each run to its end."""
+    ground_ = ground(config)
+    digests: dict[tuple[str, int], str] = {}
+    for lineage in lineages_of(config):
+        teachers: list[TeacherReference] = []
+        for plan in grade_plans(config, ground_):
+            above = teachers[-1 if config.schedule.name == "sequential" else 0] if teachers else None
+            space = grade_space(lineage, plan)
+            history: list[Observation] = []
+            best: list[tuple[float, Report]] = []
+            for number in range(trial_limit(space, plan, config.search.algorithm)):
+                point = propose(
+                    space,
+                    history,
+                    number,
+                    algorithm=config.search.algorithm,
+                    seed=lineage.seed,
+                    grade=plan.index,
+                    startup_trials=config.search.startup_trials,
+                )
+                if point is None:
+                    break
+                trial = trial_config(config, lineage, plan, point, ground_, above)
+                place = root / lineage.name / "grades" / plan.folder / "trials" / trial.identity
+                place.mkdir(parents=True)
+                reports = list(run_trial(trial, place, Ranks()))
+                top = max(reports, key=lambda one: (one.metrics["valid/both/mrr"], -one.epoch))
+                history.append(Observation(number, point, top.metrics["valid/both/mrr"]))
+                best.append((top.metrics["valid/both/mrr"], top))
+            winner = max(best, key=lambda one: one[0])[1]
+            assert winner.checkpoint is not None
+            assert winner.digest is not None
+            teachers.append(TeacherReference(path=winner.checkpoint, digest=winner.digest))
+            digests[lineage.name, plan.index] = winner.digest
+    return digests
+
+
+def mrr(config: TrialConfig, epoch: int) -> float:
+    """Some number that depends on the trial, and has its best before the last epoch now and then."""
+    draw = int(hashlib.sha256(f"{config.identity} {epoch}".encode()).hexdigest()[:8], 16) / 2**32
+    return 0.2 + 0.1 * draw + 0.01 * epoch
+
+
+def _learn(config: TrialConfig, directory: Path, epoch: int) -> None:
+    checkpoints = directory / "checkpoints"
+    before = (checkpoints / f"{epoch - 1:08d}" / "weights").read_bytes() if epoch > 1 else b""
+    taught = config.teacher.digest if config.teacher else ""
+    if config.teacher is not None:
+        assert verify(config.teacher.path) == config.teacher.digest
+    weights = hashlib.sha256(before + f"{config.identity} {taught} {epoch}".encode()).digest()
+    aside = checkpoints / f".{epoch:08d}.aside"
+    aside.mkdir(parents=True, exist_ok=True)
+    (aside / "weights").write_bytes(weights)
+    (aside / "manifest.json").write_text(json.dumps({"sha256": hashlib.sha256(weights).hexdigest()}))
+    with open(directory / TRAINED, "a") as file:
+        file.write(f"{epoch}\n")
+    aside.rename(checkpoints / f"{epoch:08d}")
+
+
+def _newest(checkpoints: Path) -> int:
+    return max((int(path.name) for path in checkpoints.glob("[0-9]*")), default=0)
+
+
+def _report(config: TrialConfig, checkpoints: Path, epoch: int, world: Ranks) -> Report:
+    path = str(checkpoints / f"{epoch:08d}")
+    metrics = {"valid/both/mrr": mrr(config, epoch), "loss": 1.0 / epoch}
+    first = world.rank == 0
+    files = (path, verify(path)) if first else (None, None)
+    return Report(epoch, config.training.epochs, epoch, metrics, *files, epoch == config.training.epochs)
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((root / ".control.json").read_text())
+    except OSError:
+        return {}
+    return found

@@ -1,0 +1,136 @@
+"""Whole campaigns on a real Ray cluster of two CPUs, with a workshop that trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import CapabilityError, PromotionError, RunDirectoryError
+from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.rundir import open_run
+from raydistill.planning.state import CampaignState
+
+pytestmark = pytest.mark.ray
+
+INLINE: dict[str, Any] = {"resources": {"backend": "inline", "concurrent_trials": 1}}
+TRAIN: dict[str, Any] = {
+    "resources": {"backend": "train", "workers_per_trial": 2},
+    "grades": [{"layers": 6, "mask_ratio": 0.1}],
+}
+
+
+def run(config: CampaignConfig, root: Path, resume: bool = False) -> CampaignState:
+    return Campaign(config, root, fakes.workshop()).run(resume=resume)
+
+
+def promoted(state: CampaignState) -> dict[tuple[str, int], str]:
+    return {place: promotion.digest for place, promotion in state.promotions.items()}
+
+
+@pytest.mark.parametrize("settings", [INLINE, TRAIN], ids=["inline", "train"])
+def test_campaign_gives_what_trials_run_by_hand_give(cluster: None, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A back end that trains an epoch too often, under the wrong teacher, or promotes the wrong epoch would go unseen."""
+    config = fakes.campaign(**settings)
+    state = run(config, tmp_path / "run")
+    assert promoted(state) == fakes.expected(config, tmp_path / "twin")
+    assert state.complete
+    assert all(one["test/both/mrr"] == 0.25 and one["parameters"] == 10 for one in state.tests.values())
+    epochs = [epoch for *_, epoch in fakes.trained(tmp_path / "run")]
+    assert len(epochs) == sum(len(record.reports) for record in state.trials.values())
+    assert promoted(open_run(tmp_path / "run")) == promoted(state)
+    table = pq.read_table(tmp_path / "run" / "metrics.parquet")
+    assert table.num_rows == len(epochs)
+    assert not (tmp_path / "run" / ".tune").exists()
+
+
+def test_equal_teachers_of_compared_methods_are_trained_once(cluster: None, tmp_path: Path) -> None:
+    """Comparing two methods would train one and the same teacher twice, or mix the ladders of the two."""
+    compare = {"methods": [{"name": "pmd"}, {"name": "none"}], "seeds": [0, 1]}
+    config = fakes.campaign(
+        compare=compare,
+        schedule={"name": "independent"},
+        grades=[{"layers": 6}, {"layers": 3}],
+        training={"epochs": 2, "batch_size": 4},
+    )
+    state = run(config, tmp_path / "run")
+    assert promoted(state) == fakes.expected(config, tmp_path / "twin")
+    assert len(state.promotions) == len(state.tests) == 4 * 3
+    epochs = fakes.trained(tmp_path / "run")
+    assert len(epochs) == len(set(epochs))
+    assert len([one for one in epochs if one[0] == "0-teacher"]) == 2 * 2
+    assert len((tmp_path / "run" / ".tested.log").read_text().split()) == len(set(promoted(state).values()))
+
+
+def test_poor_trials_stop_early_and_may_still_be_promoted(cluster: None, tmp_path: Path) -> None:
+    """Halving that never stops anything saves nothing; one that stops the best trial loses it."""
+    grades = [{"layers": 6, "mask_ratio": {"choice": [0.0, 0.05, 0.1, 0.15]}, "trials": 4}]
+    search = {"algorithm": "grid", "early_stopping": "asha", "grace_epochs": 1}
+    state = run(
+        fakes.campaign(grades=grades, search=search, training={"epochs": 4, "batch_size": 4}, **INLINE),
+        tmp_path / "run",
+    )
+    trials = state.of("main", 1)
+    stopped = [one for one in trials if one.status == "stopped"]
+    assert stopped
+    assert all(len(one.reports) in (1, 2) for one in stopped)
+    best = max(one.best_mrr or 0 for one in trials)
+    assert state.promotions["main", 1].metrics["valid/both/mrr"] == best
+
+
+def test_failing_trial_is_recorded_and_the_others_go_on(cluster: None, tmp_path: Path) -> None:
+    """One diverging trial, or one whose process keeps dying, would end a search of sixteen; or its reason would be lost."""
+    grades = [{"layers": 6, "mask_ratio": {"choice": [0.0, fakes.NAN_RATIO, fakes.CRASH_RATIO]}}]
+    resources = {"resources": {"backend": "inline", "concurrent_trials": 2, "max_failures": 1}}
+    state = run(fakes.campaign(grades=grades, search={"algorithm": "grid"}, **resources), tmp_path / "run")
+    by_ratio = {one.parameters["mask_ratio"]: one for one in state.of("main", 1)}
+    assert by_ratio[fakes.NAN_RATIO].status == by_ratio[fakes.CRASH_RATIO].status == "failed"
+    assert by_ratio[fakes.NAN_RATIO].reason == "the loss is nan at step 7"
+    assert "max_failures" in by_ratio[fakes.CRASH_RATIO].reason
+    assert state.promotions["main", 1].identity == by_ratio[0.0].identity
+
+
+def test_grade_without_a_survivor_ends_the_campaign_with_the_first_reason(cluster: None, tmp_path: Path) -> None:
+    """A reader would be told that nothing can be promoted, and not why; and a resumed run would start the teacher again."""
+    config = fakes.campaign(grades=[{"layers": 6, "mask_ratio": fakes.NAN_RATIO}], **INLINE)
+    for resume in (False, True):
+        with pytest.raises(PromotionError, match="the loss is nan at step 7"):
+            run(config, tmp_path / "run", resume)
+    assert len([one for one in fakes.trained(tmp_path / "run") if one[0] == "0-teacher"]) == 3
+
+
+def test_given_teacher_is_not_trained(cluster: None, tmp_path: Path) -> None:
+    """A teacher named by `teacher.checkpoint` would be trained again, or not be the one that teaches."""
+    first = run(fakes.campaign(grades=[{"layers": 6}], **INLINE), tmp_path / "first")
+    given = first.promotions["main", 0]
+    config = fakes.campaign(teacher={"checkpoint": given.checkpoint}, grades=[{"layers": 3}], **INLINE)
+    state = run(config, tmp_path / "second")
+    assert state.promotions["main", 0].digest == given.digest
+    assert {grade for grade, *_ in fakes.trained(tmp_path / "second")} == {"1-layers3"}
+
+
+def test_finished_run_is_returned_and_guarded(cluster: None, tmp_path: Path) -> None:
+    """A second start would overwrite results; another configuration would mix with them; a typo in --run-dir would start afresh."""
+    config = fakes.campaign(grades=[{"layers": 6}], **INLINE)
+    state = run(config, tmp_path / "run")
+    assert promoted(run(config, tmp_path / "run", resume=True)) == promoted(state)
+    with pytest.raises(RunDirectoryError, match="add --resume"):
+        run(config, tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match=r"training.epochs: the run has 3, now 5"):
+        run(
+            fakes.campaign(grades=[{"layers": 6}], training={"epochs": 5, "batch_size": 4}),
+            tmp_path / "run",
+            resume=True,
+        )
+    with pytest.raises(RunDirectoryError, match="no run to resume"):
+        run(config, tmp_path / "rum", resume=True)
+
+
+def test_trial_that_fits_nowhere_is_refused(cluster: None, tmp_path: Path) -> None:
+    """A trial that asks for more than the cluster has would wait for ever without a word."""
+    with pytest.raises(CapabilityError, match="the cluster has 2 and 0"):
+        run(fakes.campaign(resources={"backend": "train", "workers_per_trial": 4}), tmp_path / "run")
