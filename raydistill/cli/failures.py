@@ -19,6 +19,7 @@ UNEXPECTED = 70
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
+KEPT = "what was finished is kept, and `raydistill run --resume` goes on from it"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 NO_PERMISSION = {errno.EACCES, errno.EPERM}
 
@@ -39,9 +40,12 @@ def explained(*, debug: bool = False) -> Iterator[None]:
         raise
     except SystemExit as ending:
         # While a cluster is up, Ray's own handler of SIGTERM ends the process with the bare number of the signal.
-        raise SystemExit(TERMINATED if ending.code == signal.SIGTERM else ending.code) from ending
+        if ending.code not in (signal.SIGTERM, TERMINATED):
+            raise
+        click.echo(f"terminated; {KEPT}", err=True)
+        raise SystemExit(TERMINATED) from None
     except KeyboardInterrupt:
-        click.echo("interrupted; what was finished is kept, and `raydistill run --resume` goes on from it", err=True)
+        click.echo(f"interrupted; {KEPT}", err=True)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         _silence_standard_output()

@@ -33,11 +33,12 @@ def verify(path: str, as_json: bool) -> None:
 
     Ends with exit code 4, for a dataset 3, where a file is damaged, missing or foreign.
     """
-    from raydistill.cli.output import echo_json
+    from raydistill.cli.output import echo_json, waiting
 
     root = Path(path)
     kind = kind_of(root)
-    findings = {"run": check_run, "checkpoint": check_checkpoint, "dataset": check_dataset}[kind](root)
+    with waiting(f"checking every byte of {path}"):
+        findings = {"run": check_run, "checkpoint": check_checkpoint, "dataset": check_dataset}[kind](root)
     if as_json:
         echo_json({"path": path, "kind": kind, "sound": not findings.problems, **vars(findings)})
     else:

@@ -99,6 +99,29 @@ def parse_config(content: dict[str, Any], where: str = "config") -> CampaignConf
         ) from None
 
 
+def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfig:
+    """The campaign that learns a single grade of `config` from a trained checkpoint.
+
+    Args:
+        config: a whole ladder.
+        grade: which of its grades, from 1.
+        teacher: the checkpoint.
+
+    Raises:
+        ConfigError: there is no such grade.
+    """
+    if not 1 <= grade <= len(config.grades):
+        raise ConfigError(
+            f"grade {grade}",
+            expected=f"1 to {len(config.grades)}",
+            remedy="grades are counted from 1; 0 is the teacher",
+        )
+    content = config.model_dump(mode="json")
+    content["grades"] = [content["grades"][grade - 1]]
+    content["teacher"]["checkpoint"] = teacher
+    return parse_config(content)
+
+
 def dump_config(config: BaseModel) -> str:
     """The resolved configuration as YAML, every default spelt out."""
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

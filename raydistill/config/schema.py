@@ -28,6 +28,7 @@ class EncoderSection(Section):
     name: str = Field(description="hub name, local folder, or package:<module> that carries weights")
     pooling: Literal["mean", "cls", "max"] = "mean"
     shared_towers: bool = Field(False, description="one encoder for queries and entities instead of two")
+    dropout: float | None = Field(None, ge=0, lt=1, description="dropout of all students and the teacher while training; null = the encoder's own")
 
 
 class ContrastiveSection(Section):
@@ -55,6 +56,9 @@ class TrainingSection(Section):
     trim_vocabulary: bool = Field(True, description="train only the embedding rows whose pieces occur in the graph's texts")
     evaluate_every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
     checkpoint_steps: int | None = Field(None, ge=1, description="also checkpoint every so many steps inside an epoch; null = at epoch ends only")
+    remember_teacher: bool = Field(
+        True, description="encode the teacher's clean vectors once per trial instead of once per epoch; needs 4 * hidden bytes per text"
+    )
     keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
     measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")
 
@@ -120,7 +124,9 @@ class ResourcesSection(Section):
 
     backend: Literal["auto", "inline", "train"] = Field("auto", description="auto = inline for one CPU worker, else train")
     workers_per_trial: Count = 1
-    cpus_per_worker: float = Field(1.0, gt=0)
+    cpus_per_worker: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto", description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine"
+    )
     gpus_per_worker: float = Field(0.0, ge=0)
     concurrent_trials: Literal["auto"] | Count = "auto"
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died")

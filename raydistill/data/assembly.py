@@ -44,7 +44,9 @@ class TextAssembler:
         max_tokens: tokens per text, specials included.
     """
 
-    def __init__(self, pieces: TokenPieces, dataset: Dataset, layout: TextLayout, rule: TextRule, max_tokens: int) -> None:
+    def __init__(
+        self, pieces: TokenPieces, dataset: Dataset, layout: TextLayout, rule: TextRule, max_tokens: int
+    ) -> None:
         self.pieces, self.layout, self.max_tokens = pieces, layout, max_tokens
         words = np.fromiter((len(text.split()) for text in dataset.entity_descriptions), np.int64, dataset.num_entities)
         self.has_description = words > 0
@@ -53,34 +55,59 @@ class TextAssembler:
         self.neighbor_start = np.asarray(neighbors.offsets[:-1], np.int64)
         count = np.minimum(np.diff(neighbors.offsets), rule.max_neighbors)
         self.neighbor_count = np.where(words < rule.short_description_words, count, 0).astype(np.int64)
-        special = [self.layout.single.prefix, self.layout.single.suffix, self.layout.pair.prefix, self.layout.pair.middle, self.layout.pair.suffix]
+        special = [
+            self.layout.single.prefix,
+            self.layout.single.suffix,
+            self.layout.pair.prefix,
+            self.layout.pair.middle,
+            self.layout.pair.suffix,
+        ]
         self._special_start = len(pieces.tokens) + np.cumsum([0, *map(len, special)])
         self.tokens = np.concatenate([pieces.tokens, *(np.asarray(part, np.int32) for part in special)])
 
-    def effective_exclusion(self, entities: Ids, excluded: Ids) -> Ids:
-        """`excluded` where it would really stand in the entity's text, else NOTHING: texts with equal results are equal texts."""
+    def effective_exclusion(self, entities: Ids, excluded: Ids, relations: Ids | None = None) -> Ids:
+        """`excluded` where leaving it out changes the text, else NOTHING: texts with equal results are equal texts.
+
+        A name that the text's limit cuts off anyway changes nothing. With `relations` the texts are queries, else entity texts.
+        """
         text, neighbor = self._neighbors(entities)
+        body = self._body(entities, None)
+        first, before = _places(body, len(entities))
+        names = np.arange(len(body.text)) - first[body.text] > self.has_description[entities][body.text]
+        totals = np.bincount(body.text, body.length, len(entities)).astype(np.int64)
+        # Without its only neighbour, and without a description, a name also loses its colon.
+        alone = (self.neighbor_count[entities] == 1) & ~self.has_description[entities]
+        stands = (before[names] < self._room(totals, relations)[:, 0][text]) | alone[text]
         hit = np.zeros(len(entities), bool)
-        hit[text[neighbor == excluded[text]]] = True
+        hit[text[stands & (neighbor == excluded[text])]] = True
         return np.where(hit, excluded, NOTHING)
 
     def entity_texts(self, entities: Ids, excluded: Ids | None = None) -> Texts:
         """Entity texts, one per row; `excluded` names the entity each leaves out (NOTHING = none)."""
         body = self._body(np.asarray(entities, np.int64), excluded)
         totals = np.bincount(body.text, body.length, len(entities)).astype(np.int64)
-        budget = np.minimum(totals, self.max_tokens - self.layout.single.num_special)
-        return self._frame(body, budget, None, self.layout.single, self._special_start[[0, 1, 1]])
+        return self._frame(
+            body, self._room(totals, None)[:, 0], None, self.layout.single, self._special_start[[0, 1, 1]]
+        )
 
     def query_texts(self, heads: Ids, relations: Ids, excluded: Ids | None = None) -> Texts:
         """Query texts: the head's text paired with the relation's phrase."""
         body = self._body(np.asarray(heads, np.int64), excluded)
-        rows = self.pieces.relation(np.asarray(relations, np.int64))
         totals = np.bincount(body.text, body.length, len(heads)).astype(np.int64)
-        room = self.max_tokens - self.layout.pair.num_special
-        wanted = self.pieces.lengths(rows)
-        kept = np.array([split_budget(int(a), int(b), room) for a, b in zip(totals, wanted, strict=True)], np.int64).reshape(-1, 2)
-        relation = _Segments(np.arange(len(heads)), np.zeros(len(heads), np.int64), self.pieces.offsets[rows], kept[:, 1])
+        kept = self._room(totals, relations)
+        start = self.pieces.offsets[self.pieces.relation(np.asarray(relations, np.int64))]
+        relation = _Segments(np.arange(len(heads)), np.zeros(len(heads), np.int64), start, kept[:, 1])
         return self._frame(body, kept[:, 0], relation, self.layout.pair, self._special_start[[2, 3, 4]])
+
+    def _room(self, totals: Ids, relations: Ids | None) -> Ids:
+        """Tokens kept of bodies of `totals` tokens and of the relations beside them, `(texts, 2)`."""
+        if relations is None:
+            kept = np.minimum(totals, self.max_tokens - self.layout.single.num_special)
+            return np.stack([kept, np.zeros_like(kept)], axis=1)
+        wanted = self.pieces.lengths(self.pieces.relation(np.asarray(relations, np.int64)))
+        room = self.max_tokens - self.layout.pair.num_special
+        pairs = [split_budget(int(a), int(b), room) for a, b in zip(totals, wanted, strict=True)]
+        return np.array(pairs, np.int64).reshape(-1, 2)
 
     def _neighbors(self, entities: Ids) -> tuple[Ids, Ids]:
         count = self.neighbor_count[entities]
@@ -113,10 +140,7 @@ class TextAssembler:
     def _frame(self, body: _Segments, budget: Ids, relation: _Segments | None, frame: Frame, special: Ids) -> Texts:
         """Cut each body to its budget, put the special tokens around, and gather the token ids."""
         num_texts = len(budget)
-        ends = np.cumsum(body.length)
-        before = ends - body.length
-        first = np.searchsorted(body.text, np.arange(num_texts))
-        length = np.clip(budget[body.text] - (before - before[first][body.text]), 0, body.length)
+        length = np.clip(budget[body.text] - _places(body, num_texts)[1], 0, body.length)
         everyone = np.arange(num_texts)
 
         def fixed(start: int, count: int) -> _Segments:
@@ -140,6 +164,13 @@ class TextAssembler:
             special=torch.from_numpy(np.isin(kind_of_token, (0, 2, 4))),
             lengths=torch.from_numpy(np.bincount(text[ordered], length, num_texts).astype(np.int64)),
         )
+
+
+def _places(body: _Segments, num_texts: int) -> tuple[Ids, Ids]:
+    """Each text's first run, and the tokens of its text that stand before each run."""
+    first = np.searchsorted(body.text, np.arange(num_texts))
+    before = np.cumsum(body.length) - body.length
+    return first, before - before[first][body.text]
 
 
 def _runs(start: Ids, length: Ids) -> Ids:

@@ -65,14 +65,16 @@ class BatchBuilder:
         self_negatives: add each query's head as one more candidate.
     """
 
-    def __init__(self, assembler: TextAssembler, truth: TruthIndex, num_relations: int, self_negatives: bool = False) -> None:
+    def __init__(
+        self, assembler: TextAssembler, truth: TruthIndex, num_relations: int, self_negatives: bool = False
+    ) -> None:
         self.assembler, self.truth = assembler, truth
         self.num_relations, self.self_negatives = num_relations, self_negatives
 
     def build(self, triples: NDArray[np.int32], extra_entities: Ids | None = None) -> TripleBatch:
         """One batch; `extra_entities` are the entities of earlier batches' candidates, in the order of their vectors."""
         heads, relations, tails = np.asarray(triples, np.int64).T
-        query_keys, rows = _distinct(heads, relations, self.assembler.effective_exclusion(heads, tails))
+        query_keys, rows = _distinct(heads, relations, self.assembler.effective_exclusion(heads, tails, relations))
         candidate_keys, columns = _distinct(tails, self.assembler.effective_exclusion(tails, heads))
         queries = self.assembler.query_texts(query_keys[:, 0], query_keys[:, 1], query_keys[:, 2])
         texts = candidate_keys
@@ -95,8 +97,22 @@ class BatchBuilder:
             valid_columns=torch.from_numpy(np.ascontiguousarray(valid_columns)),
             column_entities=candidate_keys[:, 0],
             self_positions=self_positions,
-            self_valid=None if self_positions is None else torch.from_numpy(~self.truth.contains(heads, relations, heads)),
-            extra_valid=None if extra_entities is None else torch.from_numpy(~self._known(heads, relations, extra_entities)),
+            self_valid=None
+            if self_positions is None
+            else torch.from_numpy(~self.truth.contains(heads, relations, heads)),
+            extra_valid=None
+            if extra_entities is None
+            else torch.from_numpy(~self._known(heads, relations, extra_entities)),
+        )
+
+    def all_texts(self, triples: NDArray[np.int32]) -> tuple[Texts, Texts]:
+        """The distinct queries and candidates that any batch of these triples can hold."""
+        heads, relations, tails = np.asarray(triples, np.int64).T
+        queries, _ = _distinct(heads, relations, self.assembler.effective_exclusion(heads, tails, relations))
+        candidates, _ = _distinct(tails, self.assembler.effective_exclusion(tails, heads))
+        return (
+            self.assembler.query_texts(queries[:, 0], queries[:, 1], queries[:, 2]),
+            self.assembler.entity_texts(candidates[:, 0], candidates[:, 1]),
         )
 
     def _known(self, heads: Ids, relations: Ids, entities: Ids) -> NDArray[np.bool_]:
@@ -135,5 +151,3 @@ def _distinct(*columns: Ids) -> tuple[Ids, Ids]:
     """Distinct rows of the columns side by side, and the position of each row among them."""
     keys, positions = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     return keys, positions.reshape(-1)
-
-

@@ -61,7 +61,9 @@ def _frame(tokenizer: Any, texts: tuple[str, ...]) -> Frame:
     runs = [position for position, flag in enumerate(special) if not flag]
     if len(runs) != len(texts):
         raise EncoderError(
-            f"the probe {texts} became {len(runs)} ordinary tokens", expected=f"{len(texts)}", remedy="use a WordPiece or byte-level BPE encoder"
+            f"the probe {texts} became {len(runs)} ordinary tokens",
+            expected=f"{len(texts)}",
+            remedy="use a WordPiece or byte-level BPE encoder",
         )
     first, last = runs[0], runs[-1]
     middle = tuple(ids[first + 1 : last]) if len(texts) == 2 else ()

@@ -8,6 +8,7 @@ pieces are exactly what tokenising the joined text gives, for WordPiece and byte
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import inverse_phrase
 
+logger = logging.getLogger(__name__)
 LONGEST_PIECE = 512
 """Tokens kept of a piece. No text is longer (`data.max_tokens` is bounded by it), so nothing that could be used is cut."""
 
@@ -85,7 +87,9 @@ def tokenize_pieces(texts: Sequence[str], tokenizer: Any, num_entities: int, num
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    rows = [encoding.ids[:LONGEST_PIECE] for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    rows = [
+        encoding.ids[:LONGEST_PIECE] for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
@@ -95,34 +99,51 @@ def tokenize_pieces(texts: Sequence[str], tokenizer: Any, num_entities: int, num
 def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: str) -> TokenPieces:
     """Pieces of a dataset, from the Arrow file beside it when there is one for this tokenizer, else made and kept there.
 
-    A read-only dataset directory is no obstacle: the pieces then stay in memory.
+    A damaged file is made anew. A read-only dataset directory is no obstacle: the pieces then stay in memory.
     """
     key = hashlib.sha256(f"{dataset.fingerprint} {tokenizer_fingerprint} {LONGEST_PIECE}".encode()).hexdigest()[:16]
     path = Path(dataset.path) / "tokens" / f"{key}.arrow"
     if path.exists():
-        return _read(path, dataset.num_entities, dataset.num_relations)
+        kept = _read(path, dataset.num_entities, dataset.num_relations)
+        if kept is not None:
+            return kept
+        logger.warning("%s is damaged; the texts are tokenised again", path)
     pieces = tokenize_pieces(piece_texts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
     try:
         _write(pieces, path)
-    except OSError:
+    except OSError as problem:
+        logger.info("%s cannot be written (%s); the token pieces stay in memory", path, problem.strerror)
         return pieces
-    return _read(path, dataset.num_entities, dataset.num_relations)
+    return _read(path, dataset.num_entities, dataset.num_relations) or pieces
 
 
 def _write(pieces: TokenPieces, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     rows = pa.LargeListArray.from_arrays(pa.array(pieces.offsets), pa.array(pieces.tokens))
     aside = path.with_suffix(f".{os.getpid()}.aside")
-    table = pa.table({"tokens": rows})
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    os.replace(aside, path)
+    table = pa.table({"tokens": rows}).replace_schema_metadata({"sha256": _digest(pieces.tokens, pieces.offsets)})
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
-def _read(path: Path, num_entities: int, num_relations: int) -> TokenPieces:
-    column = pa.ipc.open_file(pa.memory_map(str(path))).read_all()["tokens"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0)
-    tokens = column.values.to_numpy(zero_copy_only=True)
-    offsets = column.offsets.to_numpy(zero_copy_only=True)
-    return TokenPieces(tokens, offsets, num_entities, num_relations)
+def _read(path: Path, num_entities: int, num_relations: int) -> TokenPieces | None:
+    """The pieces in the file, memory-mapped; None where they are not what was written."""
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        [column] = table["tokens"].chunks
+        tokens = column.values.to_numpy(zero_copy_only=True)
+        offsets = column.offsets.to_numpy(zero_copy_only=True)
+        sound = (table.schema.metadata or {}).get(b"sha256") == _digest(tokens, offsets).encode()
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+    return TokenPieces(tokens, offsets, num_entities, num_relations) if sound else None
+
+
+def _digest(tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(offsets.tobytes())
+    digest.update(tokens.tobytes())
+    return digest.hexdigest()

@@ -47,7 +47,9 @@ class BiEncoder(nn.Module):
         self.query_encoder, self.entity_encoder = query_encoder, entity_encoder
         self.pooling, self.precision = pooling, precision
         self.tokens_per_micro_batch = tokens_per_micro_batch
-        self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=train_temperature)
+        self.log_inverse_temperature = nn.Parameter(
+            torch.tensor(-math.log(temperature)), requires_grad=train_temperature
+        )
 
     @property
     def shared_towers(self) -> bool:
@@ -83,6 +85,8 @@ class BiEncoder(nn.Module):
             IndexError: a token outside a trimmed vocabulary, or a layer the encoder does not have.
         """
         device = self.log_inverse_temperature.device
+        if not len(texts):
+            return self._nothing(self.encoder(tower), needs)
         vectors, captured, order = [], {layer: [] for layer in sorted(needs.layers)}, []  # type: ignore[var-annotated]
         for part in micro_batches(texts.lengths, self.tokens_per_micro_batch):
             order.append(part)
@@ -97,10 +101,17 @@ class BiEncoder(nn.Module):
             states={layer: torch.cat(states)[flat_back] for layer, states in captured.items()},
         )
 
-    def _encode_padded(self, texts: Texts, encoder: nn.Module, needs: Needs, device: torch.device) -> tuple[Tensor, dict[int, Tensor]]:
+    def _nothing(self, encoder: nn.Module, needs: Needs) -> TowerOutput:
+        """Outputs for no text: a worker's share of a small batch may be empty, and its part of the loss still needs a gradient."""
+        empty = next(encoder.parameters()).reshape(-1)[:0].reshape(0, 1).expand(0, self.hidden_size)
+        return TowerOutput(vectors=empty, states=dict.fromkeys(needs.layers, empty))
+
+    def _encode_padded(
+        self, texts: Texts, encoder: nn.Module, needs: Needs, device: torch.device
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         longest = int(texts.lengths.max())
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
-        pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type, operator]
+        pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
         tokens = torch.full(real.shape, pad).masked_scatter_(real, texts.tokens).to(device)
         types = torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types).to(device)
         real = real.to(device)

@@ -15,15 +15,33 @@ def load_encoder(folder: Path) -> nn.Module:
     """A pre-trained encoder, float32, evaluation mode, from safetensors only.
 
     Raises:
-        EncoderError: the weights do not fit the configuration.
+        EncoderError: the weights are damaged, or do not fit the configuration.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
-    try:
-        model: nn.Module = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as problem:
-        raise EncoderError(f"the encoder in {folder} cannot be loaded: {str(problem).splitlines()[0]}", remedy="check the folder's files") from None
-    return model.eval()
+    # What the weights lack is drawn at random: a pooler, which nothing here uses. Seeded, so that it is the same one in every process.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        try:
+            model, info = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as problem:
+            raise EncoderError(
+                f"the encoder in {folder} cannot be loaded: {str(problem).splitlines()[0]}",
+                remedy="check the folder's files",
+            ) from None
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise EncoderError(
+            f"the weights in {folder} lack {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            expected="every weight that config.json speaks of",
+            consequence="these layers would begin with random weights",
+            remedy="check that config.json and model.safetensors belong together",
+        )
+    encoder: nn.Module = model.eval()
+    return encoder
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -34,10 +52,16 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    # Without a vocabulary transformers makes an empty tokenizer, to which every word is unknown.
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        raise EncoderError(f"no tokenizer in {folder}", expected="tokenizer.json or vocab.txt")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as problem:
-        raise EncoderError(f"no tokenizer in {folder}: {str(problem).splitlines()[0]}", expected="tokenizer.json or vocab.txt") from None
+    except Exception as problem:  # the tokenizers library raises Exception itself for a malformed file
+        raise EncoderError(
+            f"no tokenizer in {folder}: {(str(problem) or repr(problem)).splitlines()[0]}",
+            expected="tokenizer.json or vocab.txt",
+        ) from None
     if not getattr(tokenizer, "is_fast", False):
         raise EncoderError(f"the tokenizer in {folder} has no fast version", expected="tokenizer.json")
     return tokenizer

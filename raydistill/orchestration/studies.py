@@ -48,7 +48,7 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
     trial = tune.with_parameters(
         InlineTrial if inline else TrainTrial, study=study, coordinator=coordinator, workshop=workshop
     )
-    share = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker} if inline else HEAD
+    share = {"CPU": study.cpus, "GPU": resources.gpus_per_worker} if inline else HEAD
     bundle = PlacementGroupFactory([{name: amount for name, amount in share.items() if amount > 0}])
     storage = study.root / ".tune" / uuid.uuid4().hex[:8]
     try:

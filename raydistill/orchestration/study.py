@@ -28,6 +28,7 @@ class Study:
         teacher: the promoted checkpoint of the grade above; None for grade 0.
         root: the run directory.
         concurrency: trials at once.
+        cpus: CPUs of each worker.
     """
 
     config: CampaignConfig
@@ -37,6 +38,12 @@ class Study:
     teacher: TeacherReference | None
     root: Path
     concurrency: int = 1
+    cpus: float = 1.0
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker. Not of the moment's load: another number of threads may give other last bits."""
+        return max(1, int(self.cpus))
 
     @property
     def place(self) -> tuple[str, int]:
@@ -82,11 +89,24 @@ def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:
     return "inline" if resources.workers_per_trial == 1 and resources.gpus_per_worker == 0 else "train"
 
 
+def least_cpus(resources: ResourcesSection) -> float:
+    """CPUs a worker gets at least."""
+    return 1.0 if resources.cpus_per_worker == "auto" else resources.cpus_per_worker
+
+
+def cpus_per_worker(resources: ResourcesSection, cpus: float, trials: int) -> float:
+    """CPUs a worker gets in a grade of so many trials: what is asked for, or an even share of the cluster."""
+    if resources.cpus_per_worker != "auto":
+        return resources.cpus_per_worker
+    at_once = trials if resources.concurrent_trials == "auto" else min(trials, resources.concurrent_trials)
+    return float(max(1, int(cpus // (max(1, at_once) * resources.workers_per_trial))))
+
+
 def capacity(resources: ResourcesSection, cpus: float, gpus: float) -> int:
     """How many trials fit on a cluster at once; 0 = not even one."""
     if resources.concurrent_trials != "auto":
         return resources.concurrent_trials
-    room = cpus / (resources.workers_per_trial * resources.cpus_per_worker)
+    room = cpus / (resources.workers_per_trial * least_cpus(resources))
     if resources.gpus_per_worker > 0:
         room = min(room, gpus / (resources.workers_per_trial * resources.gpus_per_worker))
     # The shares of a fractional GPU do not add up exactly in floating point.

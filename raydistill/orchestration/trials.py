@@ -89,7 +89,7 @@ class InlineTrial(_Trial):
         return {"epoch": report.epoch, MRR: report.metrics.get(MRR), "done": stop}
 
     def _train(self) -> Iterator[EpochReport]:
-        self.workshop.set_threads(max(1, int(self.study.config.resources.cpus_per_worker)))
+        self.workshop.set_threads(self.study.threads)
         record: TrialRecord = ask(self.coordinator.record.remote(self.key))
         directory = self.study.directory(record.identity)
         with held(directory):

@@ -49,7 +49,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
     record: TrialRecord = ask(coordinator.record.remote(key))
     free_workers(study.directory(record.identity))
     resources = study.config.resources
-    per_worker = {"CPU": resources.cpus_per_worker}
+    per_worker = {"CPU": study.cpus}
     if resources.gpus_per_worker > 0:
         per_worker["GPU"] = resources.gpus_per_worker
     trainer = TorchTrainer(
@@ -101,7 +101,7 @@ def work(settings: dict[str, Any]) -> None:
 def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Workshop) -> None:
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
-    workshop.set_threads(max(1, int(study.config.resources.cpus_per_worker)))
+    workshop.set_threads(study.threads)
     directory = study.directory(record.identity)
     finished = False
     with held(directory) if first else contextlib.nullcontext():

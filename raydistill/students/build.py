@@ -34,6 +34,7 @@ def build_model(
     train_temperature: bool,
     tokens_per_micro_batch: int,
     precision: Precision,
+    dropout: float | None = None,
 ) -> BiEncoder:
     """A model whose towers have the layers `layer_map` of their sources. The poolers take no part in training: no loss reaches them."""
     query = take_layers(query_source, layer_map)
@@ -42,6 +43,8 @@ def build_model(
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(False)
+        if dropout is not None:
+            _set_dropout(encoder, dropout)
     return BiEncoder(
         query,
         entity,
@@ -51,3 +54,9 @@ def build_model(
         tokens_per_micro_batch=tokens_per_micro_batch,
         precision=precision,
     )
+
+
+def _set_dropout(encoder: nn.Module, rate: float) -> None:
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate

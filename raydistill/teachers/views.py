@@ -62,5 +62,6 @@ class NoTeacher:
             CapabilityError: always.
         """
         raise CapabilityError(
-            "a term asked for a teacher's outputs in a trial without a teacher", expected="a method without teacher terms"
+            "a term asked for a teacher's outputs in a trial without a teacher",
+            expected="a method without teacher terms",
         )

@@ -8,7 +8,7 @@ gradients everywhere, and their mean is right as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,18 @@ class World:
             return
         with_gradient = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        for parameter, mean in zip(with_gradient, self.mean(gradients), strict=True):
+            parameter.grad = mean
+
+    def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor's mean over the workers, in one exchange; all workers must bring the same shapes in the same order."""
+        if self.size == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         flat /= self.size
-        for parameter, part in zip(with_gradient, flat.split([g.numel() for g in gradients]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor).clone() for part, tensor in zip(parts, tensors, strict=True)]
 
     def barrier(self) -> None:
         """Wait for all workers."""
@@ -86,7 +93,7 @@ class Share:
         if self.world.size == 1:
             return local
         counts = [len(positions) for positions in self.positions]
-        gathered: Tensor = _Gather.apply(local, counts, self.world)
+        gathered: Tensor = _Gather.apply(local, counts, self.world)  # type: ignore[no-untyped-call]
         back = torch.argsort(torch.cat(self.positions))
         return gathered[back.to(gathered.device)]
 

@@ -15,12 +15,13 @@ from raydistill.training.checkpoint import (
     clean_aside,
     load_model,
     load_training_state,
+    newest_first,
     newest_good,
-    save_checkpoint,
     verify_checkpoint,
 )
 from raydistill.training.parts import TrialParts
-from raydistill.training.trainer import Progress
+from raydistill.training.progress import Progress
+from raydistill.training.saving import save_checkpoint
 
 logger = logging.getLogger(__name__)
 SELECTION = "valid/both/mrr"
@@ -63,7 +64,7 @@ class CheckpointKeeper:
         state = load_training_state(path)
         position = state.position
         self.history = position["history"]
-        parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"], position["examples"])
+        parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"])
         _load_student(parts, path)
         parts.optimizer.load(state.tensors)
         _load_earlier(parts, state)
@@ -79,19 +80,19 @@ class CheckpointKeeper:
         name = _name(parts)
         self.history.append({"epoch": parts.trainer.progress.epoch, "checkpoint": name, "metrics": metrics})
         digest = self._save(parts, name, metrics)
-        self._prune(self.keep)
+        self._prune(self.keep, name)
         return Saved(self.directory / name, digest, metrics)
 
     def save_inside_epoch(self, parts: TrialParts) -> None:
         """Write a checkpoint to go on from, in the middle of an epoch."""
         if self.writes:
             self._save(parts, _name(parts), {})
-            self._prune(self.keep)
+            self._prune(self.keep, _name(parts))
 
-    def finish(self) -> None:
+    def finish(self, parts: TrialParts) -> None:
         """The trial is over: keep the best and the last checkpoint only."""
         if self.writes:
-            self._prune(1)
+            self._prune(1, _name(parts))
 
     def best(self) -> str | None:
         """Name of the best epoch's checkpoint: highest validation MRR, the earliest of equals."""
@@ -103,25 +104,30 @@ class CheckpointKeeper:
         progress = parts.trainer.progress
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
         sums = {key: value for key, value in progress.sums.items() if key != "seconds"}
-        position = {
+        position: dict[str, Any] = {
             "epoch": progress.epoch,
             "step_in_epoch": progress.step_in_epoch,
             "sums": sums,
-            "examples": progress.examples,
             "history": self.history,
         }
         tensors = parts.optimizer.tensors()
-        for index, (vectors, entities) in enumerate(zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)):
+        for index, (vectors, entities) in enumerate(
+            zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)
+        ):
             tensors[f"{_EARLIER}.{index}"] = vectors.to("cpu").contiguous()
             position.setdefault(_EARLIER, []).append(entities.tolist())
         return save_checkpoint(
             self.directory / name, parts.student, parts.tokenizer_folder, record, TrainingState(tensors, position)
         )
 
-    def _prune(self, newest: int) -> None:
-        found = sorted((path for path in self.directory.glob("[0-9]*") if path.is_dir()), reverse=True)
+    def _prune(self, newest: int, current: str) -> None:
+        """Remove what is neither the best nor among the `newest` up to the `current` one.
+
+        Later ones than `current` were found damaged when the trial was resumed and will be written anew; counted as new, they would push
+        out sound ones.
+        """
         best = self.best()
-        for path in found[newest:]:
+        for path in [path for path in newest_first(self.directory) if path.name <= current][newest:]:
             if path.name != best:
                 shutil.rmtree(path)
 

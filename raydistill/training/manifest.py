@@ -15,13 +15,15 @@ _REMEDY = "use another checkpoint of the trial (raydistill verify RUN lists the 
 
 def write_manifest(directory: Path) -> str:
     """Hash every file below `directory`, sync them all, write the manifest; returns the digest that names this content."""
-    files = {}
+    files: dict[str, dict[str, int | str]] = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file():
-            files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": _hash_and_sync(path)}
-    text = _canonical(files)
-    with open(directory / NAME, "w", encoding="utf-8") as file:
-        file.write(text)
+            files[path.relative_to(directory).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": _hash_and_sync(path),
+            }
+    with open(directory / NAME, "wb") as file:
+        file.write(_canonical(files))
         file.flush()
         os.fsync(file.fileno())
     return _digest(files)
@@ -31,13 +33,25 @@ def verify_manifest(directory: Path) -> str:
     """Check every file against the manifest; returns the digest.
 
     Raises:
-        CheckpointError: naming the first file that is missing, added, cut, or changed by as little as a bit.
+        CheckpointError: naming the first file that is missing, added, cut, unreadable, or changed by as little as a bit.
     """
     files = read_manifest(directory)
+    try:
+        _compare(directory, files)
+    except OSError as problem:
+        raise CheckpointError(
+            f"{directory} cannot be read: {problem}", expected="a readable checkpoint", remedy=_REMEDY
+        ) from None
+    return _digest(files)
+
+
+def _compare(directory: Path, files: dict[str, dict[str, int | str]]) -> None:
     present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()} - {NAME}
     for name in sorted(present ^ files.keys()):
         state = "is not in the manifest" if name in present else "is missing"
-        raise CheckpointError(f"{directory}: {name} {state}", expected="exactly the files of the manifest", remedy=_REMEDY)
+        raise CheckpointError(
+            f"{directory}: {name} {state}", expected="exactly the files of the manifest", remedy=_REMEDY
+        )
     for name, record in files.items():
         path = directory / name
         if path.stat().st_size != record["bytes"] or _hash(path) != record["sha256"]:
@@ -47,7 +61,6 @@ def verify_manifest(directory: Path) -> str:
                 consequence="a damaged model would be used as if it were sound",
                 remedy=_REMEDY,
             )
-    return _digest(files)
 
 
 def read_manifest(directory: Path) -> dict[str, dict[str, int | str]]:
@@ -58,20 +71,23 @@ def read_manifest(directory: Path) -> dict[str, dict[str, int | str]]:
     """
     path = directory / NAME
     try:
-        text = path.read_text(encoding="utf-8")
-        files: dict[str, dict[str, int | str]] = json.loads(text)["files"]
-        sound = text == _canonical(files)
+        # Bytes, because reading as text turns "\r" into "\n" and would take a changed file for the written one.
+        content = path.read_bytes()
+        files: dict[str, dict[str, int | str]] = json.loads(content)["files"]
+        sound = content == _canonical(files)
     except FileNotFoundError:
         raise CheckpointError(f"{directory}: no {NAME}", expected="a complete checkpoint", remedy=_REMEDY) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise CheckpointError(f"{path} is damaged", expected="the text that was written with the checkpoint", remedy=_REMEDY)
+        raise CheckpointError(
+            f"{path} is damaged", expected="the text that was written with the checkpoint", remedy=_REMEDY
+        )
     return files
 
 
-def _canonical(files: dict[str, dict[str, int | str]]) -> str:
-    return json.dumps({"digest": _digest(files), "files": files}, indent=1, sort_keys=True) + "\n"
+def _canonical(files: dict[str, dict[str, int | str]]) -> bytes:
+    return (json.dumps({"digest": _digest(files), "files": files}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _digest(files: dict[str, dict[str, int | str]]) -> str:

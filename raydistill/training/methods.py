@@ -8,14 +8,8 @@ from dataclasses import dataclass
 
 from raydistill.config.methods import LogitsSection, PKDSection, PMDSection
 from raydistill.config.trial import TrialConfig
-from raydistill.training.terms import (
-    ContrastiveTerm,
-    DivergenceTerm,
-    MaskedFeatureTerm,
-    PatienceTerm,
-    ScoreTerm,
-    Term,
-)
+from raydistill.training.feature_terms import MaskedFeatureTerm, PatienceTerm
+from raydistill.training.terms import ContrastiveTerm, DivergenceTerm, ScoreTerm, Term
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +47,9 @@ def _pmd(config: TrialConfig, depths: Depths) -> list[Term]:
     assert isinstance(method, PMDSection)
     alpha, beta = _number(method.alpha), _number(method.beta)
     if config.mask_ratio == 0 and beta > 0:
-        logger.info("mask ratio 0: the masked-feature term is off and its weight %g goes back to the contrastive term", beta)
+        logger.info(
+            "mask ratio 0: the masked-feature term is off and its weight %g goes back to the contrastive term", beta
+        )
         beta = 0.0
     return [
         _contrastive(config, 1 - alpha - beta, "sum" if method.preset == "reference" else "mean"),
@@ -73,7 +69,9 @@ def _logits(config: TrialConfig, depths: Depths) -> list[Term]:
     method = config.method
     assert isinstance(method, LogitsSection)
     alpha = _number(method.alpha)
-    divergence: Term = ScoreTerm(alpha) if method.divergence == "mse" else DivergenceTerm(alpha, _number(method.temperature))
+    divergence: Term = (
+        ScoreTerm(alpha) if method.divergence == "mse" else DivergenceTerm(alpha, _number(method.temperature))
+    )
     return [_contrastive(config, 1 - alpha), divergence]
 
 

@@ -20,7 +20,9 @@ class Optimizer:
         total_steps: step at which the learning rate reaches zero.
     """
 
-    def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int
+    ) -> None:
         self.named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         decayed = [parameter for _, parameter in self.named if parameter.ndim >= 2]
         plain = [parameter for _, parameter in self.named if parameter.ndim < 2]
@@ -58,7 +60,9 @@ class Optimizer:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         for name, parameter in self.named:
-            state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+            state = {
+                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors
+            }
             if state:
                 self.adamw.state[parameter] = {
                     key: value if key == "step" and parameter.device.type == "cpu" else value.to(parameter.device)

@@ -103,9 +103,19 @@ class Wanted:
     student: Needs
     teacher: Needs | None
 
+    def __or__(self, other: Wanted) -> Wanted:
+        if self.teacher is None or other.teacher is None:
+            return Wanted(self.student | other.student, self.teacher if other.teacher is None else other.teacher)
+        return Wanted(self.student | other.student, self.teacher | other.teacher)
+
 
 def encode_view(
-    batch: TripleBatch, views: tuple[View, View], student: BiEncoder, teacher: TeacherSource, wanted: Wanted, world: World
+    batch: TripleBatch,
+    views: tuple[View, View],
+    student: BiEncoder,
+    teacher: TeacherSource,
+    wanted: Wanted,
+    world: World,
 ) -> Encoded:
     """Run both models over this worker's share of the queries and candidates of a view."""
     device = student.log_inverse_temperature.device

@@ -14,24 +14,25 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, TripleSource
 from raydistill.data.graph import text_assembler
-from raydistill.errors import DataError, EncoderError
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
-from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_encoder, load_tokenizer
-from raydistill.models.pretrained import EncoderFacts, locate_encoder
+from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
+from raydistill.teachers.cache import RememberingTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
-from raydistill.training.checkpoint import load_model, read_record
+from raydistill.training.checkpoint import read_record
 from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
+from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
 from raydistill.training.methods import Depths, assemble
 from raydistill.training.optimizer import Optimizer
-from raydistill.training.trainer import Corruption, Trainer
+from raydistill.training.progress import Corruption
+from raydistill.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,32 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
     Raises:
         DataError: the dataset is not the one the trial was planned with, or is damaged.
         EncoderError: the encoder is missing or not the one the trial was planned with.
-        CheckpointError: the teacher is damaged.
+        CheckpointError: the teacher is damaged, or not the one the trial was planned with.
+        CapabilityError: the teacher has another tokenizer.
     """
-    dataset = _dataset(config)
-    facts = _encoder(config)
+    dataset = checked_dataset(config)
+    facts = checked_encoder(config)
     tokenizer = load_tokenizer(facts.folder)
     rule = TextRule(config.data.max_neighbors, config.data.short_description_words)
-    assembler = text_assembler(dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens)
+    assembler = text_assembler(
+        dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens
+    )
     device = best_device()
-    teacher_model = _teacher(config)
+    teacher_model = checked_teacher(config, facts)
     student = _student(config, facts, teacher_model)
     if config.training.trim_vocabulary:
-        used = torch.from_numpy(np.unique(np.append(assembler.tokens, [assembler.layout.mask_id, assembler.layout.pad_id])).astype(np.int64))
+        used = torch.from_numpy(
+            np.unique(np.append(assembler.tokens, [assembler.layout.mask_id, assembler.layout.pad_id])).astype(np.int64)
+        )
         for encoder in {id(e): e for e in _encoders(student, teacher_model)}.values():
             trim_embeddings(encoder, used)
     student.to(device)
     if teacher_model is not None:
         teacher_model.to(device)
-    teacher: TeacherSource = NoTeacher() if teacher_model is None else LiveTeacher(teacher_model)
     source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
+    truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
+    builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
+    teacher = _teacher_source(config, teacher_model, builder, source)
     total = source.steps_per_epoch * config.training.epochs
     optimizer = Optimizer(
         student,
@@ -101,15 +109,16 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
         warmup_steps=round(config.training.warmup_ratio * total),
         total_steps=total,
     )
-    truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     trainer = Trainer(
         student,
         teacher,
         assemble(config, Depths(config.layers, teacher.num_layers)),
         source,
-        BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives),
+        builder,
         optimizer,
-        Corruption(config.mask_ratio, assembler.layout.mask_id, shared=config.view == "shared" and config.mask_ratio > 0),
+        Corruption(
+            config.mask_ratio, assembler.layout.mask_id, shared=config.view == "shared" and config.mask_ratio > 0
+        ),
         max_gradient_norm=config.training.max_gradient_norm,
         seed=config.seed,
         world=world,
@@ -117,39 +126,28 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
         measure_gradients=config.training.measure_gradients,
     )
     record = _record(config, facts)
-    return TrialParts(config, facts.folder, record, student, optimizer, trainer, assembler, encode.link_prediction_task(dataset, "valid"))
+    return TrialParts(
+        config,
+        facts.folder,
+        record,
+        student,
+        optimizer,
+        trainer,
+        assembler,
+        encode.link_prediction_task(dataset, "valid"),
+    )
 
 
-def _dataset(config: TrialConfig) -> Dataset:
-    dataset = Dataset.load(config.data.path)
-    if dataset.fingerprint != config.data_fingerprint:
-        raise DataError(
-            f"{config.data.path} has fingerprint {dataset.fingerprint[:12]}",
-            expected=f"{config.data_fingerprint[:12]}, the dataset the campaign began with",
-            consequence="trials of one campaign would be trained on different graphs",
-            remedy="restore the dataset, or begin a new run directory",
-        )
-    return dataset
-
-
-def _encoder(config: TrialConfig) -> EncoderFacts:
-    facts = locate_encoder(config.encoder.name)
-    if facts.fingerprint != config.encoder_fingerprint:
-        raise EncoderError(
-            f"encoder {config.encoder.name} has fingerprint {facts.fingerprint[:12]}",
-            expected=f"{config.encoder_fingerprint[:12]}, the encoder the campaign began with",
-            consequence="trials of one campaign would start from different weights",
-            remedy="install the former version, or begin a new run directory",
-        )
-    return facts
-
-
-def _teacher(config: TrialConfig) -> BiEncoder | None:
-    """The teacher, where the method or the initial layers want one."""
-    if config.teacher is None or (config.method.name == "none" and config.init == "pretrained"):
-        return None
-    settings = config.training
-    return load_model(config.teacher.path, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=settings.precision)
+def _teacher_source(
+    config: TrialConfig, model: BiEncoder | None, builder: BatchBuilder, source: TripleSource
+) -> TeacherSource:
+    if model is None:
+        return NoTeacher()
+    live = LiveTeacher(model)
+    corrupted = config.view == "shared" and config.mask_ratio > 0
+    if config.method.name == "none" or corrupted or not config.training.remember_teacher:
+        return live
+    return RememberingTeacher(live, *builder.all_texts(source.triples))
 
 
 def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None) -> BiEncoder:
@@ -168,6 +166,7 @@ def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None
         train_temperature=config.contrastive.train_temperature,
         tokens_per_micro_batch=config.training.tokens_per_micro_batch,
         precision=config.training.precision,
+        dropout=config.encoder.dropout,
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from raydistill.models.features import Needs
-from raydistill.objectives import contrastive, hidden, logits, masked
-from raydistill.objectives.weighted import Weighted
-from raydistill.training.outputs import Side, StepOutputs
+from raydistill.objectives import contrastive, logits
+from raydistill.training.outputs import StepOutputs, Wanted
 
 OnView = Literal["clean", "corrupted"]
 
@@ -98,7 +98,7 @@ class ScoreTerm:
     name: str = "score"
     on: OnView = "clean"
     student_needs: Needs = Needs()
-    teacher_needs: Needs | None = Needs()  # noqa: RUF009 - frozen
+    teacher_needs: Needs | None = Needs()
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples; squared logit units."""
@@ -123,7 +123,7 @@ class DivergenceTerm:
     name: str = "kl"
     on: OnView = "clean"
     student_needs: Needs = Needs()
-    teacher_needs: Needs | None = Needs()  # noqa: RUF009 - frozen
+    teacher_needs: Needs | None = Needs()
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples, nats."""
@@ -132,83 +132,13 @@ class DivergenceTerm:
         return logits.kl_divergence(*scaled, valid, temperature=self.temperature).mean()
 
 
-@dataclass(frozen=True)
-class MaskedFeatureTerm:
-    """Squared error of last-layer features at masked tokens, sum over both towers (PMD Eq. 2 and 5)."""
-
-    weight: float
-    student_layer: int
-    teacher_layer: int
-    preset: Literal["paper", "reference"] = "paper"
-    over_hidden: Literal["mean", "sum"] = "mean"
-    name: str = "mgfd"
-    on: OnView = "corrupted"
-
-    @property
-    def student_needs(self) -> Needs:
-        """The last layer."""
-        return Needs(frozenset({self.student_layer}))
-
-    @property
-    def teacher_needs(self) -> Needs | None:
-        """The last layer."""
-        return Needs(frozenset({self.teacher_layer}))
-
-    def value(self, step: StepOutputs) -> Tensor:
-        """Mean over masked tokens (paper) or texts (reference), summed over towers."""
-        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.corrupted.sides)
-        return queries + candidates
-
-    def _per_text(self, side: Side) -> Weighted:
-        assert side.teacher is not None
-        student, teacher = side.student.states[self.student_layer], side.teacher.states[self.teacher_layer]
-        owner, count = side.texts.text_of_token.to(student.device), len(side.texts)
-        if self.preset == "reference":
-            return masked.masked_feature_pooled(student, teacher, side.masked, owner, count)
-        return masked.masked_feature_per_token(
-            student, teacher, side.masked, owner, count, over_hidden=self.over_hidden
-        )
-
-
-@dataclass(frozen=True)
-class PatienceTerm:
-    """Squared distance of pooled, normalised intermediate states (PKD), sum over both towers."""
-
-    weight: float
-    student_layers: tuple[int, ...]
-    teacher_layers: tuple[int, ...]
-    pooling: Literal["mean", "cls"] = "mean"
-    name: str = "patience"
-    on: OnView = "clean"
-
-    @property
-    def student_needs(self) -> Needs:
-        """The student's layers but its last."""
-        return Needs(frozenset(self.student_layers))
-
-    @property
-    def teacher_needs(self) -> Needs | None:
-        """The teacher layers they learn from."""
-        return Needs(frozenset(self.teacher_layers))
-
-    def value(self, step: StepOutputs) -> Tensor:
-        """Mean over texts, summed over towers."""
-        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.clean.sides)
-        return queries + candidates
-
-    def _per_text(self, side: Side) -> Weighted:
-        assert side.teacher is not None
-        device = side.student.vectors.device
-        owner, starts = side.texts.text_of_token.to(device), side.texts.starts.to(device)
-
-        def pooled(states: Tensor) -> Tensor:
-            return hidden.pool_tokens(states, owner, len(side.texts), how=self.pooling, first_token=starts)
-
-        return hidden.patience(
-            [pooled(side.student.states[layer]) for layer in self.student_layers],
-            [pooled(side.teacher.states[layer]) for layer in self.teacher_layers],
-            reduction="mean",
-        )
+def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
+    """What the terms on one view need captured, together."""
+    wanted = Wanted(Needs(), None)
+    for term in terms:
+        if term.on == view:
+            wanted = wanted | Wanted(term.student_needs, term.teacher_needs)
+    return wanted
 
 
 def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,4 +149,4 @@ def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _moved(mask: Tensor | None, device: object, scores: Tensor | None) -> Tensor | None:
-    return None if mask is None or scores is None else mask.to(device)  # type: ignore[call-overload, no-any-return]
+    return None if mask is None or scores is None else mask.to(device)  # type: ignore[call-overload]

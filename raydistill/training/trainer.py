@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,54 +15,12 @@ from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
 from raydistill.data.masking import View, clean_view, corrupted_view
 from raydistill.errors import NonFiniteLossError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.models.features import Needs
 from raydistill.teachers.views import TeacherSource
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
-from raydistill.training.outputs import Earlier, StepOutputs, Wanted, encode_view
-from raydistill.training.terms import OnView, Term
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """How texts are corrupted: the ratio, the mask token, and whether all terms see the corrupted view or only those that ask."""
-
-    ratio: float
-    mask_id: int
-    shared: bool
-
-
-@dataclass
-class Progress:
-    """Where training stands, and the running averages of the epoch."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    examples: int = 0
-
-
-@dataclass
-class PreBatch:
-    """Candidate vectors of the last `limit` batches, newest last."""
-
-    limit: int
-    vectors: list[Tensor] = field(default_factory=list)
-    entities: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def push(self, vectors: Tensor, entities: NDArray[np.int64]) -> None:
-        """Keep a batch's columns and forget the oldest beyond the limit."""
-        if self.limit:
-            self.vectors = [*self.vectors, vectors.detach()][-self.limit :]
-            self.entities = [*self.entities, entities][-self.limit :]
-
-    def earlier(self) -> Earlier | None:
-        """The vectors as one table."""
-        return Earlier(torch.cat(self.vectors)) if self.vectors else None
-
-    def all_entities(self) -> NDArray[np.int64] | None:
-        """The entities of that table's rows."""
-        return np.concatenate(self.entities) if self.entities else None
+from raydistill.training.outputs import StepOutputs, Wanted, encode_view
+from raydistill.training.progress import Corruption, PreBatch, Progress
+from raydistill.training.terms import OnView, Term, wanted_on
 
 
 class Trainer:
@@ -105,8 +62,10 @@ class Trainer:
         self.max_gradient_norm, self.seed, self.world = max_gradient_norm, seed, world
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.progress = Progress()
-        self._wanted: dict[OnView, Wanted] = {on: _wanted(self.terms, on) for on in ("clean", "corrupted")}
-        self._separate = not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
+        self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
+        self._separate = (
+            not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
+        )
 
     @property
     def global_step(self) -> int:
@@ -167,9 +126,9 @@ class Trainer:
         score_view = clean
         wanted = self._wanted["clean"]
         if self.corruption.shared:
-            score_view, wanted = self._corrupted(batch, step), _union(self._wanted["clean"], self._wanted["corrupted"])
+            score_view, wanted = self._corrupted(batch, step), wanted | self._wanted["corrupted"]
         elif not self._separate:
-            wanted = _union(self._wanted["clean"], self._wanted["corrupted"])
+            wanted = wanted | self._wanted["corrupted"]
         encoded = encode_view(batch, score_view, self.student, self.teacher, wanted, self.world)
         corrupted = encoded
         if self._separate:
@@ -193,12 +152,14 @@ class Trainer:
         )
 
     def _gradient_norms(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Norm of each term's own gradient, unweighted, over all parameters (of this worker's share, with several workers)."""
+        """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""
         norms = {}
         for name, value in values.items():
-            gradients = torch.autograd.grad(value, self.optimizer.parameters, retain_graph=True, allow_unused=True)
-            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-            norms[f"gradient_norm/{name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+            gradients = torch.autograd.grad(
+                value, self.optimizer.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            squares = [gradient.float().square().sum() for gradient in self.world.mean(gradients)]
+            norms[f"gradient_norm/{name}"] = float(torch.stack(squares).sum().sqrt())
         return norms
 
     def _refuse_non_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
@@ -226,20 +187,3 @@ def mix(*numbers: int) -> int:
     """A seed that differs wherever any of the numbers differs."""
     text = ",".join(str(number) for number in numbers)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def _wanted(terms: Sequence[Term], on: OnView) -> Wanted:
-    """What the terms on one view need captured, together."""
-    student, teacher = Needs(), None
-    for term in terms:
-        if term.on == on:
-            student = student | term.student_needs
-            if term.teacher_needs is not None:
-                teacher = term.teacher_needs if teacher is None else teacher | term.teacher_needs
-    return Wanted(student, teacher)
-
-
-def _union(one: Wanted, other: Wanted) -> Wanted:
-    if one.teacher is None or other.teacher is None:
-        return Wanted(one.student | other.student, one.teacher if other.teacher is None else other.teacher)
-    return Wanted(one.student | other.student, one.teacher | other.teacher)

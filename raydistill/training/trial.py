@@ -82,11 +82,16 @@ def _train(config: TrialConfig, parts: TrialParts, keeper: CheckpointKeeper, wor
         world.barrier()
         path, digest = (str(saved.path), saved.digest) if saved is not None else (None, None)
         yield _report(parts, config, {**metrics, **timings}, path, digest, world)
-    keeper.finish()
+    keeper.finish(parts)
 
 
 def _report(
-    parts: TrialParts, config: TrialConfig, metrics: dict[str, float], path: str | None, digest: str | None, world: World
+    parts: TrialParts,
+    config: TrialConfig,
+    metrics: dict[str, float],
+    path: str | None,
+    digest: str | None,
+    world: World,
 ) -> EpochReport:
     epoch = parts.trainer.progress.epoch
     return EpochReport(

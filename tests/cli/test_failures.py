@@ -115,11 +115,19 @@ def test_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None
     assert "--resume" in text
 
 
-@pytest.mark.parametrize(("raised", "code"), [(int(signal.SIGTERM), 143), (143, 143), (4, 4), (0, 0)])
-def test_exits_keep_their_code_but_a_bare_sigterm(raised: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ray's own handler exits with 15, which no shell reads as terminated."""
-    found, text = outcome(SystemExit(raised), capsys)
-    assert (found, text) == (code, "")
+@pytest.mark.parametrize("raised", [int(signal.SIGTERM), 143])
+def test_termination_says_how_to_go_on(raised: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's own handler exits with a bare 15, which no shell reads as terminated; and nobody likes a silent end."""
+    code, text = outcome(SystemExit(raised), capsys)
+    assert code == 143
+    assert text.startswith("terminated; ")
+    assert "--resume" in text
+
+
+@pytest.mark.parametrize("code", [4, 0, None])
+def test_exits_keep_their_code(code: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """`verify` ends with the code of what it found."""
+    assert outcome(SystemExit(code), capsys) == (code, "")
 
 
 def test_usage_errors_are_left_to_click() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raydistill.config.load import dump_config, fingerprint, load_config, parse_config, parse_yaml
+from raydistill.config.load import dump_config, fingerprint, load_config, one_grade, parse_config, parse_yaml
 from raydistill.errors import ConfigError
 
 SMALLEST = "data: {path: somewhere}\nencoder: {name: an-encoder}\ngrades: [{layers: 3}]\n"
@@ -134,3 +134,19 @@ def test_parse_config_leaves_its_input_alone() -> None:
     content = yaml.safe_load(SMALLEST)
     parse_config(content)
     assert content == yaml.safe_load(SMALLEST)
+
+
+def test_one_grade_keeps_that_grade_and_names_the_teacher(tmp_path: Path) -> None:
+    """A search that runs the wrong rung of the ladder, or trains a teacher first."""
+    text = SMALLEST.replace("[{layers: 3}]", "[{layers: 4}, {layers: 3, mask_ratio: {choice: [0.0, 0.1]}}]")
+    config = one_grade(load_config(written(tmp_path, text)), 2, "some: where")
+    assert [grade.layers for grade in config.grades] == [3]
+    assert config.grades[0].model_dump()["mask_ratio"] == {"choice": (0.0, 0.1)}
+    assert config.teacher.checkpoint == "some: where"
+
+
+@pytest.mark.parametrize("grade", [0, 2, -1])
+def test_one_grade_that_is_not_there_is_refused(tmp_path: Path, grade: int) -> None:
+    """Grade 0 would take the last one of the list."""
+    with pytest.raises(ConfigError, match=f"grade {grade}"):
+        one_grade(load_config(written(tmp_path, SMALLEST)), grade, "x")

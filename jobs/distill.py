@@ -1,0 +1,33 @@
+"""Run a campaign: python jobs/distill.py CONFIG RUN_DIR [--resume] [--set KEY=VALUE ...]. The entry point of a Ray job."""
+
+from __future__ import annotations
+
+import argparse
+
+from raydistill.cli.failures import explained
+from raydistill.cli.output import configure_logging, error_console
+
+
+def main() -> None:
+    """Run every grade, write the report, print where it is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("run_dir")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    given = parser.parse_args()
+    configure_logging(verbose=True)
+    with explained():
+        from raydistill.config.load import load_config
+        from raydistill.orchestration.campaign import Campaign
+        from raydistill.reporting.progress import Progress
+        from raydistill.reporting.report import write_report
+
+        config = load_config(given.config, given.overrides)
+        with Progress(error_console()) as progress:
+            state = Campaign(config, given.run_dir).run(resume=given.resume, observe=progress.observe)
+        print(write_report(state, config, given.run_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Score a checkpoint: python jobs/evaluate.py CHECKPOINT DATA OUT.json [--split test] [--rerank-hops N]."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from raydistill.cli.failures import explained
+from raydistill.cli.output import configure_logging
+
+
+def main() -> None:
+    """Run the filtered protocol, write all its numbers, print where they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint")
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--rerank-hops", type=int, help="re-rank with neighbours this far from the head")
+    given = parser.parse_args()
+    configure_logging(verbose=True)
+    with explained():
+        from raydistill.config.schema import RerankSection
+        from raydistill.training.evaluate import evaluate_checkpoint
+
+        hops = given.rerank_hops
+        rerank = None if hops is None else (hops, RerankSection(hops=hops).bonus)
+        report = evaluate_checkpoint(given.checkpoint, given.data, given.split, rerank)
+        Path(given.out).write_text(report.to_json() + "\n", encoding="utf-8")
+        print(given.out)
+
+
+if __name__ == "__main__":
+    main()

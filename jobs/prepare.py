@@ -1,0 +1,37 @@
+"""Make a dataset directory: python jobs/prepare.py SOURCE OUT [--layout L] [--sample N] [--seed S] [--overwrite]."""
+
+from __future__ import annotations
+
+import argparse
+
+from raydistill.cli.failures import explained
+from raydistill.cli.output import configure_logging
+
+
+def main() -> None:
+    """Read a public layout, write the dataset, print where it is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="a folder, or pykeen:NAME")
+    parser.add_argument("out", help="the dataset directory")
+    parser.add_argument("--layout", default="auto")
+    parser.add_argument("--sample", type=int, help="keep a connected cut of this many entities")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true")
+    given = parser.parse_args()
+    configure_logging(verbose=True)
+    with explained():
+        from raydistill.kg.prepare import prepare
+
+        dataset = prepare(
+            given.source,
+            given.out,
+            layout=given.layout,
+            sample=given.sample,
+            seed=given.seed,
+            overwrite=given.overwrite,
+        )
+        print(dataset.path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Search one grade under a trained teacher: python jobs/search.py CONFIG RUN_DIR --teacher CHECKPOINT [--grade 1] [--resume]."""
+
+from __future__ import annotations
+
+import argparse
+
+from raydistill.cli.failures import explained
+from raydistill.cli.output import configure_logging, echo_tables
+
+
+def main() -> None:
+    """Keep one grade of a campaign, run its trials, print them best first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("run_dir")
+    parser.add_argument("--teacher", required=True, help="the checkpoint to learn from")
+    parser.add_argument("--grade", type=int, default=1, help="which grade of the configuration, from 1")
+    parser.add_argument("--resume", action="store_true")
+    given = parser.parse_args()
+    configure_logging(verbose=True)
+    with explained():
+        from raydistill.config.load import load_config, one_grade
+        from raydistill.orchestration.campaign import Campaign
+        from raydistill.reporting.report import trial_table
+
+        config = one_grade(load_config(given.config), given.grade, given.teacher)
+        state = Campaign(config, given.run_dir).run(resume=given.resume)
+        echo_tables([trial_table(state, lineage, 1) for lineage in state.lineages])
+        print(given.run_dir)
+
+
+if __name__ == "__main__":
+    main()

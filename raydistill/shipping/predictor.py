@@ -1,0 +1,162 @@
+"""One query, answered: the entities of a graph that best complete (head, relation, ?) or (?, relation, tail)."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydistill.data.assembly import TextAssembler
+from raydistill.data.texts import Texts
+from raydistill.errors import PredictionError
+from raydistill.evaluation.encode import encode_entities, encode_queries
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import inverse_phrase
+from raydistill.kg.triples import inverse_relation
+from raydistill.kg.truth import TruthIndex
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import load_tokenizer
+from raydistill.training.evaluate import open_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Args:
+        key: the entity's key in the source.
+        name: what people call it.
+        score: cosine, in [-1, 1].
+        known: whether the triple stands in the graph already, in any split; False for queries about new text.
+    """
+
+    key: str
+    name: str
+    score: float
+    known: bool
+
+
+class Predictor:
+    """Answers queries with the vectors of all entities, which are encoded once.
+
+    Args:
+        model: the model.
+        assembler: the graph's texts for it.
+        dataset: the graph.
+        tokenizer: for texts that are not in the graph.
+    """
+
+    def __init__(self, model: BiEncoder, assembler: TextAssembler, dataset: Dataset, tokenizer: Any) -> None:
+        self.model, self.assembler, self.dataset, self.tokenizer = model.eval(), assembler, dataset, tokenizer
+        everything = np.concatenate([dataset.train, dataset.valid, dataset.test])
+        self.truth = TruthIndex.from_triples(everything, dataset.num_entities, dataset.num_relations)
+        self.entity_vectors = encode_entities(model, assembler, dataset.num_entities)
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, data: str | Path) -> Predictor:
+        """Read a checkpoint and a dataset directory, and encode all entities.
+
+        Raises:
+            CheckpointError: damaged checkpoint.
+            DataError: damaged dataset.
+        """
+        dataset = Dataset.load(data)
+        model, assembler = open_checkpoint(checkpoint, dataset)
+        return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"))
+
+    def tails(self, head: str, relation: str, k: int = 10) -> list[Prediction]:
+        """The best tails of (head, relation, ?).
+
+        Args:
+            head: key or name of an entity, or new text such as "name: description".
+            relation: key or phrase of a relation.
+            k: how many, best first.
+
+        Raises:
+            PredictionError: an unknown relation, or a name that several entities share.
+        """
+        return self._answers(head, self._relation(relation), k)
+
+    def heads(self, tail: str, relation: str, k: int = 10) -> list[Prediction]:
+        """The best heads of (?, relation, tail); arguments and errors as for `tails`."""
+        return self._answers(tail, int(inverse_relation(self._relation(relation), self.dataset.num_relations)), k)
+
+    def _answers(self, asked: str, relation: int, k: int) -> list[Prediction]:
+        if k < 1:
+            raise PredictionError(f"k = {k}", expected="at least 1", remedy="ask for one answer or more")
+        entity = self._entity(asked)
+        known = np.zeros(0, np.int32)
+        if entity is None:
+            vector = self._encode_new(asked, relation)
+        else:
+            vector = encode_queries(self.model, self.assembler, np.array([entity]), np.array([relation]))
+            known = self.truth.known_tails(np.array([entity]), np.array([relation]))[1]
+        scores = (vector @ self.entity_vectors.T)[0]
+        best = torch.topk(scores, min(k, len(scores)))
+        return [
+            Prediction(self.dataset.entity_keys[i], self.dataset.entity_names[i], score, bool((known == i).any()))
+            for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def _encode_new(self, text: str, relation: int) -> Tensor:
+        """The query vector of a head that is not in the graph."""
+        phrases = self.dataset.relation_phrases
+        forward = relation < len(phrases)
+        phrase = phrases[relation] if forward else inverse_phrase(phrases[relation - len(phrases)])
+        encoded = self.tokenizer(
+            " ".join(text.split()),
+            phrase,
+            truncation="longest_first",
+            max_length=self.assembler.max_tokens,
+            return_token_type_ids=True,
+            return_special_tokens_mask=True,
+        )
+        tokens = torch.tensor(encoded["input_ids"])
+        special = torch.tensor(encoded["special_tokens_mask"], dtype=torch.bool)
+        texts = Texts(tokens, torch.tensor(encoded["token_type_ids"]), special, torch.tensor([len(tokens)]))
+        with torch.no_grad():
+            return self.model.encode(texts, "query").vectors
+
+    def _entity(self, asked: str) -> int | None:
+        """The entity that is meant; None for new text."""
+        found = _matches(asked, self.dataset.entity_keys) or _matches(asked, self.dataset.entity_names)
+        if len(found) > 1:
+            keys = [self.dataset.entity_keys[i] for i in found[:8]]
+            raise PredictionError(
+                f"{asked!r} names {len(found)} entities: {', '.join(keys)}{', ...' if len(found) > 8 else ''}",
+                expected="one entity",
+                consequence="the answer would be about whichever comes first",
+                remedy="give its key",
+            )
+        if not found:
+            if not asked.strip():
+                raise PredictionError("an empty head or tail", expected="a key, a name, or new text")
+            logger.warning("%r is no entity of the graph: it is read as new text", asked)
+        return found[0] if found else None
+
+    def _relation(self, asked: str) -> int:
+        keys, phrases = self.dataset.relation_keys, self.dataset.relation_phrases
+        found = _matches(asked, keys) or _matches(asked, phrases)
+        if len(found) == 1:
+            return found[0]
+        close = difflib.get_close_matches(asked, [*phrases, *keys], n=3)
+        raise PredictionError(
+            f"relation {asked!r} {'is ambiguous' if found else 'is not in the graph'}",
+            expected=f"one of {', '.join(close or phrases[:5])}",
+            consequence="the model has learned nothing about it",
+            remedy="give a relation's key or phrase",
+        )
+
+
+def _matches(asked: str, labels: Sequence[str]) -> list[int]:
+    exact = [i for i, label in enumerate(labels) if label == asked]
+    return exact or [i for i, label in enumerate(labels) if label.casefold() == asked.strip().casefold()]

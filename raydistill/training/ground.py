@@ -1,0 +1,76 @@
+"""What a trial stands on, checked against what it was planned with: the dataset, the pre-trained encoder, the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError
+from raydistill.kg.store import Dataset
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
+from raydistill.training.checkpoint import load_model, verify_checkpoint
+
+
+def checked_dataset(config: TrialConfig) -> Dataset:
+    """The dataset of a trial.
+
+    Raises:
+        DataError: it is damaged, or not the one the trial was planned with.
+    """
+    dataset = Dataset.load(config.data.path)
+    if dataset.fingerprint != config.data_fingerprint:
+        raise DataError(
+            f"{config.data.path} has fingerprint {dataset.fingerprint[:12]}",
+            expected=f"{config.data_fingerprint[:12]}, the dataset the campaign began with",
+            consequence="trials of one campaign would be trained on different graphs",
+            remedy="restore the dataset, or begin a new run directory",
+        )
+    return dataset
+
+
+def checked_encoder(config: TrialConfig) -> EncoderFacts:
+    """The pre-trained encoder of a trial.
+
+    Raises:
+        EncoderError: it is missing, or not the one the trial was planned with.
+    """
+    facts = locate_encoder(config.encoder.name)
+    if facts.fingerprint != config.encoder_fingerprint:
+        raise EncoderError(
+            f"encoder {config.encoder.name} has fingerprint {facts.fingerprint[:12]}",
+            expected=f"{config.encoder_fingerprint[:12]}, the encoder the campaign began with",
+            consequence="trials of one campaign would start from different weights",
+            remedy="install the former version, or begin a new run directory",
+        )
+    return facts
+
+
+def checked_teacher(config: TrialConfig, facts: EncoderFacts) -> BiEncoder | None:
+    """The teacher, where the method or the initial layers want one.
+
+    Raises:
+        CheckpointError: it is damaged, or not the one the trial was planned with.
+        CapabilityError: it reads other token ids than the student.
+    """
+    if config.teacher is None or (config.method.name == "none" and config.init == "pretrained"):
+        return None
+    path, settings = Path(config.teacher.path), config.training
+    digest = verify_checkpoint(path)
+    if digest != config.teacher.digest:
+        raise CheckpointError(
+            f"teacher {path} has digest {digest[:12]}",
+            expected=f"{config.teacher.digest[:12]}, the checkpoint that was promoted",
+            consequence="the student would learn from another teacher than the one on record",
+            remedy="restore the promoted checkpoint, or begin a new run directory",
+        )
+    if tokenizer_digest(path / "tokenizer") != facts.tokenizer_fingerprint:
+        raise CapabilityError(
+            f"teacher {path} has another tokenizer than encoder {config.encoder.name}",
+            expected="one tokenizer for teacher and student",
+            consequence="the teacher would read the student's token ids as other words",
+            remedy="start the student from the encoder that the teacher was made of",
+        )
+    return load_model(
+        path, verify=False, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=settings.precision
+    )

@@ -1,0 +1,108 @@
+"""Writing a checkpoint: aside, synced, then renamed, so that what carries its final name is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from raydistill.errors import StorageError
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.pretrained import TOKENIZER_FILES
+from raydistill.models.vocabulary import whole_state
+from raydistill.training.checkpoint import ASIDE, OPTIMIZER, POSITION, RECORD, TrainingState
+from raydistill.training.manifest import write_manifest
+
+
+def save_checkpoint(
+    path: Path, model: BiEncoder, tokenizer_folder: Path, record: dict[str, Any], state: TrainingState
+) -> str:
+    """Write a checkpoint; returns its digest. An interrupted call leaves nothing under the final name.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    aside = path.parent / f"{ASIDE}{path.name}"
+    with writing(path):
+        shutil.rmtree(aside, ignore_errors=True)
+        for name in ("query_encoder",) if model.shared_towers else ("query_encoder", "entity_encoder"):
+            _save_encoder(aside / name, getattr(model, name))
+        (aside / "tokenizer").mkdir()
+        for file in TOKENIZER_FILES:
+            if (tokenizer_folder / file).exists():
+                shutil.copyfile(tokenizer_folder / file, aside / "tokenizer" / file)
+        # A tokenizer folder of the hub does not name its class; transformers looks for the encoder's type beside it.
+        _write_json(aside / "tokenizer" / "config.json", {"model_type": model.query_encoder.config.model_type})  # type: ignore[union-attr]
+        content = {**record, "log_inverse_temperature": model.log_inverse_temperature.item()}
+        _write_json(aside / RECORD, {**content, **_size(aside, model)})
+        (aside / "training").mkdir()
+        save_file(state.tensors, aside / OPTIMIZER)
+        _write_json(aside / POSITION, state.position)
+        digest = write_manifest(aside)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+        _sync_directory(path.parent)
+    return digest
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into an error that says what to do."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as problem:
+        raise StorageError(
+            f"{path} cannot be written: {problem.strerror or problem}",
+            expected="room for one more checkpoint",
+            consequence="training past this point could not be resumed; the checkpoints written before are whole",
+            remedy="free space (or make the folder writable) and run again with --resume",
+        ) from problem
+    except Exception as problem:
+        # safetensors reports a full disk as an error of its own kind, not as OSError.
+        if type(problem).__name__ != "SafetensorError":
+            raise
+        raise StorageError(
+            f"{path} cannot be written: {problem}", remedy="free space and run again with --resume"
+        ) from problem
+
+
+def _save_encoder(folder: Path, encoder: nn.Module) -> None:
+    folder.mkdir(parents=True)
+    save_file(whole_state(encoder), folder / "model.safetensors", metadata={"format": "pt"})
+    config = encoder.config.to_dict()  # type: ignore[union-attr, operator]
+    for volatile in ("_name_or_path", "transformers_version"):
+        config.pop(volatile, None)
+    _write_json(folder / "config.json", {**config, "architectures": [type(encoder).__name__]})
+
+
+def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
+    """Parameters (both towers, whole vocabulary, temperature) and bytes of the stored weights."""
+    files = list(folder.glob("*_encoder/model.safetensors"))
+    trained = sum(
+        tensor.numel()
+        for name in ("query_encoder", "entity_encoder")
+        for tensor in whole_state(getattr(model, name)).values()
+    )
+    parameters = (trained // 2 if model.shared_towers else trained) + 1
+    return {"parameters": parameters, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import torch
+
+from raydistill.data.texts import Texts
+
+
+def test_select_gives_the_named_texts_in_the_named_order() -> None:
+    """Tokens of one text given to another after sorting by length."""
+    parts = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]]
+    tokens = torch.tensor([token for part in parts for token in part])
+    texts = Texts(tokens, tokens * 10, tokens % 2 == 0, torch.tensor([len(part) for part in parts]))
+    chosen = texts.select(torch.tensor([3, 0, 0, 1]))
+    assert chosen.tokens.tolist() == [*parts[3], *parts[0], *parts[0], *parts[1]]
+    assert torch.equal(chosen.types, chosen.tokens * 10)
+    assert torch.equal(chosen.special, chosen.tokens % 2 == 0)
+    assert chosen.lengths.tolist() == [4, 3, 3, 1]
+    assert chosen.text_of_token.tolist() == [0] * 4 + [1] * 3 + [2] * 3 + [3]
+    assert chosen.starts.tolist() == [0, 4, 7, 10]
+    assert len(texts.select(torch.zeros(0, dtype=torch.int64))) == 0

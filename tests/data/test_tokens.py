@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raydistill.data.tokens import TokenPieces, load_or_tokenize, piece_texts, tokenize_pieces
+from raydistill.kg.store import Dataset
+
+
+@pytest.fixture
+def at(dataset: Dataset, tmp_path: Path) -> Dataset:
+    """The graph, its directory being a new one."""
+    return replace(dataset, path=tmp_path)
+
+
+def equal(one: TokenPieces, other: TokenPieces) -> bool:
+    return bool(np.array_equal(one.tokens, other.tokens) and np.array_equal(one.offsets, other.offsets))
+
+
+def test_pieces_are_tokenised_once_and_read_back_equal(at: Dataset, tokenizer: Any) -> None:
+    """Minutes of tokenising at every start, or other token ids after the first one."""
+    first = load_or_tokenize(at, tokenizer, "one")
+    again = load_or_tokenize(at, None, "one")
+    assert equal(first, again)
+    assert equal(first, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert (first.tokens.dtype, first.offsets.dtype, len(first.offsets)) == (np.int32, np.int64, 4 * 8 + 2 * 4 + 1)
+    assert not again.tokens.flags.owndata, "the pieces are copied into memory instead of being mapped"
+
+
+def test_pieces_of_another_tokenizer_or_graph_are_not_taken(at: Dataset, tokenizers: dict[str, Any]) -> None:
+    """Token ids of one vocabulary read by an encoder with another, or the texts of an older version of the graph."""
+    bert = load_or_tokenize(at, tokenizers["bert"], "bert")
+    roberta = load_or_tokenize(at, tokenizers["roberta"], "roberta")
+    assert not equal(bert, roberta)
+    renamed = replace(at, fingerprint="other", entity_names=[name + " x" for name in at.entity_names])
+    assert not equal(bert, load_or_tokenize(renamed, tokenizers["bert"], "bert"))
+
+
+def test_directory_that_cannot_be_written_is_no_obstacle(
+    at: Dataset, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shared, read-only dataset that cannot be trained on."""
+    (Path(at.path) / "tokens").write_text("a file where a directory would be")
+    with caplog.at_level(logging.INFO, "raydistill.data.tokens"):
+        pieces = load_or_tokenize(at, tokenizer, "one")
+    assert equal(pieces, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert "stay in memory" in caplog.text
+
+
+def test_interrupted_write_leaves_nothing(at: Dataset, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a file under the final name, or a disk that fills up with what was begun."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("raydistill.data.tokens.os.replace", full)
+    pieces = load_or_tokenize(at, tokenizer, "one")
+    assert equal(pieces, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert list((Path(at.path) / "tokens").iterdir()) == []
+
+
+def _flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_damaged_file_is_made_anew(at: Dataset, tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Other token ids, hence other texts, for the rest of a campaign, without a sign; or a crash that only deleting a hidden file cures."""
+    sound = load_or_tokenize(at, tokenizer, "one")
+    expected = TokenPieces(sound.tokens.copy(), sound.offsets.copy(), sound.num_entities, sound.num_relations)
+    [path] = (Path(at.path) / "tokens").iterdir()
+    content = path.read_bytes()
+    inside = content.index(expected.tokens[:40].tobytes())
+    damages: dict[str, Callable[[], bytes]] = {
+        "empty": lambda: b"",
+        "cut": lambda: content[: len(content) // 2],
+        "cut at the end": lambda: content[:-1],
+        "noise": lambda: b"\0" * len(content),
+        "a token": lambda: _flip(content, inside + 5),
+        "an offset": lambda: _flip(content, content.index(expected.offsets[1:9].tobytes())),
+    }
+    for name, damage in damages.items():
+        caplog.clear()
+        path.unlink()  # the mapped file itself is left as it is: whoever reads it keeps sound pieces
+        path.write_bytes(damage())
+        assert equal(load_or_tokenize(at, tokenizer, "one"), expected), name
+        assert "damaged" in caplog.text, name
+        assert path.read_bytes() == content, name

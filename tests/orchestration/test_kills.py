@@ -1,0 +1,144 @@
+"""Processes of a campaign die by SIGKILL, and it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.rundir import open_run
+from raydistill.planning.state import CampaignState
+
+pytestmark = pytest.mark.ray
+HERE = Path(__file__).parent
+EPOCHS = {"epochs": 4, "batch_size": 4}
+
+
+class Killer:
+    """Kills one process per entry of a plan, as soon as the grade it names has a trial with a report.
+
+    Args:
+        root: the run directory.
+        plan: grade and victim: a worker's rank, or the start of a process title.
+    """
+
+    def __init__(self, root: Path, plan: list[tuple[int, int | str]]) -> None:
+        self.root = root
+        self.plan = list(plan)
+
+    def __call__(self, state: CampaignState) -> None:
+        if not self.plan:
+            return
+        grade, victim = self.plan[0]
+        running = [one for one in state.of("main", grade) if one.status == "running" and one.reports]
+        if running:
+            directory = self.root / "grades" / state.grades[grade] / "trials" / running[0].identity
+            pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else titled(victim)
+            os.kill(pid, signal.SIGKILL)
+            self.plan.pop(0)
+
+
+def titled(title: str) -> int:
+    """A process below this one, by the title that Ray gives it."""
+    return next(
+        one.pid for one in psutil.Process().children(recursive=True) if " ".join(one.cmdline()).startswith(title)
+    )
+
+
+def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: int) -> None:
+    promoted = {place: promotion.digest for place, promotion in state.promotions.items()}
+    assert promoted == fakes.expected(config, tmp_path / "twin")
+    epochs = Counter(fakes.trained(tmp_path / "run"))
+    assert sum(epochs.values()) - len(epochs) <= kills
+    assert all(one.status == "finished" and len(one.reports) == 4 for one in state.trials.values())
+
+
+def test_campaign_survives_the_death_of_any_of_its_processes(cluster: None, tmp_path: Path) -> None:
+    """A trial, the coordinator or a search that dies would end the campaign, lose a report, or train a finished trial again."""
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1})
+    fakes.control(tmp_path / "run", seconds=0.6)
+    killer = Killer(tmp_path / "run", [(0, 0), (1, "ray::Coordinator"), (2, "ray::StudyRunner")])
+    state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
+    assert not killer.plan
+    check(state, config, tmp_path, kills=3)
+
+
+@pytest.mark.slow
+def test_train_back_end_survives_the_death_of_a_worker_and_of_its_trial(cluster: None, tmp_path: Path) -> None:
+    """A dead worker would end the trial; a dead trial would keep its workers' CPUs, and the next one would wait for ever."""
+    resources = {"backend": "train", "workers_per_trial": 2}
+    config = fakes.campaign(training=EPOCHS, resources=resources, grades=[{"layers": 6, "mask_ratio": 0.1}])
+    fakes.control(tmp_path / "run", seconds=0.6)
+    killer = Killer(tmp_path / "run", [(0, 1), (1, "ray::ResourceTrainable")])
+    state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
+    assert not killer.plan
+    check(state, config, tmp_path, kills=4)
+
+
+def drive(root: Path, config: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(HERE / "drive.py"), str(root), str(config), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_resumed_run_promotes_what_an_undisturbed_one_does(tmp_path: Path, end: signal.Signals) -> None:
+    """After a crash of the driver finished trials would be run again, or the ladder would go on from other checkpoints."""
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline"})
+    root, file = tmp_path / "run", tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    fakes.control(root, seconds=0.2)
+    moment = random.randint(2, 15)
+    first = drive(root, file)
+    wait_for(lambda: len(fakes.trained(root)) >= moment, first)
+    family = psutil.Process(first.pid).children(recursive=True)
+    first.send_signal(end)
+    code = first.wait(15)
+    assert code == (143 if end == signal.SIGTERM else -9)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive, f"orphans after {moment} epochs: {[one.cmdline() for one in alive]}"
+    finished = {one.identity for one in open_run(root).trials.values() if one.status == "finished"}
+    before = Counter(one for one in fakes.trained(root) if one[1] in finished)
+    second = drive(root, file, "--resume")
+    assert second.wait(90) == 0, second.stderr and second.stderr.read()
+    assert before == Counter(one for one in fakes.trained(root) if one[1] in finished)
+    check(open_run(root), config, tmp_path, kills=2)
+
+
+def test_second_driver_is_refused(tmp_path: Path) -> None:
+    """Two drivers of one run would write one ledger."""
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline"})
+    root, file = tmp_path / "run", tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    fakes.control(root, seconds=5)
+    first = drive(root, file)
+    try:
+        wait_for(lambda: (root / "config.yaml").exists(), first)
+        second = drive(root, file, "--resume")
+        _, said = second.communicate(timeout=30)
+        assert second.returncode == 2
+        assert json.dumps(f"in use by process {first.pid}")[1:-1] in said
+    finally:
+        first.send_signal(signal.SIGINT)
+        assert first.wait(20) in (130, -signal.SIGINT)

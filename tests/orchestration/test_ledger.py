@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from raydistill.errors import LedgerError, StorageError
+from raydistill.orchestration import ledger as module
+from raydistill.orchestration.ledger import Ledger
+
+
+def filled(folder: Path, count: int = 5) -> Ledger:
+    ledger = Ledger.at(folder)
+    for number in range(count):
+        ledger.append({"kind": "k", "number": number, "metrics": {"mrr": 0.5}})
+    return ledger
+
+
+def on_subtree(folder: Path) -> Ledger:
+    return Ledger(fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem()), "run/ledger")
+
+
+def at_uri(folder: Path) -> Ledger:
+    return Ledger.at(f"file://{folder}/run/ledger")
+
+
+def at_path(folder: Path) -> Ledger:
+    return Ledger.at(folder / "run" / "ledger")
+
+
+@pytest.mark.parametrize("place", [on_subtree, at_uri, at_path])
+def test_events_come_back_in_order(tmp_path: Path, place: Any) -> None:
+    """A run on another file system would come back empty or out of order."""
+    writer = place(tmp_path)
+    assert writer.read() == []
+    assert [writer.append({"n": n, "path": "ä/b", "list": (1, 2)}) for n in range(12)] == list(range(1, 13))
+    reader = place(tmp_path)
+    assert [event["n"] for event in reader.read()] == list(range(12))
+    assert reader.read(after=10)[0] == {"n": 10, "path": "ä/b", "list": [1, 2]}
+    assert reader.append({"n": 12}) == 13
+
+
+def test_a_number_that_is_none_is_null(tmp_path: Path) -> None:
+    """A NaN metric would make the ledger unreadable to any other JSON reader, or its checksum fail."""
+    ledger = Ledger.at(tmp_path)
+    ledger.append({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
+    assert ledger.read() == [{"a": None, "b": [None, 1.5], "c": {"d": None}}]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_flipped_bit_is_found(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One flipped bit in a digest or an MRR would promote another teacher, and nobody would ever know."""
+    folder = tmp_path_factory.mktemp("ledger")
+    whole = filled(folder, 2).read()
+    path = folder / "00000002.json"
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    try:
+        assert Ledger.at(folder).read() == whole
+    except LedgerError as problem:
+        assert "00000002.json" in problem.received
+        assert problem.remedy
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'"x"', b"null", b'{"format": 1}', b"\xff\xfe"])
+def test_damaged_event_is_named(tmp_path: Path, damage: bytes) -> None:
+    """A reader would see a traceback, or lose the event in silence."""
+    filled(tmp_path)
+    (tmp_path / "00000003.json").write_bytes(damage)
+    with pytest.raises(LedgerError, match=r"00000003\.json is damaged"):
+        Ledger.at(tmp_path).read()
+
+
+def test_exchanged_events_are_found(tmp_path: Path) -> None:
+    """Two files copied into each other's place would tell the history in another order."""
+    filled(tmp_path)
+    (tmp_path / "00000002.json").write_bytes((tmp_path / "00000004.json").read_bytes())
+    with pytest.raises(LedgerError, match=r"00000002\.json is damaged"):
+        Ledger.at(tmp_path).read()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_gap_is_refused(tmp_path: Path, number: int) -> None:
+    """A lost event would be a lost trial or a lost promotion."""
+    filled(tmp_path)
+    (tmp_path / f"{number:08d}.json").unlink()
+    for use in (lambda: Ledger.at(tmp_path).read(), lambda: Ledger.at(tmp_path).append({})):
+        with pytest.raises(LedgerError, match=f"{number:08d}.json is missing"):
+            use()
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    """An older release would read a newer run wrongly."""
+    filled(tmp_path, 1)
+    path = tmp_path / "00000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(LedgerError, match="format 2"):
+        Ledger.at(tmp_path).read()
+
+
+def test_leftover_of_a_crash_is_overlooked(tmp_path: Path) -> None:
+    """A writer killed between writing and renaming would make its run unreadable."""
+    filled(tmp_path, 2)
+    (tmp_path / ".00000003.json.aside").write_bytes(b'{"form')
+    ledger = Ledger.at(tmp_path)
+    assert len(ledger.read()) == 2
+    assert ledger.append({"n": 3}) == 3
+    assert Ledger.at(tmp_path).read(after=2) == [{"n": 3}]
+
+
+def test_failed_write_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk would leave half an event under its final name."""
+    ledger = filled(tmp_path, 2)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(StorageError, match=r"00000003\.json: the disk is full"):
+        ledger.append({"n": 3})
+    monkeypatch.undo()
+    assert len(Ledger.at(tmp_path).read()) == 2
+    assert ledger.append({"n": 3}) == 3
+    assert len(Ledger.at(tmp_path).read()) == 3
+
+
+def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
+    """A run directory that is a file would give a traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file/ledger"):
+        Ledger.at(tmp_path / "file" / "ledger").append({})
+
+
+def test_ten_thousand_events_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`raydistill status` and every resume of a long campaign would take minutes. Two seconds on an idle machine; room for a busy one."""
+    monkeypatch.setattr(module.os, "fsync", lambda descriptor: None)
+    filled(tmp_path, 10_000)
+    begin = time.process_time()
+    assert len(Ledger.at(tmp_path).read()) == 10_000
+    assert time.process_time() - begin < 4

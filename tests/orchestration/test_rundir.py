@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import pytest
+
+from raydistill.errors import LedgerError, RunDirectoryError, StorageError
+from raydistill.orchestration import rundir
+from raydistill.orchestration.ledger import Ledger
+from raydistill.planning.grades import Ground
+
+GROUND = Ground("d" * 64, "e" * 64, 12)
+
+
+def begun(root: Path, ground: Ground = GROUND) -> None:
+    config = fakes.campaign()
+    root.mkdir()
+    rundir.write_config(root, config)
+    rundir.write_json(root / rundir.ENVIRONMENT, {"dataset_fingerprint": ground.dataset_fingerprint})
+    fingerprint = rundir.campaign_fingerprint(config, ground)
+    event = {"kind": "campaign_started", "config_fingerprint": fingerprint, "lineages": ["main"], "grades": ["0"]}
+    Ledger.at(root / rundir.LEDGER).append(event)
+
+
+def test_open_run_needs_no_ray(tmp_path: Path) -> None:
+    """`raydistill status` would wait seconds for imports it does not use, and not work at all where Ray is not installed."""
+    begun(tmp_path / "run")
+    code = (
+        "import sys; sys.modules['ray'] = None; sys.modules['torch'] = None\n"
+        f"from raydistill.orchestration.rundir import open_run; print(open_run({str(tmp_path / 'run')!r}).lineages)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "('main',)\n", done.stderr
+
+
+def test_open_run_refuses_what_is_no_run(tmp_path: Path) -> None:
+    """A typo would be reported as a campaign in which nothing has happened."""
+    with pytest.raises(RunDirectoryError, match="a run directory"):
+        rundir.open_run(tmp_path)
+    begun(tmp_path / "run")
+    (tmp_path / "run" / "ledger" / "00000001.json").write_text("")
+    with pytest.raises(LedgerError):
+        rundir.open_run(tmp_path / "run")
+
+
+def test_lock_is_held_by_one_and_dies_with_it(tmp_path: Path) -> None:
+    """Two drivers would write one ledger; or a crash would leave a lock that somebody has to remove by hand."""
+    code = f"import os; from pathlib import Path; from raydistill.orchestration.rundir import locked\nwith locked(Path({str(tmp_path)!r})): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    with rundir.locked(tmp_path), pytest.raises(RunDirectoryError, match="in use by process"), rundir.locked(tmp_path):
+        pass
+    with rundir.locked(tmp_path):
+        pass
+
+
+def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
+    """A run directory below a file would give a traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError), rundir.locked(tmp_path / "file" / "run"):
+        pass
+
+
+def test_owner_is_checked(tmp_path: Path) -> None:
+    """Results of two campaigns would be mixed, overwritten, or begun afresh without a word."""
+    root, config = tmp_path / "run", fakes.campaign()
+    begun(root)
+    rundir.check_owner(root, config, resume=True)
+    with pytest.raises(RunDirectoryError, match="--resume"):
+        rundir.check_owner(root, config, resume=False)
+    with pytest.raises(RunDirectoryError, match=r"seed: the run has 0, now 4") as caught:
+        rundir.check_owner(root, fakes.campaign(seed=4, grades=[{"layers": 6}]), resume=True)
+    assert "grades.length: the run has 2, now 1" in str(caught.value)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(RunDirectoryError, match="thesis.tex, which no campaign wrote"):
+        rundir.check_owner(tmp_path / "mine", config, resume=False)
+    (tmp_path / "new").mkdir()
+    rundir.check_owner(tmp_path / "new", config, resume=False)
+    with pytest.raises(RunDirectoryError, match="no run to resume"):
+        rundir.check_owner(tmp_path / "new", config, resume=True)
+
+
+def test_where_a_campaign_runs_does_not_matter(tmp_path: Path) -> None:
+    """A run begun on one machine could not be resumed on a bigger one, or with its data in another place."""
+    begun(tmp_path / "run")
+    moved = fakes.campaign(data={"path": "elsewhere"}, resources={"concurrent_trials": 8}, storage={"path": "there"})
+    rundir.check_owner(tmp_path / "run", moved, resume=True)
+    assert rundir.campaign_fingerprint(moved, GROUND) == rundir.campaign_fingerprint(fakes.campaign(), GROUND)
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    """The grades above would have learnt another graph than the grades below."""
+    begun(tmp_path / "run")
+    state = rundir.read_state(tmp_path / "run")
+    other = Ground("x" * 64, "e" * 64, 12)
+    rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), GROUND), GROUND)
+    with pytest.raises(RunDirectoryError, match="dataset_fingerprint was ddd.* is xxx"):
+        rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), other), other)

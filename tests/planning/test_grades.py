@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.errors import CapabilityError
+from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+
+Maker = Callable[..., CampaignConfig]
+TEACHER = TeacherReference(path="/t", digest="a" * 64)
+
+
+def resolve(
+    config: CampaignConfig, ground: Ground, grade: int, teacher: TeacherReference | None = TEACHER, **chosen: Any
+) -> TrialConfig:
+    lineage = lineages_of(config)[0]
+    return trial_config(config, lineage, grade_plans(config, ground)[grade], chosen, ground, teacher)
+
+
+def test_one_lineage_without_compare(campaign: Maker) -> None:
+    """A plain campaign would find its run directory named after a comparison nobody made."""
+    assert [one.name for one in lineages_of(campaign(seed=7))] == ["main"]
+    assert lineages_of(campaign(seed=7))[0].seed == 7
+
+
+def test_lineages_have_distinct_names(campaign: Maker) -> None:
+    """Two weights of one method would share a ladder, and one would overwrite the other."""
+    methods = [{"name": "pmd", "alpha": 0.1}, {"name": "none"}, {"name": "pmd", "alpha": 0.2}]
+    lineages = lineages_of(campaign(compare={"methods": methods, "seeds": [0, 5]}))
+    assert [one.name for one in lineages] == [
+        "pmd1-seed0", "pmd1-seed5", "none-seed0", "none-seed5", "pmd2-seed0", "pmd2-seed5",
+    ]  # fmt: skip
+    assert lineages[4].method.alpha == 0.2
+
+
+def test_grade_folders_and_depths(campaign: Maker, ground: Ground) -> None:
+    """Grades of one depth would share a folder, or a teacher without a depth would have none."""
+    plans = grade_plans(campaign({"layers": 6}, {"layers": 6, "trials": 3}, search={"trials": 2}), ground)
+    assert [plan.folder for plan in plans] == ["0-teacher", "1-layers6", "2-layers6"]
+    assert [plan.layers for plan in plans] == [12, 6, 6]
+    assert [plan.trials for plan in plans] == [1, 2, 3]
+
+
+def test_teachers_of_compared_methods_are_equal_work(campaign: Maker, ground: Ground) -> None:
+    """The teacher of every method would be trained again, although none of them touches it."""
+    config = campaign(
+        {"layers": 3, "mask_ratio": 0.2},
+        view="shared",
+        compare={"methods": [{"name": "pmd"}, {"name": "logits"}], "seeds": [0, 1]},
+    )
+    plan = grade_plans(config, ground)[0]
+    trials = [trial_config(config, lineage, plan, {}, ground, None) for lineage in lineages_of(config)]
+    assert trials[0].identity == trials[2].identity != trials[1].identity
+    assert (trials[0].method.name, trials[0].mask_ratio, trials[0].layer_map) == ("none", 0.0, tuple(range(12)))
+
+
+def test_settings_left_open_come_from_the_campaign(campaign: Maker, ground: Ground) -> None:
+    """A grade without settings of its own would train with defaults nobody chose."""
+    config = campaign(
+        {"layers": 6},
+        {"layers": 3, "epochs": 9, "learning_rate": 1e-3, "view": "separate", "method": {"name": "pkd"}},
+        training={"epochs": 4, "learning_rate": 2e-5},
+        teacher={"epochs": 11, "learning_rate": 3e-5},
+        view="shared",
+        method={"name": "logits"},
+        seed=3,
+    )
+    teacher, first, second = (resolve(config, ground, grade) for grade in range(3))
+    assert (teacher.training.epochs, teacher.training.learning_rate) == (11, 3e-5)
+    assert (first.training.epochs, first.training.learning_rate, first.view) == (4, 2e-5, "shared")
+    assert (second.training.epochs, second.training.learning_rate, second.view) == (9, 1e-3, "separate")
+    assert (first.method.name, second.method.name) == ("logits", "pkd")
+    assert {one.seed for one in (teacher, first, second)} == {3}
+    assert (first.data_fingerprint, first.encoder_fingerprint) == (
+        ground.dataset_fingerprint,
+        ground.encoder_fingerprint,
+    )
+
+
+def test_chosen_values_win(campaign: Maker, ground: Ground) -> None:
+    """A search would propose values that no trial uses."""
+    grade = {
+        "layers": 3,
+        "mask_ratio": {"choice": [0.0, 0.2]},
+        "layer_map": {"choice": ["skip", [0, 1, 2]]},
+        "learning_rate": {"log_uniform": [1e-5, 1e-3]},
+        "method": {"name": "pmd", "alpha": {"uniform": [0.0, 0.3]}},
+    }
+    chosen = {"mask_ratio": 0.2, "layer_map": [0, 1, 2], "learning_rate": 1e-4, "method.alpha": 0.25, "init": "teacher"}
+    trial = resolve(campaign(grade), ground, 1, **chosen)
+    assert (trial.mask_ratio, trial.layer_map, trial.training.learning_rate) == (0.2, (0, 1, 2), 1e-4)
+    assert (trial.method.alpha, trial.init) == (0.25, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "init", "expected"),
+    [
+        ("sequential", "pretrained", (2, 6, 10)),
+        ("sequential", "teacher", (1, 3, 5)),
+        ("independent", "teacher", (2, 6, 10)),
+    ],
+)
+def test_layer_map_counts_over_the_right_model(
+    campaign: Maker, ground: Ground, schedule: str, init: str, expected: tuple[int, ...]
+) -> None:
+    """A student that starts from a six-layer teacher would be given layer 10 of it."""
+    config = campaign({"layers": 6}, {"layers": 3, "init": init}, schedule={"name": schedule})
+    assert resolve(config, ground, 2).layer_map == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "init", "taught"),
+    [("none", "pretrained", False), ("none", "teacher", True), ("pmd", "pretrained", True)],
+)
+def test_teacher_counts_only_where_it_matters(
+    campaign: Maker, ground: Ground, method: str, init: str, taught: bool
+) -> None:
+    """A student that does not distil would be trained again for every new teacher."""
+    config = campaign({"layers": 3, "init": init}, method={"name": method})
+    assert (resolve(config, ground, 1).teacher is not None) == taught
+
+
+def test_missing_teacher_is_refused(campaign: Maker, ground: Ground) -> None:
+    """A student would distil from nobody."""
+    with pytest.raises(CapabilityError, match="without a teacher"):
+        resolve(campaign(), ground, 1, teacher=None)

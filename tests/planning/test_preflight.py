@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TeacherReference
+from raydistill.errors import CapabilityError, ConfigError
+from raydistill.planning.grades import Ground
+from raydistill.planning.preflight import preflight
+
+Maker = Callable[..., CampaignConfig]
+
+
+@pytest.mark.parametrize(
+    ("grades", "sections", "match"),
+    [
+        ([{"layers": 6}, {"layers": 2, "layer_map": [1, 12]}], {}, r"2-layers2: layer map \[1, 12\].*layer 12"),
+        ([{"layers": 6}, {"layers": 2, "init": "teacher", "layer_map": [1, 6]}], {}, r"layer map \[1, 6\].*layer 6"),
+        ([{"layers": 2, "layer_map": {"choice": ["skip", [3, 12]]}}], {}, r"with \{'layer_map': \[3, 12\]\}"),
+        ([{"layers": 2, "init": {"choice": ["pretrained", "teacher"]}, "layer_map": [1, 7]}], {"teacher": {"layers": 6}},
+         r"with \{'init': 'teacher'\}: layer map \[1, 7\]"),
+        ([{"layers": 13}], {}, "1-layers13 is deeper than 0-teacher above it, which has 12"),
+        ([{"layers": 3}], {"teacher": {"layers": 24}}, "a teacher of 24 layers from an encoder of 12"),
+        ([{"layers": 3}], {"resources": {"backend": "inline", "workers_per_trial": 2}}, "inline trials have one"),
+        ([{"layers": 3}], {"resources": {"workers_per_trial": 3}}, "512 examples cannot be shared equally by 3"),
+    ],
+)  # fmt: skip
+def test_impossible_grade_is_refused(
+    campaign: Maker, ground: Ground, grades: list[dict[str, Any]], sections: dict[str, Any], match: str
+) -> None:
+    """The teacher would train for hours before the grade below it turned out impossible."""
+    with pytest.raises(CapabilityError, match=match):
+        preflight(campaign(*grades, **sections), ground)
+
+
+def test_all_problems_are_told_at_once(campaign: Maker, ground: Ground) -> None:
+    """A reader would mend one grade, start again, and meet the next."""
+    config = campaign({"layers": 2, "layer_map": [1, 12]}, {"layers": 1, "layer_map": [30]})
+    with pytest.raises(CapabilityError, match="2 parts") as caught:
+        preflight(config, ground)
+    assert "1-layers2" in str(caught.value)
+    assert "2-layers1" in str(caught.value)
+
+
+def test_grid_over_an_interval_is_refused(campaign: Maker, ground: Ground) -> None:
+    """A grid over an interval has no end."""
+    config = campaign({"layers": 3, "mask_ratio": {"uniform": [0.0, 0.2]}}, search={"algorithm": "grid"})
+    with pytest.raises(ConfigError, match="grid search over mask_ratio, which is uniform"):
+        preflight(config, ground)
+
+
+def test_given_teacher_sets_the_depth(campaign: Maker) -> None:
+    """A student of twelve layers would be asked to start from a teacher of six."""
+    shallow = Ground("d", "e", 12, TeacherReference(path="/t", digest="a"), 6)
+    assert [plan.layers for plan in preflight(campaign({"layers": 6}), shallow)] == [6, 6]
+    with pytest.raises(CapabilityError, match="deeper than 0-teacher"):
+        preflight(campaign({"layers": 9}), shallow)
+
+
+def test_possible_campaign_passes(campaign: Maker, ground: Ground) -> None:
+    """A refusal of PMD's own ladder would make the product useless."""
+    ladder = [{"layers": n, "mask_ratio": ratio} for n, ratio in ((12, 0.2), (9, 0.1), (6, 0.05), (3, 0.0))]
+    assert [plan.layers for plan in preflight(campaign(*ladder), ground)] == [12, 12, 9, 6, 3]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydistill.errors import PromotionError
+from raydistill.planning.promotion import Candidate, choose
+
+
+@pytest.mark.parametrize(
+    ("candidates", "tolerance", "winner"),
+    [
+        ([(0, 0.30, 6), (1, 0.31, 6)], 0.0, 1),
+        ([(0, 0.30, 6), (1, 0.30, 6)], 0.0, 0),
+        ([(1, 0.30, 6), (0, 0.30, 6)], 0.0, 0),
+        ([(0, 0.31, 6), (1, 0.30, 3)], 0.0, 0),
+        ([(0, 0.31, 6), (1, 0.30, 3)], 0.02, 1),
+        ([(0, 0.31, 6), (1, 0.28, 3)], 0.02, 0),
+        ([(0, 0.30, 6), (1, 0.31, 6)], 0.02, 0),
+        ([(0, 0.32, 6), (1, 0.31, 3), (2, 0.30, 1)], 0.015, 1),
+        ([(0, None, 3), (1, 0.1, 6)], 1.0, 1),
+        ([(0, math.nan, 3), (1, 0.1, 6)], 1.0, 1),
+    ],
+)
+def test_rule(candidates: list[tuple[int, float | None, int]], tolerance: float, winner: int) -> None:
+    """The wrong trial would teach all grades below; ties would depend on the order in which trials ended."""
+    assert choose([Candidate(*one) for one in candidates], tolerance).number == winner
+
+
+def test_failed_trial_never_wins() -> None:
+    """A trial that diverged after a lucky epoch would become the teacher."""
+    candidates = [Candidate(0, 0.9, 1, "the loss is nan"), Candidate(1, 0.1, 9)]
+    assert choose(candidates, 0.0).number == 1
+
+
+def test_nobody_left_names_the_first_reason() -> None:
+    """A reader would learn that nothing can be promoted, and not why."""
+    with pytest.raises(PromotionError, match="none of 2 trials .*; trial 0 failed first: no memory"):
+        choose([Candidate(1, None, 1, "other"), Candidate(0, None, 1, "no memory")], 0.0)
+    with pytest.raises(PromotionError, match="none of 0 trials"):
+        choose([], 0.0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 12)), min_size=1, max_size=8),
+    st.floats(0, 0.5),
+    st.randoms(use_true_random=False),
+)
+def test_order_of_arrival_does_not_matter(scores: list[tuple[float, int]], tolerance: float, random: object) -> None:
+    """Which trial is promoted would depend on which machine was faster."""
+    candidates = [Candidate(number, mrr, size) for number, (mrr, size) in enumerate(scores)]
+    winner = choose(candidates, tolerance)
+    shuffled = list(candidates)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert choose(shuffled, tolerance) == winner
+    best = max(mrr for mrr, _ in scores)
+    assert winner.mrr is not None
+    assert winner.mrr >= best - tolerance
+    assert all(winner.size <= size for mrr, size in scores if mrr >= best - tolerance)

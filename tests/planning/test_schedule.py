@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from raydistill.planning.schedule import ScheduleName, ready, teacher_of
+from raydistill.planning.state import CampaignState, Promotion
+
+
+def state(*promoted: tuple[str, int]) -> CampaignState:
+    promotions = {place: Promotion(*place, f"{place}", f"/{place}", f"{place}", 1, {}) for place in promoted}
+    return CampaignState(promotions=promotions)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "promoted", "expected"),
+    [
+        ("sequential", [], [("a", 0), ("b", 0)]),
+        ("sequential", [("a", 0)], [("a", 1), ("b", 0)]),
+        ("sequential", [("a", 0), ("b", 0), ("a", 1)], [("a", 2), ("b", 1)]),
+        ("sequential", [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)], []),
+        ("independent", [], [("a", 0), ("b", 0)]),
+        ("independent", [("a", 0)], [("a", 1), ("a", 2), ("b", 0)]),
+        ("independent", [("a", 0), ("a", 2), ("b", 0)], [("a", 1), ("b", 1), ("b", 2)]),
+    ],
+)
+def test_what_may_run(schedule: ScheduleName, promoted: list[tuple[str, int]], expected: list[tuple[str, int]]) -> None:
+    """A grade would start without its teacher, twice, or never."""
+    assert sorted(ready(["a", "b"], 3, state(*promoted), schedule)) == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grade", "teacher"),
+    [("sequential", 0, None), ("sequential", 2, 1), ("independent", 2, 0), ("sequential", 3, None)],
+)
+def test_who_teaches(schedule: ScheduleName, grade: int, teacher: int | None) -> None:
+    """A progressive ladder would secretly be a one-shot one, or the other way round."""
+    found = teacher_of(state(("a", 0), ("a", 1), ("b", 2)), "a", grade, schedule)
+    assert (found.grade if found else None) == teacher

@@ -1,0 +1,89 @@
+"""What the README names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import raydistill
+from raydistill.cli.main import commands
+from raydistill.config.load import parse_config
+from raydistill.config.methods import METHOD_SECTIONS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_make_targets_exist() -> None:
+    """A quick start whose first command fails."""
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = {name for text in blocks("sh") for name in re.findall(r"^make ([a-z-]+)", text, flags=re.MULTILINE)}
+    assert {"demo", "test", "lint"} <= named <= targets
+
+
+def test_every_command_is_listed_and_every_listed_one_exists() -> None:
+    """A command in the README that was renamed, or one that nobody hears of."""
+    named = set(re.findall(r"^\| `raydistill (\w+)", README, flags=re.MULTILINE))
+    used = set(re.findall(r"(?:^|`)raydistill ([a-z]+)", README, flags=re.MULTILINE))
+    assert named == set(commands.commands)
+    assert used <= set(commands.commands)
+
+
+def test_options_of_the_examples_exist() -> None:
+    """An option that was renamed fails in the reader's terminal first."""
+    for text in blocks("sh"):
+        for line in text.splitlines():
+            words = line.split()
+            if words[:1] == ["raydistill"]:
+                known = {option for parameter in commands.commands[words[1]].params for option in parameter.opts}
+                assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_linked_and_named_files_exist() -> None:
+    """A link into nothing."""
+    links = re.findall(r"\]\(([^):]+)\)", README)
+    configs = re.findall(r"`([a-z0-9-]+\.yaml)`", README)
+    named = [
+        *links,
+        *(f"jobs/configs/{name}" for name in configs),
+        *re.findall(r"jobs/configs/[a-z0-9-]+\.yaml", README),
+    ]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert {path.name for path in (ROOT / "jobs/configs").iterdir()} == {*configs}
+
+
+def test_methods_are_listed() -> None:
+    """A method that nobody hears of is not used."""
+    assert set(re.findall(r"^\| `(\w+)` \| .*contrastive", README, flags=re.MULTILINE)) == METHOD_SECTIONS.keys()
+
+
+def test_configuration_example_is_valid() -> None:
+    """The first file a reader copies."""
+    [example] = blocks("yaml")
+    assert parse_config(yaml.safe_load(example)).grades[0].layers == 9
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_example_names_what_exists(block: str) -> None:
+    """The first lines a reader types."""
+    for part in ast.walk(ast.parse(block)):
+        if isinstance(part, ast.ImportFrom) and part.module == "raydistill":
+            assert {alias.name for alias in part.names} <= set(raydistill.__all__)
+        elif isinstance(part, ast.ImportFrom):
+            path = ROOT / f"{str(part.module).replace('.', '/')}.py"
+            defined = {one.name for one in ast.parse(path.read_text(encoding="utf-8")).body if hasattr(one, "name")}
+            assert {alias.name for alias in part.names} <= defined
+
+
+def test_rooms_are_those_of_the_package() -> None:
+    """A map of the house with a room that was never built."""
+    rooms = {path.parent.name for path in (ROOT / "raydistill").glob("*/__init__.py")}
+    assert set(re.findall(r"`([a-z]+)/`", README.split("## Working on it")[1])) - {"jobs"} == rooms
