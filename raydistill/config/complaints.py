@@ -151,5 +151,9 @@ def _path(place: Place) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, TypeError):
+        # A value that contains itself, or a key that is no text.
+        text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

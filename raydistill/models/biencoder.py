@@ -16,6 +16,7 @@ from raydistill.models.features import Needs, TowerOutput
 Tower = Literal["query", "entity"]
 Pooling = Literal["mean", "cls", "max"]
 Precision = Literal["fp32", "bf16"]
+PADDING_SHARE, PADDING_TOKENS = 0.05, 64
 
 
 class BiEncoder(nn.Module):
@@ -140,14 +141,23 @@ def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
 
 
 def micro_batches(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
-    """Positions of texts in length order, in parts whose padded size stays within `tokens` (a part has at least one text)."""
+    """Positions of texts in length order, in parts that pad little.
+
+    A part ends where its padded size would pass `tokens`, or where its padding would pass PADDING_SHARE of it (PADDING_TOKENS in small parts,
+    where a pass of its own would cost more than the padding); it has at least one text.
+    """
     order = torch.argsort(lengths, descending=True, stable=True)
     sizes = lengths[order].tolist()
-    start = 0
-    while start < len(sizes):
-        count = max(1, tokens // sizes[start])
-        yield order[start : start + count]
-        start += count
+    start, real = 0, 0
+    for end, size in enumerate(sizes):
+        padded = (end - start + 1) * sizes[start]
+        padding = padded - real - size
+        if end > start and (padded > tokens or padding > max(PADDING_TOKENS, PADDING_SHARE * padded)):
+            yield order[start:end]
+            start, real = end, 0
+        real += size
+    if sizes:
+        yield order[start:]
 
 
 def _token_order(lengths: Tensor, order: Tensor) -> Tensor:

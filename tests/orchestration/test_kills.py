@@ -26,6 +26,7 @@ from raydistill.planning.state import CampaignState
 pytestmark = pytest.mark.ray
 HERE = Path(__file__).parent
 EPOCHS = {"epochs": 4, "batch_size": 4}
+GRADES = [{"layers": 6, "mask_ratio": {"choice": [0.1, 0.2]}}]
 
 
 class Killer:
@@ -102,28 +103,29 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> No
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_resumed_run_promotes_what_an_undisturbed_one_does(tmp_path: Path, end: signal.Signals) -> None:
-    """After a crash of the driver finished trials would be run again, or the ladder would go on from other checkpoints."""
-    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline"})
+def test_resumed_run_promotes_what_an_undisturbed_one_does(tmp_path: Path) -> None:
+    """After a crash of the driver finished trials would be run again, processes stay behind, or the ladder go on from other checkpoints."""
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline"}, grades=GRADES)
     root, file = tmp_path / "run", tmp_path / "config.json"
     file.write_text(config.model_dump_json())
     fakes.control(root, seconds=0.2)
-    moment = random.randint(2, 15)
-    first = drive(root, file)
-    wait_for(lambda: len(fakes.trained(root)) >= moment, first)
-    family = psutil.Process(first.pid).children(recursive=True)
-    first.send_signal(end)
-    code = first.wait(15)
-    assert code == (143 if end == signal.SIGTERM else -9)
-    _, alive = psutil.wait_procs(family, timeout=15)
-    assert not alive, f"orphans after {moment} epochs: {[one.cmdline() for one in alive]}"
+    options: list[str] = []
+    for end, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        moment = len(fakes.trained(root)) + random.randint(1, 4)
+        driver = drive(root, file, *options)
+        wait_for(lambda moment=moment: len(fakes.trained(root)) >= moment, driver)  # type: ignore[misc]
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(end)
+        assert driver.wait(15) == code
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert not alive, f"after {moment} epochs: {[one.name() for one in alive]}"
+        options = ["--resume"]
     finished = {one.identity for one in open_run(root).trials.values() if one.status == "finished"}
     before = Counter(one for one in fakes.trained(root) if one[1] in finished)
-    second = drive(root, file, "--resume")
-    assert second.wait(90) == 0, second.stderr and second.stderr.read()
+    last = drive(root, file, "--resume")
+    assert last.wait(90) == 0, last.stderr and last.stderr.read()
     assert before == Counter(one for one in fakes.trained(root) if one[1] in finished)
-    check(open_run(root), config, tmp_path, kills=2)
+    check(open_run(root), config, tmp_path, kills=4)
 
 
 def test_second_driver_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -64,11 +65,12 @@ def test_any_flipped_bit_is_found(data: st.DataObject, tmp_path_factory: pytest.
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(LedgerError):
+        # A flip that leaves the content as it was (such as E for e in a number) is none.
         assert Ledger.at(folder).read() == whole
-    except LedgerError as problem:
-        assert "00000002.json" in problem.received
-        assert problem.remedy
+        return
+    with pytest.raises(LedgerError, match=r"00000002\.json"):
+        Ledger.at(folder).read()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'"x"', b"null", b'{"format": 1}', b"\xff\xfe"])

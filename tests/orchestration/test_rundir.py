@@ -75,7 +75,7 @@ def test_owner_is_checked(tmp_path: Path) -> None:
     assert "grades.length: the run has 2, now 1" in str(caught.value)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(RunDirectoryError, match="thesis.tex, which no campaign wrote"):
+    with pytest.raises(RunDirectoryError, match=r"thesis\.tex, which no campaign wrote"):
         rundir.check_owner(tmp_path / "mine", config, resume=False)
     (tmp_path / "new").mkdir()
     rundir.check_owner(tmp_path / "new", config, resume=False)
@@ -97,5 +97,5 @@ def test_changed_data_is_refused(tmp_path: Path) -> None:
     state = rundir.read_state(tmp_path / "run")
     other = Ground("x" * 64, "e" * 64, 12)
     rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), GROUND), GROUND)
-    with pytest.raises(RunDirectoryError, match="dataset_fingerprint was ddd.* is xxx"):
+    with pytest.raises(RunDirectoryError, match=r"dataset_fingerprint was ddd.* is xxx"):
         rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), other), other)

@@ -38,7 +38,7 @@ def test_failed_trial_never_wins() -> None:
 
 def test_nobody_left_names_the_first_reason() -> None:
     """A reader would learn that nothing can be promoted, and not why."""
-    with pytest.raises(PromotionError, match="none of 2 trials .*; trial 0 failed first: no memory"):
+    with pytest.raises(PromotionError, match=r"none of 2 trials .*; trial 0 failed first: no memory"):
         choose([Candidate(1, None, 1, "other"), Candidate(0, None, 1, "no memory")], 0.0)
     with pytest.raises(PromotionError, match="none of 0 trials"):
         choose([], 0.0)

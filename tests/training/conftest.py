@@ -1,0 +1,104 @@
+"""Trials of every method on the tiny encoder, and what a step of theirs does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydistill.config.trial import TrialConfig
+from raydistill.training.gather import World
+from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.trial import EpochReport, run_trial
+
+METHODS: dict[str, dict[str, Any]] = {
+    "pmd": {"name": "pmd", "alpha": 0.2, "beta": 0.3},
+    "pmd-sum": {"name": "pmd", "alpha": 0.2, "beta": 0.3, "over_hidden": "sum"},
+    "pmd-reference": {"name": "pmd", "alpha": 0.2, "beta": 0.3, "preset": "reference"},
+    "pmd-logits": {"name": "pmd", "alpha": 0.2, "beta": 0.3, "score_space": "logits"},
+    "kl": {"name": "logits", "alpha": 0.4, "temperature": 3.0},
+    "mse": {"name": "logits", "alpha": 0.4, "divergence": "mse"},
+    "pkd": {"name": "pkd", "alpha": 0.4, "beta": 5.0},
+    "pkd-last": {"name": "pkd", "alpha": 0.4, "beta": 5.0, "match": "last", "pooling": "cls"},
+    "none": {"name": "none"},
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    """Every method in every variant."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def config_of(trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path]) -> Callable[..., TrialConfig]:
+    """The configuration of a trial of one of METHODS, with a teacher where the method has one; pmd masks 20 %."""
+
+    def make(name: str = "pmd", **changes: Any) -> TrialConfig:
+        kind = changes.get("encoder", {}).get("kind", "bert")
+        if name.startswith("pmd"):
+            changes = {"mask_ratio": 0.2, **changes}
+        if name != "none" or changes.get("init") == "teacher":
+            changes = {"teacher": teacher_checkpoint(kind), **changes}
+        return trial_config(method=METHODS[name], **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def parts_of(config_of: Callable[..., TrialConfig]) -> Callable[..., TrialParts]:
+    """The parts of such a trial, built anew."""
+
+    def make(name: str = "pmd", **changes: Any) -> TrialParts:
+        return build_parts(config_of(name, **changes), World.alone())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., list[EpochReport]]:
+    """Run a trial to its end: `train(config, directory)`."""
+
+    def run(config: TrialConfig, directory: Path) -> list[EpochReport]:
+        return list(run_trial(config, directory, World.alone()))
+
+    return run
+
+
+class Stop(Exception):
+    """What an interrupted trial dies of."""
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a trial that dies before its n-th step: `interrupt(config, directory, 4)`."""
+    from raydistill.training.optimizer import Optimizer
+
+    def run(config: TrialConfig, directory: Path, step: int) -> None:
+        original = Optimizer.step
+
+        def dying(self: Optimizer, number: int) -> None:
+            if number >= step:
+                raise Stop
+            original(self, number)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Optimizer, "step", dying)
+            with pytest.raises(Stop):
+                list(run_trial(config, directory, World.alone()))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[..., dict[str, torch.Tensor]]:
+    """A copy of a model's weights."""
+
+    def copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    return copy

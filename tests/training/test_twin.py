@@ -1,0 +1,217 @@
+"""The twin of a whole step: one encoding per example and Python loops over examples, against distinct texts and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import NeighborIndex, TextRule, entity_text, inverse_phrase
+from raydistill.kg.triples import with_inverses
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import load_tokenizer
+from raydistill.training.parts import TrialParts
+
+TEXT_LIMIT = {"data": {"max_tokens": 150}}
+"""Nothing is cut, so that texts differ as soon as their words do."""
+
+
+class Naive:
+    """Losses of a batch as the formulas are written, for SimKGC's one encoding per example."""
+
+    def __init__(self, parts: TrialParts, dataset: Dataset, triples: np.ndarray) -> None:
+        self.student, self.dataset = parts.student, dataset
+        self.teacher: BiEncoder = getattr(parts.trainer.teacher, "model", parts.student)
+        self.tokenizer = load_tokenizer(parts.tokenizer_folder)
+        self.examples: list[tuple[int, int, int]] = [tuple(row) for row in triples.tolist()]
+        self.truth = set(map(tuple, with_inverses(dataset.train, dataset.num_relations).tolist()))
+        self.neighbors = NeighborIndex.from_triples(dataset.train, dataset.num_entities)
+        self.queries = [self.query_ids(h, r, t) for h, r, t in self.examples]
+        self.tails = [self.entity_ids(t, h) for h, _, t in self.examples]
+        self.heads = [self.entity_ids(h, t) for h, _, t in self.examples]
+
+    def text(self, entity: int, answer: int) -> str:
+        names, descriptions = self.dataset.entity_names, self.dataset.entity_descriptions
+        return entity_text(entity, names, descriptions, neighbors=self.neighbors, rule=TextRule(), answer=answer)
+
+    def query_ids(self, head: int, relation: int, tail: int) -> tuple[tuple[int, ...], ...]:
+        phrases = self.dataset.relation_phrases
+        phrase = phrases[relation] if relation < len(phrases) else inverse_phrase(phrases[relation - len(phrases)])
+        encoded = self.tokenizer(self.text(head, tail), phrase, return_token_type_ids=True)
+        return tuple(encoded["input_ids"]), tuple(encoded["token_type_ids"])
+
+    def entity_ids(self, entity: int, other: int) -> tuple[tuple[int, ...], ...]:
+        encoded = self.tokenizer(self.text(entity, other), return_token_type_ids=True)
+        return tuple(encoded["input_ids"]), tuple(encoded["token_type_ids"])
+
+    def states(self, model: BiEncoder, tower: Any, text: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
+        tokens, types = (torch.tensor(part)[None] for part in text)
+        output = model.encoder(tower)(input_ids=tokens, token_type_ids=types, output_hidden_states=True)
+        return tuple(hidden[0] for hidden in output.hidden_states)
+
+    def vector(self, model: BiEncoder, tower: Any, text: tuple[tuple[int, ...], ...]) -> Tensor:
+        mean = self.states(model, tower, text)[-1].mean(0)
+        return mean / mean.norm()
+
+    def negatives(self, b: int) -> list[int]:
+        """Examples whose tail may be compared with example b's: not known to be true, and no text a second time."""
+        h, r, t = self.examples[b]
+        seen, chosen = {(t, self.tails[b])}, []
+        for j, (_, _, other) in enumerate(self.examples):
+            if (h, r, other) not in self.truth and (other, self.tails[j]) not in seen:
+                seen.add((other, self.tails[j]))
+                chosen.append(j)
+        return chosen
+
+    def rival_queries(self, b: int) -> list[int]:
+        """Examples whose query may be compared with example b's for its tail."""
+        t = self.examples[b][2]
+        seen, chosen = {(self.examples[b][:2], self.queries[b])}, []
+        for j, (h, r, _) in enumerate(self.examples):
+            if (h, r, t) not in self.truth and ((h, r), self.queries[j]) not in seen:
+                seen.add(((h, r), self.queries[j]))
+                chosen.append(j)
+        return chosen
+
+    def losses(self, *, margin: float, tau: float, with_self: bool = False, earlier: Any = None) -> dict[str, Tensor]:
+        """Contrastive, score and divergence terms over the B x B table."""
+        k, k_teacher = self.student.inverse_temperature, self.teacher.inverse_temperature.item()
+        q, t = self.vectors(self.student)
+        with torch.no_grad():
+            q_teacher, t_teacher = self.vectors(self.teacher)
+        sums: dict[str, list[Tensor]] = {"ce": [], "score": [], "kl": []}
+        for b, (h, r, _) in enumerate(self.examples):
+            others, rivals = self.negatives(b), self.rival_queries(b)
+            logits = [k * (q[b] @ t[b] - margin), *(k * (q[b] @ t[j]) for j in others)]
+            if earlier is not None:
+                known = zip(*earlier, strict=True)
+                logits += [0.5 * k * (q[b] @ v) for v, e in known if (h, r, int(e)) not in self.truth]
+            if with_self and (h, r, h) not in self.truth:
+                logits.append(k * (q[b] @ self.vector(self.student, "entity", self.heads[b])))
+            back = torch.stack([k * (q[b] @ t[b] - margin), *(k * (q[j] @ t[b]) for j in rivals)])
+            row = torch.stack(logits)
+            sums["ce"].append((row.logsumexp(0) - row[0] + back.logsumexp(0) - back[0]) / 2)
+            z = torch.stack([q[b] @ t[j] for j in (b, *others)])
+            z_teacher = torch.stack([q_teacher[b] @ t_teacher[j] for j in (b, *others)])
+            sums["score"].append((k_teacher * (z - z_teacher)).square().mean())
+            log_q, log_p = (k * z / tau).log_softmax(0), (k_teacher * z_teacher / tau).log_softmax(0)
+            sums["kl"].append(tau**2 * (log_p.exp() * (log_p - log_q)).sum())
+        return {name: torch.stack(values).mean() for name, values in sums.items()}
+
+    def vectors(self, model: BiEncoder) -> tuple[list[Tensor], list[Tensor]]:
+        return [self.vector(model, "query", text) for text in self.queries], [
+            self.vector(model, "entity", text) for text in self.tails
+        ]
+
+    def patience(self, layers: tuple[int, ...], teacher_layers: tuple[int, ...]) -> Tensor:
+        """PKD's states, over the distinct texts of each tower."""
+        total = torch.zeros(())
+        for tower, texts in (("query", set(self.queries)), ("entity", set(self.tails))):
+            distances = []
+            for text in texts:
+                mine = self.states(self.student, tower, text)
+                theirs = [hidden.detach() for hidden in self.states(self.teacher, tower, text)]
+                pairs = [(mine[i + 1].mean(0), theirs[j + 1].mean(0)) for i, j in zip(layers, teacher_layers, strict=True)]
+                distances += [(s / s.norm() - t / t.norm()).square().mean() for s, t in pairs]
+            total = total + torch.stack(distances).mean()
+        return total
+
+    def masked_features(self, seen: list[tuple[str, list[tuple[tuple[int, ...], ...]]]], mask_id: int) -> Tensor:
+        """PMD's features at masked tokens of the texts that were seen: mean over tokens and hidden units, sum over towers."""
+        total = torch.zeros(())
+        for tower, texts in seen:
+            errors = []
+            for text in texts:
+                places = torch.tensor(text[0]) == mask_id
+                mine, theirs = (self.states(model, tower, text)[-1] for model in (self.student, self.teacher))
+                errors.append((mine - theirs.detach())[places].square().mean(1))
+            total = total + torch.cat(errors).mean()
+        return total
+
+
+def spied_texts(parts: TrialParts, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Any]]]:
+    """What the student is given to read, as it is given."""
+    seen: list[tuple[str, list[Any]]] = []
+    original = parts.student.encode
+
+    def encode(texts: Any, tower: str, needs: Any) -> Any:
+        lengths = texts.lengths.tolist()
+        columns = zip(texts.tokens.split(lengths), texts.types.split(lengths), strict=True)
+        seen.append((tower, [(tuple(tokens.tolist()), tuple(types.tolist())) for tokens, types in columns]))
+        return original(texts, tower, needs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts.student, "encode", encode)
+    return seen
+
+
+def gradients(loss: Tensor, model: BiEncoder) -> dict[str, Tensor]:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True, allow_unused=True, retain_graph=True)
+    return dict(zip(named, found, strict=True))
+
+
+def check_equal(fast: Tensor, slow: Tensor, model: BiEncoder) -> None:
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    expected = gradients(slow, model)
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
+    for name, gradient in gradients(fast, model).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+TRIPLES = [range(18), [0, 1, 9, 3, 12, 4, 16]]
+"""All examples of the graph, both ways, among them many of the same query or tail; and a smaller batch."""
+
+
+@pytest.mark.parametrize("rows", TRIPLES, ids=["all", "some"])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_contrastive_term_is_that_of_one_encoding_per_example(
+    parts_of: Callable[..., TrialParts], dataset: Dataset, kind: str, rows: Any
+) -> None:
+    """Savings that change what is learnt: a lost negative, a known answer among them, a margin on the wrong entry."""
+    extras = {"self_negatives": True, "pre_batch": 2, "margin": 0.07}
+    parts = parts_of("none", encoder={"kind": kind}, contrastive=extras, **TEXT_LIMIT)
+    trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)[list(rows)]
+    vectors = torch.nn.functional.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    trainer.pre_batch.push(vectors, np.array([1, 2, 3, 3, 5]))
+    batch = trainer.builder.build(triples, trainer.pre_batch.all_entities())
+    slow = Naive(parts, dataset, triples).losses(margin=0.07, tau=1.0, with_self=True, earlier=(vectors, [1, 2, 3, 3, 5]))
+    check_equal(trainer.losses(batch, 0)["ce"], slow["ce"], parts.student)
+
+
+@pytest.mark.parametrize("rows", TRIPLES, ids=["all", "some"])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_pmd_is_that_of_one_encoding_per_example(
+    parts_of: Callable[..., TrialParts], dataset: Dataset, kind: str, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Score and feature terms over other entries than the formulas', or with a gradient that is not theirs."""
+    parts = parts_of("pmd", encoder={"kind": kind}, training={"remember_teacher": False}, **TEXT_LIMIT)
+    trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)[list(rows)]
+    batch = trainer.builder.build(triples)
+    seen = spied_texts(parts, monkeypatch)
+    fast = trainer.losses(batch, 3)
+    naive = Naive(parts, dataset, triples)
+    slow = naive.losses(margin=0.02, tau=1.0)
+    mask_id = trainer.corruption.mask_id
+    slow["mgfd"] = naive.masked_features([s for s in seen if any(mask_id in text[0] for text in s[1])], mask_id)
+    for name in ("ce", "score", "mgfd"):
+        check_equal(fast[name], slow[name], parts.student)
+    total = sum(term.weight * fast[term.name] for term in trainer.terms)
+    assert isinstance(total, Tensor)
+    check_equal(total, 0.5 * slow["ce"] + 0.2 * slow["score"] + 0.3 * slow["mgfd"], parts.student)
+
+
+def test_pkd_is_that_of_one_encoding_per_example(parts_of: Callable[..., TrialParts], dataset: Dataset) -> None:
+    """Divergence and intermediate states over other entries, layers or texts than the formulas'."""
+    parts = parts_of("pkd", layers=3, training={"remember_teacher": False}, **TEXT_LIMIT)
+    trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)
+    fast = trainer.losses(trainer.builder.build(triples), 0)
+    naive = Naive(parts, dataset, triples)
+    slow = naive.losses(margin=0.02, tau=5.0)
+    slow["patience"] = naive.patience((0, 1), (0, 1))
+    for name in ("ce", "kl", "patience"):
+        check_equal(fast[name], slow[name], parts.student)
