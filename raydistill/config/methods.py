@@ -27,7 +27,8 @@ class PMDSection(Section):
     )
     over_hidden: Literal["mean", "sum"] = Field("mean", description="reduction over hidden units, preset paper only")
     score_space: Literal["cosine", "logits"] = Field(
-        "cosine", description="cosine: margin-free cosines times the teacher's frozen inverse temperature; logits: as the public code"
+        "cosine",
+        description="cosine: margin-free cosines times the teacher's frozen inverse temperature; logits: as the public code",
     )
 
     @model_validator(mode="after")
@@ -47,7 +48,9 @@ class LogitsSection(Section):
     name: Literal["logits"] = "logits"
     divergence: Literal["kl", "mse"] = "kl"
     alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
-    temperature: SearchedPositive = Field(4.0, description="distillation temperature on top of the models' own, kl only")
+    temperature: SearchedPositive = Field(
+        4.0, description="distillation temperature on top of the models' own, kl only"
+    )
 
 
 class PKDSection(Section):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from raydistill.config.methods import Method, PMDSection, SearchedPositive
 from raydistill.config.space import Choice, Init, LayerMap, Section, Uniform, View
-
-Ratio = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
 
 
 class DataSection(Section):
@@ -19,7 +18,9 @@ class DataSection(Section):
     path: str = Field(description="dataset directory made by `raydistill prepare`")
     max_tokens: int = Field(50, ge=8, le=512, description="tokens per text, specials included")
     max_neighbors: int = Field(10, ge=0, description="neighbour names appended to short descriptions; 0 = none")
-    short_description_words: int = Field(20, ge=0, description="a description below this many words gets neighbour names")
+    short_description_words: int = Field(
+        20, ge=0, description="a description below this many words gets neighbour names"
+    )
 
 
 class EncoderSection(Section):
@@ -28,39 +29,9 @@ class EncoderSection(Section):
     name: str = Field(description="hub name, local folder, or package:<module> that carries weights")
     pooling: Literal["mean", "cls", "max"] = "mean"
     shared_towers: bool = Field(False, description="one encoder for queries and entities instead of two")
-    dropout: float | None = Field(None, ge=0, lt=1, description="dropout of all students and the teacher while training; null = the encoder's own")
-
-
-class ContrastiveSection(Section):
-    """The contrastive term (SimKGC): InfoNCE with additive margin and trainable temperature."""
-
-    temperature: float = Field(0.05, gt=0)
-    train_temperature: bool = True
-    margin: float = Field(0.02, ge=0, lt=1)
-    self_negatives: bool = Field(False, description="the head entity of a query as one more candidate")
-    pre_batch: int = Field(0, ge=0, description="earlier batches whose entity vectors serve as candidates; 0 = off")
-    pre_batch_weight: float = Field(0.5, gt=0, le=1, description="multiplier of pre-batch logits")
-
-
-class TrainingSection(Section):
-    """The loop. A batch counts triples; each contributes two examples, one per direction."""
-
-    batch_size: int = Field(512, ge=2, description="examples per step, over all workers of a trial")
-    epochs: Count = 50
-    learning_rate: float = Field(5.0e-5, gt=0)
-    warmup_ratio: Ratio = Field(0.1, description="share of all steps over which the learning rate rises")
-    weight_decay: float = Field(1.0e-4, ge=0, description="on matrices only: not on biases, LayerNorm or temperature")
-    max_gradient_norm: float = Field(10.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    tokens_per_micro_batch: int = Field(16384, ge=64, description="texts are encoded in length order, this many tokens at a time")
-    trim_vocabulary: bool = Field(True, description="train only the embedding rows whose pieces occur in the graph's texts")
-    evaluate_every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
-    checkpoint_steps: int | None = Field(None, ge=1, description="also checkpoint every so many steps inside an epoch; null = at epoch ends only")
-    remember_teacher: bool = Field(
-        True, description="encode the teacher's clean vectors once per trial instead of once per epoch; needs 4 * hidden bytes per text"
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout of all students and the teacher while training; null = the encoder's own"
     )
-    keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
-    measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")
 
 
 class TeacherSection(Section):
@@ -69,7 +40,9 @@ class TeacherSection(Section):
     layers: int | None = Field(None, ge=1, description="null = all layers of the encoder")
     epochs: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
-    checkpoint: str | None = Field(None, description="take this trained checkpoint as the teacher instead of training one")
+    checkpoint: str | None = Field(
+        None, description="take this trained checkpoint as the teacher instead of training one"
+    )
 
 
 class GradeSection(Section):
@@ -87,12 +60,16 @@ class GradeSection(Section):
 
     @model_validator(mode="after")
     def _ratio_in_range(self) -> GradeSection:
-        if isinstance(self.mask_ratio, Uniform) and not (0 <= self.mask_ratio.uniform[0] and self.mask_ratio.uniform[1] < 1):
+        if isinstance(self.mask_ratio, Uniform) and not (
+            0 <= self.mask_ratio.uniform[0] and self.mask_ratio.uniform[1] < 1
+        ):
             raise ValueError(f"a mask ratio lies in [0, 1), received uniform {list(self.mask_ratio.uniform)}")
         maps = self.layer_map.choice if isinstance(self.layer_map, Choice) else (self.layer_map,)
         for explicit in maps:
             if not isinstance(explicit, str) and len(explicit) != self.layers:
-                raise ValueError(f"layer map {list(explicit)} names {len(explicit)} layers for a student of {self.layers}")
+                raise ValueError(
+                    f"layer map {list(explicit)} names {len(explicit)} layers for a student of {self.layers}"
+                )
         return self
 
 
@@ -122,10 +99,13 @@ class ScheduleSection(Section):
 class ResourcesSection(Section):
     """What a trial gets and how many run at once."""
 
-    backend: Literal["auto", "inline", "train"] = Field("auto", description="auto = inline for one CPU worker, else train")
+    backend: Literal["auto", "inline", "train"] = Field(
+        "auto", description="auto = inline for one CPU worker, else train"
+    )
     workers_per_trial: Count = 1
     cpus_per_worker: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
-        "auto", description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine"
+        "auto",
+        description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine",
     )
     gpus_per_worker: float = Field(0.0, ge=0)
     concurrent_trials: Literal["auto"] | Count = "auto"
@@ -168,7 +148,8 @@ class CampaignConfig(Section):
     grades: tuple[GradeSection, ...] = Field(min_length=1)
     method: Method = PMDSection()
     view: View = Field(
-        "separate", description="separate: CE and score on a clean view, masked features on a corrupted one; shared: one corrupted view, as PMD"
+        "separate",
+        description="separate: CE and score on a clean view, masked features on a corrupted one; shared: one corrupted view, as PMD",
     )
     search: SearchSection = SearchSection()
     promotion: PromotionSection = PromotionSection()
@@ -183,7 +164,9 @@ class CampaignConfig(Section):
     @model_validator(mode="after")
     def _depth_falls(self) -> CampaignConfig:
         depths = [self.teacher.layers, *(grade.layers for grade in self.grades)]
-        for above, below in zip(depths, depths[1:], strict=False):
+        for above, below in pairwise(depths):
             if above is not None and below is not None and below > above:
-                raise ValueError(f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder")
+                raise ValueError(
+                    f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder"
+                )
         return self

@@ -17,7 +17,7 @@ Init = Literal["pretrained", "teacher"]
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Choice(Section, Generic[T]):

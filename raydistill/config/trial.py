@@ -8,8 +8,9 @@ import json
 from pydantic import Field
 
 from raydistill.config.methods import Method
-from raydistill.config.schema import ContrastiveSection, DataSection, EncoderSection, TrainingSection
+from raydistill.config.schema import DataSection, EncoderSection
 from raydistill.config.space import Init, Section, View
+from raydistill.config.training import ContrastiveSection, TrainingSection
 
 
 class TeacherReference(Section):

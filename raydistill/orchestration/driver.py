@@ -6,25 +6,25 @@ Everything it starts is a child of this process, so nothing outlives it; everyth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import TrialError
-from raydistill.orchestration.coordinator import ask
-from raydistill.orchestration.room import free_workers
+from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.room import free_room
 from raydistill.orchestration.studies import StudyRunner
 from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus, trial_directory
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
 from raydistill.planning.schedule import ready
-from raydistill.planning.state import CampaignState
+from raydistill.planning.state import CampaignState, TrialRecord
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -174,36 +174,45 @@ class Driver:
         return ray.remote(score).options(**options).remote(checkpoint, self.config, self.workshop)
 
     def _finish(self, reference: Any) -> None:
-        if reference in self.scorings:
-            ask(self.coordinator.record_test.remote(*self.scorings.pop(reference), ask(reference)))
-            return
-        job = self.jobs.pop(reference)
+        place = self.scorings.pop(reference, None)
+        job = self.jobs.pop(reference, None)
         try:
-            ask(reference)
-        except RayActorError as problem:
+            answer = ask(reference)
+        except RayError as problem:
+            if job is None or job.lives == 0 or not isinstance(problem, RayActorError):
+                raise self._given_up(place or job.study.place, problem) from problem  # type: ignore[union-attr]
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
-            if job.lives == 0:
-                raise TrialError(
-                    f"the process of {job.study.lineage.name}, {job.study.plan.folder}, died {RUNNER_LIVES + 1} times",
-                    remedy="see whether the machine runs out of memory, then run again with --resume",
-                ) from problem
+            self._free(record for record in self.state.of(*job.study.place) if record.status == "running")
             self._start(replace(job, lives=job.lives - 1))
             return
-        self.idle.append(job.runner)
-        write_table(self.root, self.state)
+        if place is not None:
+            ask(self.coordinator.record_test.remote(*place, answer))
+        if job is not None:
+            self.idle.append(job.runner)
+            write_table(self.root, self.state)
+
+    def _given_up(self, place: Place, problem: RayError) -> TrialError:
+        cause = str(unwrapped(problem)).strip().splitlines()[-1]
+        return TrialError(
+            f"{place[0]}, grade {self.plans[place[1]].folder}: {cause}",
+            expected="a search, or the scoring of its result, that ends",
+            remedy="see the log, and whether the machine runs out of memory; then run again with --resume",
+        )
 
     def _stop(self) -> None:
         for runner in [*self.idle, *(job.runner for job in self.jobs.values())]:
             ray.kill(runner)
         for reference in self.scorings:
             ray.cancel(reference, force=True)
-        # On a cluster that lives on, the room of workers would stay taken.
-        for record in self.state.trials.values():
-            if record.status == "running":
-                free_workers(trial_directory(self.root, self.plans[record.grade].folder, record.identity))
+        # On a cluster that lives on, their room would stay taken.
+        self._free(record for record in self.state.trials.values() if record.status == "running")
         self.jobs.clear()
         self.scorings.clear()
         self.idle.clear()
+
+    def _free(self, records: Iterable[TrialRecord]) -> None:
+        for record in records:
+            free_room(trial_directory(self.root, self.plans[record.grade].folder, record.identity))
 
 
 def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[str, float]:

@@ -22,6 +22,7 @@ from ray import tune
 
 from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError, TrialError
 from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.room import note_room
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import MRR, TrialKey, TrialRecord
@@ -93,6 +94,7 @@ class InlineTrial(_Trial):
         record: TrialRecord = ask(self.coordinator.record.remote(self.key))
         directory = self.study.directory(record.identity)
         with held(directory):
+            note_room(directory)
             finished = False
             for report in self.workshop.run_trial(
                 self.study.resolve(record.parameters), directory, self.workshop.world(False)

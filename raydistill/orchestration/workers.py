@@ -12,7 +12,7 @@ from ray.train.torch import TorchTrainer
 
 from raydistill.errors import RayDistillError, TrialError
 from raydistill.orchestration.coordinator import ask
-from raydistill.orchestration.room import free_workers, note_room
+from raydistill.orchestration.room import free_room, note_room
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.trials import held, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -43,7 +43,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         folder: where Ray Train may put its own files.
     """
     record: TrialRecord = ask(coordinator.record.remote(key))
-    free_workers(study.directory(record.identity))
+    free_room(study.directory(record.identity))
     resources = study.config.resources
     per_worker = {"CPU": study.cpus}
     if resources.gpus_per_worker > 0:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from raydistill.config.methods import METHOD_SECTIONS, Method, NoneSection
-from raydistill.config.schema import CampaignConfig, GradeSection, TrainingSection
+from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import Init, is_distribution
+from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.students.layers import resolve_layer_map

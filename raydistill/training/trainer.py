@@ -167,7 +167,7 @@ class Trainer:
             return
         culprit = next((name for name, value in parts.items() if not bool(torch.isfinite(value))), "loss")
         raise NonFiniteLossError(
-            f"{culprit} became {float(parts.get(culprit, total))} at epoch {self.progress.epoch + 1}, step {self.global_step}",
+            f"{culprit} became {float(parts.get(culprit, total).detach())} at epoch {self.progress.epoch + 1}, step {self.global_step}",
             expected="a finite number",
             consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
             remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",

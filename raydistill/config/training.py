@@ -1,0 +1,51 @@
+"""The sections of learning: the contrastive term and the loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raydistill.config.space import Section
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ContrastiveSection(Section):
+    """The contrastive term (SimKGC): InfoNCE with additive margin and trainable temperature."""
+
+    temperature: float = Field(0.05, gt=0)
+    train_temperature: bool = True
+    margin: float = Field(0.02, ge=0, lt=1)
+    self_negatives: bool = Field(False, description="the head entity of a query as one more candidate")
+    pre_batch: int = Field(0, ge=0, description="earlier batches whose entity vectors serve as candidates; 0 = off")
+    pre_batch_weight: float = Field(0.5, gt=0, le=1, description="multiplier of pre-batch logits")
+
+
+class TrainingSection(Section):
+    """The loop. A batch counts examples; each triple is two, one per direction."""
+
+    batch_size: int = Field(512, ge=2, description="examples per step, over all workers of a trial")
+    epochs: Count = 50
+    learning_rate: float = Field(5.0e-5, gt=0)
+    warmup_ratio: Ratio = Field(0.1, description="share of all steps over which the learning rate rises")
+    weight_decay: float = Field(1.0e-4, ge=0, description="on matrices only: not on biases, LayerNorm or temperature")
+    max_gradient_norm: float = Field(10.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    tokens_per_micro_batch: int = Field(
+        16384, ge=64, description="texts are encoded in length order, this many tokens at a time"
+    )
+    trim_vocabulary: bool = Field(
+        True, description="train only the embedding rows whose pieces occur in the graph's texts"
+    )
+    evaluate_every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="also checkpoint every so many steps inside an epoch; null = at epoch ends only"
+    )
+    remember_teacher: bool = Field(
+        True,
+        description="encode the teacher's clean vectors once per trial instead of once per epoch; needs 4 * hidden bytes per text",
+    )
+    keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
+    measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")

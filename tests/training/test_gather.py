@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydistill.config.trial import TrialConfig
+from raydistill.training.gather import World
+
+sys.path.insert(0, str(Path(__file__).parent))
+from worker import take_steps
+
+SMALL_STEPS = {"epochs": 3, "learning_rate": 1e-6, "max_gradient_norm": 1e9}
+"""Gradients as they are, and steps so small that the second one begins at equal weights."""
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pmd, separate view": ("pmd", {"view": "separate"}),
+    "pmd, shared view": ("pmd", {"view": "shared"}),
+    "pmd, reference": ("pmd-reference", {"view": "separate"}),
+    "pkd": ("pkd", {"layers": 3}),
+    "kl, roberta": ("kl", {"encoder": {"kind": "roberta"}}),
+    "self-negatives and pre-batch": ("none", {"contrastive": {"self_negatives": True, "pre_batch": 2}}),
+    "shared towers": ("pmd", {"encoder": {"shared_towers": True}, "view": "separate"}),
+    "two examples": ("pmd", {"training": {**SMALL_STEPS, "batch_size": 2}, "view": "separate"}),
+    "frozen temperature": (
+        "none",
+        {"training": {**SMALL_STEPS, "batch_size": 2}, "contrastive": {"train_temperature": False, "self_negatives": True}},
+    ),
+}
+
+
+def run_workers(folder: Path, jobs: list[tuple[TrialConfig, int]], size: int) -> list[list[Any]]:
+    """What each of `size` worker processes found."""
+    path = folder / "jobs.json"
+    path.write_text(json.dumps([(config.model_dump(mode="json"), steps) for config, steps in jobs]))
+    script, environment = str(Path(__file__).parent / "worker.py"), {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(size), str(folder / "meeting"), str(path), str(folder / f"out{rank}")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
+    return [torch.load(folder / f"out{rank}") for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def configs(config_of: Callable[..., TrialConfig]) -> dict[str, TrialConfig]:
+    """The trials that one and two workers train alike."""
+    return {
+        name: config_of(method, **{"training": SMALL_STEPS, **changes}) for name, (method, changes) in JOBS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def outcomes(configs: dict[str, TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Per trial what rank 0 and rank 1 of two workers found; one pair of processes for all trials."""
+    found = run_workers(tmp_path_factory.mktemp("workers"), [(config, 2) for config in configs.values()], 2)
+    return {name: [rank[number] for rank in found] for number, name in enumerate(configs)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_two_workers_equal_one_worker_with_the_whole_batch(
+    configs: dict[str, TrialConfig], outcomes: dict[str, list[Any]], name: str
+) -> None:
+    """Gradients halved, doubled or of half the negatives; means of means where masks differ; workers that drift apart."""
+    alone = take_steps(configs[name], 2, World.alone())
+    for rank in outcomes[name]:
+        for one, two in zip(alone["gradients"], rank["gradients"], strict=True):
+            assert one.keys() == two.keys()
+            assert max(gradient.abs().max() for gradient in one.values()) > 1e-2
+            for parameter, gradient in one.items():
+                torch.testing.assert_close(two[parameter], gradient, atol=1e-5, rtol=1e-4)
+        for key, value in alone["averages"].items():
+            if key not in ("seconds", "examples_per_second"):
+                assert rank["averages"][key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    first, second = (rank["weights"] for rank in outcomes[name])
+    assert all(torch.equal(tensor, second[parameter]) for parameter, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_workers_of_a_trial_report_together_and_resume_together(
+    config_of: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    """Workers that wait for each other for ever, two that write one checkpoint, or one that resumes alone."""
+    config = config_of("pmd", training={"epochs": 2, "checkpoint_steps": 1}, view="separate")
+    [first], [second] = run_workers(tmp_path, [(config, 0)], 2)
+    assert [report["epoch"] for report in first] == [report["epoch"] for report in second] == [1, 2]
+    assert [report["finished"] for report in second] == [False, True]
+    assert all(report["checkpoint"] is None and report["digest"] is None for report in second)
+    assert all(Path(report["checkpoint"]).is_dir() for report in first)
+    (tmp_path / "meeting").unlink(missing_ok=True)
+    [again], [too] = run_workers(tmp_path, [(config, 0)], 2)
+    assert [report["epoch"] for report in again] == [report["epoch"] for report in too] == [2]
+    assert again[0]["digest"] == first[-1]["digest"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+def test_shares_divide_all_texts_evenly_by_tokens(size: int) -> None:
+    """A text encoded by nobody or twice, or a worker that gets all the long ones while the others wait."""
+    lengths = torch.randint(3, 51, (203,), generator=torch.Generator().manual_seed(size))
+    shares = [World(rank, size).share(lengths) for rank in range(size)]
+    assert sorted(torch.cat([share.mine for share in shares]).tolist()) == list(range(203))
+    tokens = [int(lengths[share.mine].sum()) for share in shares]
+    assert max(tokens) - min(tokens) <= 60
+    for share in shares:
+        assert all(torch.equal(mine, other) for mine, other in zip(share.positions, shares[0].positions, strict=True))
+
+
+def test_world_without_process_group_is_one_worker() -> None:
+    """A trial on one machine that waits for workers which do not exist."""
+    assert World.from_process_group() == World.alone() == World(0, 1)
+    tensors = [torch.ones(2), torch.zeros(3)]
+    assert World.alone().mean(tensors) == tensors
+    World.alone().barrier()
