@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
+from raydistill.data.texts import Texts, fingerprints
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.evaluation.reranking import NeighborReranking
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Tower
 
 _TEXTS_AT_ONCE = 8192
 """Texts put together at a time: bounds the memory of token ids on large graphs."""
@@ -26,28 +31,32 @@ def link_prediction_task(dataset: Dataset, split: str) -> LinkPredictionTask:
 
 
 def encode_entities(model: BiEncoder, assembler: TextAssembler, num_entities: int) -> Tensor:
-    """Vectors of all entities, `(entities, hidden)` float32, normalised."""
-    with torch.no_grad():
-        parts = [
-            model.encode(
-                assembler.entity_texts(np.arange(start, min(start + _TEXTS_AT_ONCE, num_entities))), "entity"
-            ).vectors
-            for start in range(0, num_entities, _TEXTS_AT_ONCE)
-        ]
-    return torch.cat(parts)
+    """Vectors of all entities, `(entities, hidden)` float32, normalised; entities of one text get one vector, bit for bit."""
+    return _encode_distinct(model, "entity", num_entities, assembler.entity_texts)
 
 
-def encode_queries(model: BiEncoder, assembler: TextAssembler, heads: np.ndarray, relations: np.ndarray) -> Tensor:
+def encode_queries(model: BiEncoder, assembler: TextAssembler, heads: IntArray, relations: IntArray) -> Tensor:
     """Vectors of queries, `(queries, hidden)` float32, normalised; `relations` counts inverses from num_relations on."""
+    return _encode_distinct(model, "query", len(heads), lambda rows: assembler.query_texts(heads[rows], relations[rows]))
+
+
+def _encode_distinct(
+    model: BiEncoder, tower: Tower, count: int, texts_of: Callable[[npt.NDArray[np.int64]], Texts]
+) -> Tensor:
+    """Encode each distinct text once.
+
+    Not only for speed: a text encoded twice, in batches of other shapes, may get vectors that differ in the last bit, and homonyms would no
+    longer tie.
+    """
+    keys = [fingerprints(texts_of(rows)) for rows in _parts(np.arange(count))]
+    _, first, place = np.unique(torch.cat(keys).numpy(), return_index=True, return_inverse=True)
     with torch.no_grad():
-        parts = [
-            model.encode(
-                assembler.query_texts(heads[start : start + _TEXTS_AT_ONCE], relations[start : start + _TEXTS_AT_ONCE]),
-                "query",
-            ).vectors
-            for start in range(0, len(heads), _TEXTS_AT_ONCE)
-        ]
-    return torch.cat(parts)
+        vectors = torch.cat([model.encode(texts_of(rows), tower).vectors for rows in _parts(first)])
+    return vectors[torch.from_numpy(place.reshape(-1)).to(vectors.device)]
+
+
+def _parts(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    return [rows[start : start + _TEXTS_AT_ONCE] for start in range(0, len(rows), _TEXTS_AT_ONCE)]
 
 
 def evaluate(

@@ -219,5 +219,5 @@ def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[s
     """What a promoted checkpoint scores on the test split, and how big it is."""
     workshop.set_threads(max(1, int(least_cpus(config.resources))))
     facts = workshop.checkpoint_facts(checkpoint)
-    sizes: dict[str, float] = {name: float(facts[name]) for name in ("parameters", "bytes")}
+    sizes: dict[str, float] = {name: float(facts[name]) for name in ("layers", "parameters", "bytes")}
     return {**workshop.test_metrics(checkpoint, config), **sizes}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from raydistill.data.texts import Texts
+from raydistill.data.texts import Texts, fingerprints
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.views import TeacherSource
@@ -41,19 +41,6 @@ class RememberingTeacher:
         if not bool((known[place] == keys).all()):
             return self.live.encode(texts, tower, needs)
         return TowerOutput(vectors[place.to(vectors.device)], {})
-
-
-def fingerprints(texts: Texts) -> Tensor:
-    """A 64-bit number per text that depends on every token and its place, `(texts,)` int64.
-
-    Two different texts share one with a chance of about 2**-64 per pair: ten million texts collide with a chance of about 3 in a million.
-    """
-    owner = texts.text_of_token
-    place = torch.arange(len(owner)) - texts.starts[owner]
-    mixed = (texts.tokens + 1) * 0x9E3779B97F4A7C1 + (place + 1) * 0x5851F42D4C957F2D + texts.types
-    mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
-    mixed = (mixed ^ (mixed >> 32)) * 0x14D049BB133111EB
-    return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, mixed ^ (mixed >> 31))
 
 
 def _remember(live: TeacherSource, texts: Texts, tower: Tower) -> tuple[Tensor, Tensor]:

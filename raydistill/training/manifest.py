@@ -77,7 +77,7 @@ def read_manifest(directory: Path) -> dict[str, dict[str, int | str]]:
         sound = content == _canonical(files)
     except FileNotFoundError:
         raise CheckpointError(f"{directory}: no {NAME}", expected="a complete checkpoint", remedy=_REMEDY) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise CheckpointError(

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from raydistill.data.texts import Texts
+from raydistill.data.texts import Texts, fingerprints
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.features import Needs
-from raydistill.teachers.cache import RememberingTeacher, fingerprints
+from raydistill.teachers.cache import RememberingTeacher
 from raydistill.teachers.views import LiveTeacher
 
 

@@ -85,8 +85,9 @@ def test_five_hundred_damages_are_all_found_and_the_newest_good_one_is_used(
         [record] = caplog.records
         assert str(newest) in record.getMessage()
         path.write_bytes(before)
-    assert {"manifest.json", "raydistill.json", "training/optimizer.safetensors", "tokenizer/vocab.txt"} < touched
-    assert len(touched) == 13
+    everything = {path.relative_to(newest).as_posix() for path in newest.rglob("*") if path.is_file()}
+    assert touched == everything
+    assert {"manifest.json", "raydistill.json", "training/optimizer.safetensors", "tokenizer/vocab.txt"} < everything
     assert newest_good(checkpoints) == newest
 
 
@@ -245,5 +246,5 @@ def test_loaded_model_ranks_the_graphs_texts(trained: Path, dataset: Dataset) ->
     assembler = text_assembler(dataset, tokenizer, "any", rule=TextRule(), max_tokens=32)
     vectors = load_model(path).encode(assembler.entity_texts(np.arange(8)), "entity").vectors
     assert vectors.shape == (8, 16)
-    assert torch.equal(vectors[6], vectors[7]), "two entities of one text"
-    assert len({tuple(row) for row in vectors.tolist()}) == 7
+    torch.testing.assert_close(vectors[6], vectors[7], atol=1e-6, rtol=0)  # two entities of one text
+    assert (torch.cdist(vectors[:7], vectors[:7]) + torch.eye(7) > 1e-2).all()

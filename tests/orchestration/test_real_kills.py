@@ -1,0 +1,137 @@
+"""The real trainer on a tiny encoder: processes die by SIGKILL at random moments, and the promoted checkpoints are the same bytes.
+
+One moment per victim by default; `RAYDISTILL_KILLS=5` tries five.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from raydistill.orchestration.rundir import open_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+MOMENTS = int(os.environ.get("RAYDISTILL_KILLS", "1"))
+BACK_ENDS = {"inline": {"workers_per_trial": 1}, "train": {"workers_per_trial": 2}}
+VICTIMS = [
+    ("driver", "inline"),
+    ("ray::ResourceTrainable", "inline"),
+    ("ray::RayTrainWorker", "train"),
+    ("driver", "train"),
+]
+
+
+@pytest.fixture(scope="module")
+def campaign(
+    tmp_path_factory: pytest.TempPathFactory, dataset_folder: Path, encoder_folder: Callable[..., Path]
+) -> Callable[[str], Path]:
+    """The configuration file of a teacher and two grades, with dropout, masks and checkpoints inside epochs."""
+
+    def write(back_end: str) -> Path:
+        folder = tmp_path_factory.mktemp("campaign")
+        content = {
+            "data": {"path": str(dataset_folder), "max_tokens": 32},
+            "encoder": {"name": str(encoder_folder("bert", dropout=0.1))},
+            "grades": [{"layers": 3, "mask_ratio": {"choice": [0.0, 0.2]}}, {"layers": 2, "mask_ratio": 0.2}],
+            "search": {"algorithm": "grid"},
+            "training": {
+                "batch_size": 6,
+                "epochs": 8,
+                "learning_rate": 1e-3,
+                "precision": "fp32",
+                "checkpoint_steps": 2,
+            },
+            "resources": {"backend": back_end, "concurrent_trials": 1, "cpus_per_worker": 1, **BACK_ENDS[back_end]},
+        }
+        path = folder / "campaign.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    campaign: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[tuple[str, int], str]]:
+    """Digests an undisturbed run of a back end promotes, and the seconds it took; run once each."""
+    known: dict[str, dict[tuple[str, int], str]] = {}
+
+    def digests(back_end: str) -> dict[tuple[str, int], str]:
+        if back_end not in known:
+            root = tmp_path_factory.mktemp("undisturbed") / "run"
+            driver = start(root, campaign(back_end))
+            assert driver.wait(200) == 0, driver.stderr and driver.stderr.read()
+            known[back_end] = promoted(root)
+        return known[back_end]
+
+    return digests
+
+
+def promoted(root: Path) -> dict[tuple[str, int], str]:
+    return {place: promotion.digest for place, promotion in open_run(root).promotions.items()}
+
+
+def start(root: Path, config: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "raydistill", "run", str(config), "--run-dir", str(root), *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def reports(root: Path) -> int:
+    return sum(len(trial.reports) for trial in open_run(root).trials.values()) if (root / "ledger").exists() else 0
+
+
+def kill(victim: str, driver: subprocess.Popen[str]) -> bool:
+    """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
+    if victim == "driver":
+        driver.kill()
+        return True
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if " ".join(process.cmdline()).startswith(victim):
+                process.send_signal(signal.SIGKILL)
+                return True
+        except psutil.NoSuchProcess:
+            continue
+    return False
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+@pytest.mark.parametrize(("victim", "back_end"), VICTIMS)
+def test_promoted_checkpoints_are_the_same_bytes_after_a_kill(
+    victim: str,
+    back_end: str,
+    moment: int,
+    campaign: Callable[[str], Path],
+    undisturbed: Callable[[str], dict[tuple[str, int], str]],
+    tmp_path: Path,
+) -> None:
+    """A resumed trial that began an epoch with other masks, moments or dropout would promote another model, and nobody would know."""
+    expected = undisturbed(back_end)
+    root, config = tmp_path / "run", campaign(back_end)
+    driver = start(root, config)
+    wanted = random.randint(1, 24)
+    deadline = time.monotonic() + 200
+    while reports(root) < wanted and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(random.uniform(0.02, 0.2))
+    while driver.poll() is None and not kill(victim, driver):
+        time.sleep(0.05)
+    finished = {key for key, trial in open_run(root).trials.items() if trial.status == "finished"}
+    epochs = {key: [report["time"] for report in open_run(root).trials[key].reports] for key in finished}
+    code = driver.wait(200)
+    if victim == "driver" or code != 0:
+        again = start(root, config, "--resume")
+        assert again.wait(200) == 0, again.stderr and again.stderr.read()
+    state = open_run(root)
+    assert promoted(root) == expected, f"{victim} killed after {wanted} reports"
+    assert {key: [report["time"] for report in state.trials[key].reports] for key in finished} == epochs

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CheckpointError, DataError
+from raydistill.training.evaluate import evaluate_checkpoint
+from raydistill.training.trial import EpochReport
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_checkpoint_ranks_as_the_trial_that_wrote_it(
+    config_of: Callable[..., TrialConfig],
+    train: Callable[..., list[EpochReport]],
+    dataset_folder: Path,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """A checkpoint that, once loaded, is another model than the one that was validated: other words, pooling or texts."""
+    config = config_of(
+        "pmd",
+        encoder={"kind": kind, "pooling": "cls", "dropout": 0.1},
+        data={"max_tokens": 20, "max_neighbors": 2, "short_description_words": 5},
+    )
+    last = train(config, tmp_path)[-1]
+    assert last.checkpoint is not None
+    report = evaluate_checkpoint(last.checkpoint, dataset_folder, "valid")
+    for key, value in report.metrics.items():
+        assert last.metrics[key] == pytest.approx(value), key
+    assert evaluate_checkpoint(last.checkpoint, dataset_folder, "test").metrics["test/both/queries"] == 4
+
+
+def test_what_cannot_be_evaluated_is_named(teacher_checkpoint: Callable[..., Path], dataset_folder: Path, tmp_path: Path) -> None:
+    """A traceback for a typing error in a path or a split."""
+    with pytest.raises(DataError, match="split 'dev'"):
+        evaluate_checkpoint(teacher_checkpoint(), dataset_folder, "dev")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        evaluate_checkpoint(tmp_path / "none", dataset_folder)
+    with pytest.raises(DataError):
+        evaluate_checkpoint(teacher_checkpoint(), tmp_path)
