@@ -35,7 +35,9 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def config_of(trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path]) -> Callable[..., TrialConfig]:
+def config_of(
+    trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path]
+) -> Callable[..., TrialConfig]:
     """The configuration of a trial of one of METHODS, with a teacher where the method has one; pmd masks 20 %."""
 
     def make(name: str = "pmd", **changes: Any) -> TrialConfig:
@@ -69,7 +71,7 @@ def train() -> Callable[..., list[EpochReport]]:
     return run
 
 
-class Stop(Exception):
+class InterruptedTrialError(Exception):
     """What an interrupted trial dies of."""
 
 
@@ -83,12 +85,12 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         def dying(self: Optimizer, number: int) -> None:
             if number >= step:
-                raise Stop
+                raise InterruptedTrialError
             original(self, number)
 
         with monkeypatch.context() as patch:
             patch.setattr(Optimizer, "step", dying)
-            with pytest.raises(Stop):
+            with pytest.raises(InterruptedTrialError):
                 list(run_trial(config, directory, World.alone()))
 
     return run

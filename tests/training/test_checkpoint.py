@@ -120,7 +120,13 @@ def test_only_finished_checkpoints_are_looked_at(checkpoints: Path, tmp_path: Pa
     assert [path.name for path in newest_first(checkpoints)] == ["00000006", "00000003"]
     assert newest_good(checkpoints) == checkpoints / "00000006"
     clean_aside(checkpoints)
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["00000003", "00000006", "00000009.bak", "00000010", "notes"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "00000003",
+        "00000006",
+        "00000009.bak",
+        "00000010",
+        "notes",
+    ]
     assert newest_good(tmp_path / "nothing") is None
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         verify_checkpoint(tmp_path / "nothing")
@@ -148,7 +154,9 @@ def test_towers_and_tokenizer_load_with_transformers(teacher_checkpoint: Callabl
 
 def test_towers_of_a_checkpoint_differ(teacher_checkpoint: Callable[..., Path]) -> None:
     """One tower written twice."""
-    towers = [load_file(teacher_checkpoint() / name / "model.safetensors") for name in ("query_encoder", "entity_encoder")]
+    towers = [
+        load_file(teacher_checkpoint() / name / "model.safetensors") for name in ("query_encoder", "entity_encoder")
+    ]
     assert not all(torch.equal(tensor, towers[1][name]) for name, tensor in towers[0].items())
 
 
@@ -166,7 +174,9 @@ def test_hub_style_tokenizer_survives(
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
     config = trial_config(training={"epochs": 1})
     encoder = config.encoder.model_copy(update={"name": str(folder)})
-    config = config.model_copy(update={"encoder": encoder, "encoder_fingerprint": locate_encoder(str(folder)).fingerprint})
+    config = config.model_copy(
+        update={"encoder": encoder, "encoder_fingerprint": locate_encoder(str(folder)).fingerprint}
+    )
     [report] = train(config, tmp_path / "trial")
     saved = load_tokenizer(Path(str(report.checkpoint)) / "tokenizer")
     original = load_tokenizer(folder)
@@ -186,14 +196,21 @@ def test_shared_towers_are_stored_once_and_come_back_shared(teacher_checkpoint: 
     assert facts["bytes"] == (path / "query_encoder" / "model.safetensors").stat().st_size
 
 
-def test_facts_count_the_whole_model(teacher_checkpoint: Callable[..., Path], encoder_folder: Callable[..., Path]) -> None:
+def test_facts_count_the_whole_model(
+    teacher_checkpoint: Callable[..., Path], encoder_folder: Callable[..., Path]
+) -> None:
     """Sizes without the trimmed words, the poolers or the temperature: reductions that nobody else can confirm."""
     path = teacher_checkpoint()
     facts = checkpoint_facts(path)
     whole = sum(parameter.numel() for parameter in load_encoder(encoder_folder("bert")).parameters())
     assert facts["parameters"] == 2 * whole + 1
     assert facts["bytes"] == sum(file.stat().st_size for file in path.glob("*_encoder/model.safetensors"))
-    assert (facts["layers"], facts["layer_map"], facts["method"]["name"], facts["lineage"]) == (4, [0, 1, 2, 3], "none", [])
+    assert (facts["layers"], facts["layer_map"], facts["method"]["name"], facts["lineage"]) == (
+        4,
+        [0, 1, 2, 3],
+        "none",
+        [],
+    )
 
 
 def test_record_says_what_is_needed_to_use_the_model(

@@ -33,7 +33,9 @@ def test_checkpoint_ranks_as_the_trial_that_wrote_it(
     assert evaluate_checkpoint(last.checkpoint, dataset_folder, "test").metrics["test/both/queries"] == 4
 
 
-def test_what_cannot_be_evaluated_is_named(teacher_checkpoint: Callable[..., Path], dataset_folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_named(
+    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, tmp_path: Path
+) -> None:
     """A traceback for a typing error in a path or a split."""
     with pytest.raises(DataError, match="split 'dev'"):
         evaluate_checkpoint(teacher_checkpoint(), dataset_folder, "dev")

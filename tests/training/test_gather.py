@@ -30,7 +30,10 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "two examples": ("pmd", {"training": {**SMALL_STEPS, "batch_size": 2}, "view": "separate"}),
     "frozen temperature": (
         "none",
-        {"training": {**SMALL_STEPS, "batch_size": 2}, "contrastive": {"train_temperature": False, "self_negatives": True}},
+        {
+            "training": {**SMALL_STEPS, "batch_size": 2},
+            "contrastive": {"train_temperature": False, "self_negatives": True},
+        },
     ),
 }
 
@@ -43,7 +46,15 @@ def run_workers(folder: Path, jobs: list[tuple[TrialConfig, int]], size: int) ->
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     started = [
         subprocess.Popen(
-            [sys.executable, script, str(rank), str(size), str(folder / "meeting"), str(path), str(folder / f"out{rank}")],
+            [
+                sys.executable,
+                script,
+                str(rank),
+                str(size),
+                str(folder / "meeting"),
+                str(path),
+                str(folder / f"out{rank}"),
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -63,9 +74,7 @@ def run_workers(folder: Path, jobs: list[tuple[TrialConfig, int]], size: int) ->
 @pytest.fixture(scope="module")
 def configs(config_of: Callable[..., TrialConfig]) -> dict[str, TrialConfig]:
     """The trials that one and two workers train alike."""
-    return {
-        name: config_of(method, **{"training": SMALL_STEPS, **changes}) for name, (method, changes) in JOBS.items()
-    }
+    return {name: config_of(method, **{"training": SMALL_STEPS, **changes}) for name, (method, changes) in JOBS.items()}
 
 
 @pytest.fixture(scope="module")

@@ -70,16 +70,16 @@ def test_other_teacher_than_planned_is_refused(
         checked_teacher(teacher_at(config, tmp_path / "gone"), facts)
 
 
-def test_teacher_that_reads_other_tokens_is_refused(
-    config_of: Config, teacher_checkpoint: Callable[..., Path]
-) -> None:
+def test_teacher_that_reads_other_tokens_is_refused(config_of: Config, teacher_checkpoint: Callable[..., Path]) -> None:
     """A teacher shown the student's token ids, which are other words in its vocabulary."""
     config = config_of("pmd", teacher=teacher_checkpoint("roberta"))
     with pytest.raises(CapabilityError, match="another tokenizer"):
         checked_teacher(config, checked_encoder(config))
 
 
-@pytest.mark.parametrize(("name", "changes", "loaded"), [("none", {}, False), ("none", {"init": "teacher"}, True), ("kl", {}, True)])
+@pytest.mark.parametrize(
+    ("name", "changes", "loaded"), [("none", {}, False), ("none", {"init": "teacher"}, True), ("kl", {}, True)]
+)
 def test_teacher_is_loaded_only_where_it_is_wanted(
     config_of: Config, teacher_checkpoint: Callable[..., Path], name: str, changes: dict[str, Any], loaded: bool
 ) -> None:

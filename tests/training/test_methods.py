@@ -41,7 +41,9 @@ def test_masked_features_are_off_at_ratio_zero(trial_config: Config, caplog: pyt
     assert "0.3 goes back to the contrastive term" in record.getMessage()
 
 
-def test_nothing_is_logged_where_nothing_is_switched_off(trial_config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_where_nothing_is_switched_off(
+    trial_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
     """T8. A line that says something happened which did not."""
     with caplog.at_level(logging.INFO, "raydistill.training.methods"):
         weights(pmd(trial_config, 0.2, 0.3, 0.1))
@@ -86,7 +88,9 @@ def test_masked_features_compare_the_last_layers(trial_config: Config) -> None:
         ("skip", 2, 6, (2,)),
     ],
 )
-def test_patience_layers_are_those_of_the_paper(match: str, student: int, teacher: int, expected: tuple[int, ...]) -> None:
+def test_patience_layers_are_those_of_the_paper(
+    match: str, student: int, teacher: int, expected: tuple[int, ...]
+) -> None:
     """PKD-skip and PKD-last of Sun et al., counted from zero: BERT6 learns from layers 2, 4, 6, 8, 10 or 7 to 11."""
     assert patience_layers(match, Depths(student, teacher)) == expected
 

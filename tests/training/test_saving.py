@@ -91,7 +91,7 @@ def test_full_disk_is_named_and_earlier_checkpoints_are_whole(
     digest = save(parts, first)
     with monkeypatch.context() as patch:
         patch.setattr(*FAILURES[name])
-        with pytest.raises(StorageError, match="00000002 cannot be written.*No space left") as raised:
+        with pytest.raises(StorageError, match=r"00000002 cannot be written.*No space left") as raised:
             save(parts, tmp_path / "00000002")
     assert "--resume" in raised.value.remedy
     assert not (tmp_path / "00000002").exists()
@@ -127,7 +127,9 @@ def test_system_that_refuses_to_write_is_a_storage_error(config_of: Config, tmp_
     assert not list((tmp_path / "trial" / "checkpoints").glob(".aside-*"))
 
 
-def test_errors_that_are_not_the_disks_pass_through(parts: TrialParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_that_are_not_the_disks_pass_through(
+    parts: TrialParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mistake in the program reported as a full disk."""
 
     def wrong(*_: object, **__: object) -> None:

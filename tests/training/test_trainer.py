@@ -164,7 +164,9 @@ def test_every_method_takes_finite_steps_that_change_the_student_alone(
     assert not changed & pooled
     still = set(before) - changed - pooled
     # The bias of keys cancels in the softmax: no gradient but rounding reaches it.
-    assert not [name for name in still if "position" not in name and "token_type" not in name and "key.bias" not in name]
+    assert not [
+        name for name in still if "position" not in name and "token_type" not in name and "key.bias" not in name
+    ]
     assert all(torch.equal(tensor, teacher.model.state_dict()[name]) for name, tensor in taught.items())
     assert all(p.grad is None for p in getattr(teacher, "model", parts.student).parameters())
 
@@ -239,7 +241,9 @@ def test_gradients_are_clipped_to_the_norm(parts_of: Make, monkeypatch: pytest.M
     monkeypatch.setattr(
         parts.optimizer,
         "step",
-        lambda step: norms.append(torch.stack([p.grad.norm() for p in parts.optimizer.parameters if p.grad is not None]).norm()),
+        lambda step: norms.append(
+            torch.stack([p.grad.norm() for p in parts.optimizer.parameters if p.grad is not None]).norm()
+        ),
     )
     next(parts.trainer.run_epoch())
     assert norms[0] == pytest.approx(0.25, rel=1e-4)

@@ -221,7 +221,9 @@ def test_directory_of_another_trial_is_refused(config_of: Config, train: Train, 
         train(config_of("none", training={"epochs": 1}), tmp_path)
 
 
-def test_moved_trial_goes_on(straight: Callable[[str], Any], train: Train, interrupt: Interrupt, tmp_path: Path) -> None:
+def test_moved_trial_goes_on(
+    straight: Callable[[str], Any], train: Train, interrupt: Interrupt, tmp_path: Path
+) -> None:
     """A run directory that can only be resumed where it began."""
     config, expected = straight("plain")
     interrupt(config, tmp_path / "here", 7)

@@ -116,7 +116,9 @@ class Naive:
             for text in texts:
                 mine = self.states(self.student, tower, text)
                 theirs = [hidden.detach() for hidden in self.states(self.teacher, tower, text)]
-                pairs = [(mine[i + 1].mean(0), theirs[j + 1].mean(0)) for i, j in zip(layers, teacher_layers, strict=True)]
+                pairs = [
+                    (mine[i + 1].mean(0), theirs[j + 1].mean(0)) for i, j in zip(layers, teacher_layers, strict=True)
+                ]
                 distances += [(s / s.norm() - t / t.norm()).square().mean() for s, t in pairs]
             total = total + torch.stack(distances).mean()
         return total
@@ -151,7 +153,9 @@ def spied_texts(parts: TrialParts, monkeypatch: pytest.MonkeyPatch) -> list[tupl
 
 def gradients(loss: Tensor, model: BiEncoder) -> dict[str, Tensor]:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True, allow_unused=True, retain_graph=True)
+    found = torch.autograd.grad(
+        loss, list(named.values()), materialize_grads=True, allow_unused=True, retain_graph=True
+    )
     return dict(zip(named, found, strict=True))
 
 
@@ -179,7 +183,9 @@ def test_contrastive_term_is_that_of_one_encoding_per_example(
     vectors = torch.nn.functional.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     trainer.pre_batch.push(vectors, np.array([1, 2, 3, 3, 5]))
     batch = trainer.builder.build(triples, trainer.pre_batch.all_entities())
-    slow = Naive(parts, dataset, triples).losses(margin=0.07, tau=1.0, with_self=True, earlier=(vectors, [1, 2, 3, 3, 5]))
+    slow = Naive(parts, dataset, triples).losses(
+        margin=0.07, tau=1.0, with_self=True, earlier=(vectors, [1, 2, 3, 3, 5])
+    )
     check_equal(trainer.losses(batch, 0)["ce"], slow["ce"], parts.student)
 
 
