@@ -16,7 +16,7 @@ import raydistill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "raydistill"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES, MOST_LINES_OF_A_FUNCTION = 200, 60
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 250, 60
 
 FORBIDDEN_WORDS = {
     *("triplet", "triplets", "node", "nodes", "vertex", "vertices", "edge", "edges", "predicate", "lhs", "rhs"),

@@ -37,7 +37,9 @@ def encode_entities(model: BiEncoder, assembler: TextAssembler, num_entities: in
 
 def encode_queries(model: BiEncoder, assembler: TextAssembler, heads: IntArray, relations: IntArray) -> Tensor:
     """Vectors of queries, `(queries, hidden)` float32, normalised; `relations` counts inverses from num_relations on."""
-    return _encode_distinct(model, "query", len(heads), lambda rows: assembler.query_texts(heads[rows], relations[rows]))
+    return _encode_distinct(
+        model, "query", len(heads), lambda rows: assembler.query_texts(heads[rows], relations[rows])
+    )
 
 
 def _encode_distinct(

@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ladder import Entry, Ladder, Rules
-from raydistill.planning.state import TrialKey, TrialRecord
+from raydistill.planning.records import TrialKey, TrialRecord
 
 WAIT_SECONDS = 1.0
 

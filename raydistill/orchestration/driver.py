@@ -23,8 +23,9 @@ from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus, t
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
+from raydistill.planning.records import TrialRecord
 from raydistill.planning.schedule import ready
-from raydistill.planning.state import CampaignState, TrialRecord
+from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5

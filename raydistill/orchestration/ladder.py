@@ -17,8 +17,9 @@ from raydistill.errors import RayDistillError
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.planning.promotion import Candidate, choose
+from raydistill.planning.records import MRR, TrialKey, TrialRecord
 from raydistill.planning.schedule import ScheduleName, teacher_of
-from raydistill.planning.state import MRR, CampaignState, TrialKey, TrialRecord
+from raydistill.planning.state import CampaignState
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]

@@ -8,8 +8,8 @@ from ray.tune.search import Searcher
 
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.study import Study
+from raydistill.planning.records import TrialRecord
 from raydistill.planning.search import Observation, propose
-from raydistill.planning.state import TrialRecord
 
 DIED = "its process died more often than resources.max_failures allows"
 

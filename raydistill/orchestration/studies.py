@@ -16,7 +16,7 @@ from raydistill.orchestration.searcher import Proposer, StudySearcher
 from raydistill.orchestration.study import Study, backend_of
 from raydistill.orchestration.trials import InlineTrial, TrainTrial
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.state import TrialRecord
+from raydistill.planning.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 HEAD = {"node:__internal_head__": 0.001}

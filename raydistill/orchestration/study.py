@@ -12,8 +12,8 @@ from typing import Any, Literal
 from raydistill.config.schema import CampaignConfig, ResourcesSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
+from raydistill.planning.records import TrialKey
 from raydistill.planning.search import Space, grade_space, trial_limit
-from raydistill.planning.state import TrialKey
 
 
 @dataclass(frozen=True)

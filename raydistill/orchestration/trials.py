@@ -7,31 +7,27 @@ Tune kills a trial, the placement group of its workers is not freed.)
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import logging
-import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError, TrialError
-from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.errors import TrialError
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.holding import held
 from raydistill.orchestration.room import note_room
 from raydistill.orchestration.study import Study
+from raydistill.orchestration.telling import send, settle
+from raydistill.orchestration.workers import fit
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.state import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
 if TYPE_CHECKING:
     from raydistill.training.trial import EpochReport
 
-logger = logging.getLogger(__name__)
-HOLD_SECONDS = 60.0
 JOIN_SECONDS = 60.0
 
 
@@ -143,8 +139,6 @@ class TrainTrial(_Trial):
                 return {"done": True}
 
     def _fit(self) -> None:
-        from raydistill.orchestration.workers import fit
-
         try:
             fit(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))
         except BaseException as problem:
@@ -155,57 +149,3 @@ class TrainTrial(_Trial):
         """A trial that is ended from outside must leave no workers behind."""
         if self.thread is not None:
             self.thread.join(JOIN_SECONDS)
-
-
-def send(coordinator: Any, key: TrialKey, report: EpochReport) -> bool:
-    """Tell the coordinator of a completed epoch; True = end the trial here."""
-    files = report.checkpoint, report.digest
-    answer: bool = ask(coordinator.report.remote(key, report.epoch, dict(report.metrics), *files, report.finished))
-    return answer
-
-
-def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:
-    """Decide what an error means: a trial that trains badly fails alone; what would hit every trial ends the campaign."""
-    problem = unwrapped(problem)
-    alone = isinstance(problem, (TrainingError, ShapeError)) and not isinstance(problem, StorageError)
-    if isinstance(problem, RayDistillError) and not alone:
-        ask(coordinator.abort.remote(problem))
-        return
-    if isinstance(problem, RayDistillError):
-        reason = problem.received
-    else:
-        reason = f"{type(problem).__name__}: {problem}"
-        logger.error("trial %s failed", key, exc_info=problem)
-    ask(coordinator.fail.remote(key, reason))
-
-
-@contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Hold a trial's directory: a process that was given up may still be writing for a moment.
-
-    Raises:
-        TrialError: it did not let go.
-        StorageError: the directory cannot be made.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as problem:
-        raise StorageError(f"{directory}: {problem.strerror}", remedy="make room, then resume the run") from problem
-    try:
-        deadline = time.monotonic() + HOLD_SECONDS
-        while not _taken(descriptor):
-            if time.monotonic() > deadline:
-                raise TrialError(f"{directory} is still written by another process", expected="one writer per trial")
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -12,11 +12,12 @@ from ray.train.torch import TorchTrainer
 
 from raydistill.errors import RayDistillError, TrialError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.holding import held
 from raydistill.orchestration.room import free_room, note_room
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.trials import held, send, settle
+from raydistill.orchestration.telling import send, settle
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.state import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
 
 class GiveUp(ray.train.UserCallback):

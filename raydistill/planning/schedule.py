@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from raydistill.planning.state import CampaignState, Promotion
+from raydistill.planning.records import Promotion
+from raydistill.planning.state import CampaignState
 
 ScheduleName = Literal["sequential", "independent"]
 

@@ -6,7 +6,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from raydistill.planning.state import MRR, CampaignState, TrialRecord
+from raydistill.planning.records import MRR, TrialRecord
+from raydistill.planning.state import CampaignState
 from raydistill.reporting.table import Table, number
 
 WIDTH, HEIGHT, MARGIN = 640, 260, 44

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from raydistill.planning.state import MRR, CampaignState, TrialKey, TrialRecord
+from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.state import CampaignState
 from raydistill.reporting.report import trial_table
 from raydistill.reporting.table import ABSENT, duration, number, plain
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.planning.state import CampaignState, TrialRecord
+from raydistill.planning.records import TrialRecord
+from raydistill.planning.state import CampaignState
 from raydistill.reporting.page import page
 from raydistill.reporting.results import GradeResult, Spread, comparisons, grade_results, suffixes
 from raydistill.reporting.table import ABSENT, Table, count, number, plain, share, size

@@ -14,7 +14,8 @@ from typing import Any
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import is_distribution
 from raydistill.planning.grades import lineages_of
-from raydistill.planning.state import CampaignState, TrialRecord
+from raydistill.planning.records import TrialRecord
+from raydistill.planning.state import CampaignState
 
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from raydistill.planning.records import Promotion
 from raydistill.planning.schedule import ScheduleName, ready, teacher_of
-from raydistill.planning.state import CampaignState, Promotion
+from raydistill.planning.state import CampaignState
 
 
 def state(*promoted: tuple[str, int]) -> CampaignState:

@@ -1,0 +1,75 @@
+"""One writer per trial directory: a process that was given up may still be running when its successor starts."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from raydistill.errors import StorageError, TrialError
+
+logger = logging.getLogger(__name__)
+NAME = ".lock"
+PATIENCE_SECONDS = 10.0
+HOLD_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a trial's directory.
+
+    The coordinator hands a trial out once at a time, so a process that still holds it was given up: after PATIENCE_SECONDS it is killed,
+    if it runs on this machine.
+
+    Raises:
+        TrialError: it did not let go.
+        StorageError: the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise StorageError(f"{directory}: {problem.strerror}", remedy="make room, then resume the run") from problem
+    try:
+        _wait(directory, descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(directory: Path, descriptor: int) -> None:
+    began, killed = time.monotonic(), False
+    while not _taken(descriptor):
+        waited = time.monotonic() - began
+        if waited > PATIENCE_SECONDS and not killed:
+            killed = _kill_holder(directory, descriptor)
+        if waited > HOLD_SECONDS:
+            raise TrialError(f"{directory} is still written by another process", expected="one writer per trial")
+        time.sleep(0.1)
+
+
+def _kill_holder(directory: Path, descriptor: int) -> bool:
+    """Kill the process that holds the lock, where it can be reached; whoever holds it has written its name into it."""
+    host, _, number = os.pread(descriptor, 200, 0).decode().partition(" ")
+    if host != socket.gethostname() or not number.isdigit() or int(number) == os.getpid():
+        return False
+    logger.warning("%s: process %s was given up and is still running; it is killed", directory, number)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(int(number), signal.SIGKILL)
+    return True
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,37 @@
+"""What a trial tells the coordinator: its epochs, and what went wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError
+from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.planning.records import TrialKey
+
+if TYPE_CHECKING:
+    from raydistill.training.trial import EpochReport
+
+logger = logging.getLogger(__name__)
+
+
+def send(coordinator: Any, key: TrialKey, report: EpochReport) -> bool:
+    """Tell the coordinator of a completed epoch; True = end the trial here."""
+    files = report.checkpoint, report.digest
+    answer: bool = ask(coordinator.report.remote(key, report.epoch, dict(report.metrics), *files, report.finished))
+    return answer
+
+
+def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:
+    """Decide what an error means: a trial that trains badly fails alone; what would hit every trial ends the campaign."""
+    problem = unwrapped(problem)
+    alone = isinstance(problem, (TrainingError, ShapeError)) and not isinstance(problem, StorageError)
+    if isinstance(problem, RayDistillError) and not alone:
+        ask(coordinator.abort.remote(problem))
+        return
+    if isinstance(problem, RayDistillError):
+        reason = problem.received
+    else:
+        reason = f"{type(problem).__name__}: {problem}"
+        logger.error("trial %s failed", key, exc_info=problem)
+    ask(coordinator.fail.remote(key, reason))

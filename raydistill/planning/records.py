@@ -1,0 +1,93 @@
+"""What is known of one trial and of one promotion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MRR = "valid/both/mrr"
+Status = Literal["running", "finished", "stopped", "failed"]
+Event = Mapping[str, Any]
+TrialKey = tuple[str, int, int]
+
+
+@dataclass
+class TrialRecord:
+    """One trial of a grade.
+
+    Attributes:
+        identity: names the work; equal identities are equal work.
+        number: place among the trials of its grade, from 0.
+        parameters: the searched values, by name.
+        status: `running` also stands for a trial that a crash interrupted.
+        epochs: epochs it was given.
+        reports: one per completed epoch: epoch, metrics, checkpoint, digest, time, event.
+        reason: why it failed.
+        begun: seconds since 1970 when it began.
+        resumed: how often it was taken up again after a crash.
+        reused_from: the trial that did this work, when it was not done twice.
+    """
+
+    identity: str
+    lineage: str
+    grade: int
+    number: int
+    parameters: dict[str, Any]
+    status: Status = "running"
+    epochs: int = 0
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    reason: str = ""
+    begun: float = 0.0
+    resumed: int = 0
+    reused_from: TrialKey | None = None
+
+    @property
+    def key(self) -> TrialKey:
+        """Where the record stands in a campaign."""
+        return self.lineage, self.grade, self.number
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The newest report."""
+        return self.reports[-1] if self.reports else None
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The report with the highest validation MRR, the earliest among equals."""
+        able = [one for one in self.reports if one["checkpoint"] and math.isfinite(one["metrics"].get(MRR, math.nan))]
+        return max(able, key=lambda one: (one["metrics"][MRR], -one["epoch"])) if able else None
+
+    @property
+    def best_mrr(self) -> float | None:
+        """Highest validation MRR so far."""
+        return None if self.best is None else float(self.best["metrics"][MRR])
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of it."""
+        return None if self.best is None else int(self.best["epoch"])
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """The checkpoint of it."""
+        return None if self.best is None else str(self.best["checkpoint"])
+
+    @property
+    def best_digest(self) -> str | None:
+        """SHA-256 of that checkpoint's manifest."""
+        return None if self.best is None else str(self.best["digest"])
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A checkpoint that became its grade's result and teaches the grades below."""
+
+    lineage: str
+    grade: int
+    identity: str
+    checkpoint: str
+    digest: str
+    epoch: int
+    metrics: dict[str, float]
