@@ -56,6 +56,7 @@ def survey(config: CampaignConfig) -> Ground:
     """
     dataset = Dataset.load(config.data.path)
     encoder = locate_encoder(config.encoder.name)
+    encoder.require_positions(config.data.max_tokens)
     teacher, layers = None, None
     if config.teacher.checkpoint is not None:
         path = str(Path(config.teacher.checkpoint).absolute())

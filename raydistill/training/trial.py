@@ -13,6 +13,7 @@ from raydistill.errors import RunDirectoryError
 from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.saving import writing
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def _claim(config: TrialConfig, directory: Path) -> None:
 
     Raises:
         RunDirectoryError: the directory holds another trial.
+        StorageError: it cannot be written.
     """
     path = directory / "trial.json"
     content: dict[str, Any] = {"identity": config.identity, **config.model_dump(mode="json")}
@@ -127,5 +129,7 @@ def _claim(config: TrialConfig, directory: Path) -> None:
                 consequence="one trial's checkpoints would be continued with another's settings",
                 remedy="use another run directory",
             )
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    aside = path.with_suffix(".aside")
+    with writing(path):
+        aside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        aside.replace(path)

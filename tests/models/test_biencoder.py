@@ -168,3 +168,15 @@ def test_temperature_starts_where_asked_and_may_be_frozen(model_of: Make) -> Non
     assert frozen.inverse_temperature.item() == pytest.approx(2.0)
     assert not frozen.log_inverse_temperature.requires_grad
     assert (model_of().num_layers, model_of().hidden_size) == (4, 16)
+
+
+def test_micro_batches_pad_little_and_lose_no_text() -> None:
+    """One long text in a batch of short ones made two tokens of three padding, and a step 1.7 times as long."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 60, (2000,), generator=generator)
+    parts = list(micro_batches(lengths, 16384))
+    assert torch.equal(torch.sort(torch.cat(parts)).values, torch.arange(2000))
+    padded = sum(len(part) * int(lengths[part].max()) for part in parts)
+    assert padded <= 1.05 * int(lengths.sum()) + 64 * len(parts)
+    assert all(len(part) * int(lengths[part].max()) <= 16384 for part in parts)
+    assert not list(micro_batches(lengths[:0], 16384))

@@ -1,0 +1,49 @@
+"""One writer per trial directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raydistill.errors import TrialError
+from raydistill.orchestration import holding
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from raydistill.orchestration.holding import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_abandoned_writer_is_killed_and_the_directory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial process that was given up but lives on would make its successor fail, and with it the grade."""
+    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 0.3)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with holding.held(tmp_path):
+        assert holder.wait(5) == -9
+
+
+def test_own_process_is_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that asks for a directory it holds already would kill itself."""
+    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 0.5)
+    began = time.monotonic()
+    with holding.held(tmp_path), pytest.raises(TrialError, match="still written"), holding.held(tmp_path):
+        pass
+    assert time.monotonic() - began < 5
+
+
+def test_directory_is_free_after_use(tmp_path: Path) -> None:
+    """A lock that outlived its use would block every resume."""
+    for _ in range(2):
+        with holding.held(tmp_path / "trial"):
+            assert (tmp_path / "trial").is_dir()
