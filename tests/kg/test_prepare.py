@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -119,18 +120,23 @@ def test_a_phrase_clash_is_a_warning(kg_bert_folder: Path, tmp_path: Path, caplo
     assert "knows and lives_in" in caplog.text
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Let no file grow beyond 300 bytes, as on a disk that is nearly full."""
+    """Let no file grow beyond 300 bytes, as on a disk that is nearly full.
+
+    Not a fixture: the test runner writes its own report before fixtures end.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_without_room_is_a_storage_error(kg_bert_folder: Path, tmp_path: Path, full_disk: None) -> None:
+def test_a_disk_without_room_is_a_storage_error(kg_bert_folder: Path, tmp_path: Path) -> None:
     """Half a dataset under its final name would be found by the next run."""
-    with pytest.raises(StorageError, match="out"):
+    with full_disk(), pytest.raises(StorageError, match="out"):
         prepare(kg_bert_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert _leftovers(tmp_path) == []
