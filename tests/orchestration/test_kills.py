@@ -138,9 +138,9 @@ def test_second_driver_is_refused(tmp_path: Path) -> None:
     try:
         wait_for(lambda: (root / "config.yaml").exists(), first)
         second = drive(root, file, "--resume")
-        _, said = second.communicate(timeout=30)
+        _, said = second.communicate(timeout=60)
         assert second.returncode == 2
         assert json.dumps(f"in use by process {first.pid}")[1:-1] in said
     finally:
         first.send_signal(signal.SIGINT)
-        assert first.wait(20) in (130, -signal.SIGINT)
+        assert first.wait(60) in (130, -signal.SIGINT)
