@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 DATA ?= pykeen:umls
-DEMO_NAME := $(notdir $(subst :,-,$(patsubst %/,%,$(DATA))))
+# Two folders of one name are two graphs: the name carries a checksum of the whole path.
+DEMO_NAME := $(if $(findstring :,$(DATA)),$(subst :,-,$(DATA)),$(notdir $(patsubst %/,%,$(DATA)))-$(firstword $(shell echo '$(DATA)' | cksum)))
 DEMO_CONFIG := jobs/configs/demo.yaml
 DEMO_DATA := datasets/demo-$(DEMO_NAME)
 # A run belongs to one configuration, so a changed demo.yaml gets a run of its own and an unchanged one is gone on with.
@@ -34,10 +35,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo]'
 	@touch $@
 
-$(DEMO_DATA)/manifest.json: | $(READY)
+# Preparing again is harmless while the source is the same, and refused when it changed.
+demo: $(READY)
 	$(BIN)/raydistill prepare '$(DATA)' --out $(DEMO_DATA)
-
-demo: $(READY) $(DEMO_DATA)/manifest.json
 	$(BIN)/raydistill run $(DEMO_CONFIG) --set data.path=$(DEMO_DATA) --run-dir $(DEMO_RUN) \
 		$$(if ls $(DEMO_RUN)/ledger/*.json >/dev/null 2>&1; then echo --resume; fi)
 

@@ -1,4 +1,4 @@
-"""Make a dataset directory: python jobs/prepare.py SOURCE OUT [--layout L] [--sample N] [--seed S] [--overwrite]."""
+"""Make a dataset directory: python jobs/prepare.py SOURCE OUT [--layout L] [--sample N] [--seed S] [--quarantine] [--overwrite]."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--sample", type=int, help="keep a connected cut of this many entities")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quarantine", action="store_true", help="set malformed lines aside instead of refusing")
     parser.add_argument("--overwrite", action="store_true")
     given = parser.parse_args()
     configure_logging(verbose=True)
@@ -28,6 +29,7 @@ def main() -> None:
             layout=given.layout,
             sample=given.sample,
             seed=given.seed,
+            quarantine=given.quarantine,
             overwrite=given.overwrite,
         )
         print(dataset.path)

@@ -46,8 +46,8 @@ class TrialConfig(Section):
         """
         content = self.model_dump(mode="json")
         content["data"].pop("path")
+        content["encoder"].pop("name")
         if self.teacher is not None:
             content["teacher"].pop("path")
-        for harmless in ("keep_checkpoints", "measure_gradients"):
-            content["training"].pop(harmless)
+        content["training"].pop("keep_checkpoints")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

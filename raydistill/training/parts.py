@@ -64,8 +64,12 @@ class TrialParts:
         return self.trainer.source.steps_per_epoch
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation split with the current weights."""
-        return dict(encode.evaluate(self.student, self.assembler, self.task).metrics)
+        """Metrics on the validation split with the current weights, in float32 like every other ranking."""
+        precision, self.student.precision = self.student.precision, "fp32"
+        try:
+            return dict(encode.evaluate(self.student, self.assembler, self.task).metrics)
+        finally:
+            self.student.precision = precision
 
 
 def build_parts(config: TrialConfig, world: World) -> TrialParts:
