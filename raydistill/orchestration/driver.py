@@ -39,6 +39,7 @@ class Job:
 
     study: Study
     runner: Any
+    places: int
     lives: int = RUNNER_LIVES
 
 
@@ -72,6 +73,7 @@ class Driver:
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
     scorings: dict[Any, Place] = field(default_factory=dict)
+    fingerprints: dict[Place, str] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
 
     def run(self) -> CampaignState:
@@ -113,16 +115,27 @@ class Driver:
             if place not in running and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
-        taken = sum(job.study.concurrency * self._weight(job.study) for job in self.jobs.values())
-        free = self.capacity - len(self.scorings) - taken
+        done = self._done()
+        free = self.capacity - len(self.scorings) - sum(job.places for job in self.jobs.values())
         for left, study in zip(range(len(waiting), 0, -1), waiting, strict=True):
+            if study.fingerprint in done:
+                # It finds every trial done, so it need not wait for room.
+                self._start(Job(study, None, 0))
+                continue
             weight = self._weight(study)
             if free < weight:
                 break
             share = min(max(1, free // left // weight), study.limit)
-            self._start(Job(replace(study, concurrency=share), None))
+            self._start(Job(replace(study, concurrency=share), None, share * weight))
             free -= share * weight
         return free
+
+    def _done(self) -> set[str]:
+        """Fingerprints of the studies that have promoted."""
+        for place in self.state.promotions:
+            if place not in self.fingerprints:
+                self.fingerprints[place] = self._study(place).fingerprint
+        return set(self.fingerprints.values())
 
     def _study(self, place: Place) -> Study:
         name, grade = place
