@@ -19,7 +19,10 @@ def load_encoder(folder: Path) -> nn.Module:
     """
     from safetensors import SafetensorError
     from transformers import AutoModel
+    from transformers.utils import logging as transformers_logging
 
+    # Its bars would stand between our own progress lines, one per tower.
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # What the weights lack is drawn at random: a pooler, which nothing here uses. Seeded, so that it is the same one in every process.
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -148,7 +148,7 @@ class Predictor:
         found = _matches(asked, keys) or _matches(asked, phrases)
         if len(found) == 1:
             return found[0]
-        close = difflib.get_close_matches(asked, [*phrases, *keys], n=3)
+        close = difflib.get_close_matches(asked, list(dict.fromkeys([*phrases, *keys])), n=3)
         raise PredictionError(
             f"relation {asked!r} {'is ambiguous' if found else 'is not in the graph'}",
             expected=f"one of {', '.join(close or phrases[:5])}",
