@@ -17,8 +17,8 @@ from raydistill.training.checkpoint import (
     load_training_state,
     newest_first,
     newest_good,
-    verify_checkpoint,
 )
+from raydistill.training.manifest import manifest_digest
 from raydistill.training.parts import TrialParts
 from raydistill.training.progress import Progress
 from raydistill.training.saving import save_checkpoint
@@ -71,7 +71,7 @@ class CheckpointKeeper:
         logger.info("going on from %s", path)
         if position["step_in_epoch"] or not self.history or self.history[-1]["checkpoint"] != path.name:
             return None
-        return Saved(path, verify_checkpoint(path), self.history[-1]["metrics"])
+        return Saved(path, manifest_digest(path), self.history[-1]["metrics"])
 
     def save_epoch(self, parts: TrialParts, metrics: dict[str, float]) -> Saved | None:
         """Write the checkpoint of a validated epoch; None on workers that do not write."""

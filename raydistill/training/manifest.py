@@ -63,6 +63,15 @@ def _compare(directory: Path, files: dict[str, dict[str, int | str]]) -> None:
             )
 
 
+def manifest_digest(directory: Path) -> str:
+    """The digest of a directory whose files were verified before; only the manifest is read.
+
+    Raises:
+        CheckpointError: the manifest is missing or damaged.
+    """
+    return _digest(read_manifest(directory))
+
+
 def read_manifest(directory: Path) -> dict[str, dict[str, int | str]]:
     """The manifest's entries.
 
