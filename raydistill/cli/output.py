@@ -43,6 +43,18 @@ def configure_logging(*, verbose: bool = False, debug: bool = False) -> None:
         logger.addHandler(handler)
 
 
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """Hold back the warnings of one logger while its findings are printed as results; as log lines they would come twice."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def echo_json(value: Any) -> None:
     """Print a result for programs; NaN and infinity become null."""
     from raydistill.reporting.report import finite

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 
@@ -23,13 +21,11 @@ def prepare(
 
     SOURCE is a folder (KG-BERT, SimKGC, OpenKE ids, LibKGE, plain TSV, Parquet) or pykeen:NAME, such as pykeen:umls.
     """
-    from raydistill.cli.output import echo_json, waiting
+    from raydistill.cli.output import echo_json, errors_only, waiting
     from raydistill.kg.audit import describe
     from raydistill.kg.prepare import prepare as prepare_dataset
 
-    # The findings are printed below; as log lines they would come twice.
-    logging.getLogger("raydistill.kg.prepare").setLevel(logging.ERROR)
-    with waiting(f"reading {source}"):
+    with errors_only("raydistill.kg.prepare"), waiting(f"reading {source}"):
         dataset = prepare_dataset(
             source, out, layout=layout, sample=sample, seed=seed, quarantine=quarantine, overwrite=overwrite
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def test_audit_is_printed_once(call: Call, source: Path, tmp_path: Path) -> None
     assert result.stdout.splitlines()[0].startswith("3 entities, 2 relations, 3 / 1 / 1 triples")
     assert result.output.count("3 entities, 2 relations") == 1
     assert str(tmp_path / "out") in result.stdout.splitlines()[-1]
+    assert logging.getLogger("raydistill.kg.prepare").level == logging.NOTSET, "the Python API still warns afterwards"
 
 
 def test_json_names_the_fingerprint(call: Call, source: Path, tmp_path: Path) -> None:
