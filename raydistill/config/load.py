@@ -130,3 +130,12 @@ def dump_config(config: BaseModel) -> str:
 def fingerprint(config: BaseModel) -> str:
     """SHA-256 of the resolved configuration, independent of the order of keys and of what was left to defaults."""
     return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def anchored(config: CampaignConfig) -> CampaignConfig:
+    """The same campaign with absolute local paths: what a process in another working directory needs."""
+    data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})
+    if not Path(config.encoder.name).is_dir():
+        return config.model_copy(update={"data": data})
+    encoder = config.encoder.model_copy(update={"name": str(Path(config.encoder.name).absolute())})
+    return config.model_copy(update={"data": data, "encoder": encoder})

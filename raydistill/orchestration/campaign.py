@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
+from raydistill.config.load import anchored
+from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError
 from raydistill.orchestration.cluster import cluster_size, connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
-from raydistill.orchestration.ladder import Rules
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -32,6 +32,7 @@ from raydistill.orchestration.study import capacity, least_cpus
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
 from raydistill.planning.preflight import preflight
+from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
@@ -100,13 +101,14 @@ class Campaign:
         lineages = lineages_of(self.config)
         cpus, gpus = cluster_size()
         room = self._room(cpus, gpus)
-        coordinator = start_coordinator(self.root, _rules(self.config, plans))
+        coordinator = start_coordinator(self.root, rules_of(self.config, plans))
         ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
         if ground.given_teacher is not None:
             for lineage in lineages:
                 ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
+        # Trials work in other directories than this process; what a run records is the path as it was written.
         driver = Driver(
-            self.config, ground, lineages, plans, self.root, room, cpus, coordinator, self.workshop, observe
+            anchored(self.config), ground, lineages, plans, self.root, room, cpus, coordinator, self.workshop, observe
         )
         try:
             return driver.run()
@@ -125,19 +127,6 @@ class Campaign:
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",
             )
         return room
-
-
-def _rules(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> Rules:
-    sections: list[TeacherSection | GradeSection] = [config.teacher, *config.grades]
-    return Rules(
-        schedule=config.schedule.name,
-        tolerance=config.promotion.tolerance,
-        early_stopping=config.search.early_stopping == "asha",
-        grace=config.search.grace_epochs,
-        factor=config.search.reduction_factor,
-        epochs=tuple(section.epochs or config.training.epochs for section in sections),
-        sizes=tuple(plan.layers for plan in plans),
-    )
 
 
 @contextlib.contextmanager

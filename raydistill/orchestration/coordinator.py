@@ -13,8 +13,9 @@ from ray.exceptions import RayTaskError
 
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
-from raydistill.orchestration.ladder import Entry, Ladder, Rules
+from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.planning.records import TrialKey, TrialRecord
+from raydistill.planning.rules import Rules
 
 WAIT_SECONDS = 1.0
 
@@ -55,6 +56,10 @@ class Coordinator:
     async def fail(self, key: TrialKey, reason: str) -> None:
         """See `Ladder.fail`."""
         self.ladder.fail(key, reason)
+
+    async def reject(self, key: TrialKey, digest: str, reason: str) -> None:
+        """See `Ladder.reject`."""
+        self.ladder.reject(key, digest, reason)
 
     async def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
         """See `Ladder.teacher`."""

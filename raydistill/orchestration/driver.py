@@ -109,7 +109,9 @@ class Driver:
         running = {job.study.place for job in self.jobs.values()}
         doing = {job.study.fingerprint for job in self.jobs.values()}
         waiting: list[Study] = []
-        for place in places:
+        # What a crash cut short goes on first: another study may wait for just that work.
+        interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
+        for place in sorted(places, key=lambda place: place not in interrupted):
             study = self._study(place)
             # Equal work is done once: the second waits, then finds every trial done.
             if place not in running and study.fingerprint not in doing:

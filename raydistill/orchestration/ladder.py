@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,34 +17,12 @@ from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.planning.promotion import Candidate, choose
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
-from raydistill.planning.schedule import ScheduleName, teacher_of
+from raydistill.planning.rules import Rules
+from raydistill.planning.schedule import teacher_of
 from raydistill.planning.state import CampaignState
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the ladder decides by.
-
-    Attributes:
-        schedule: who teaches whom.
-        tolerance: MRR difference that counts as a tie at promotion.
-        early_stopping: whether poor trials are stopped.
-        grace: epochs before that.
-        factor: of so many trials about one goes on.
-        epochs: epochs of a trial, by grade.
-        sizes: layers of a student, by grade.
-    """
-
-    schedule: ScheduleName
-    tolerance: float
-    early_stopping: bool
-    grace: int
-    factor: int
-    epochs: tuple[int, ...]
-    sizes: tuple[int, ...]
 
 
 class Ladder:
@@ -137,6 +114,12 @@ class Ladder:
         """Record that a trial is given up. A trial that already ended stays as it ended."""
         if self.state.trials[key].status == "running":
             self._append({"kind": "trial_failed", **_place(key), "reason": reason, "time": time.time()})
+
+    def reject(self, key: TrialKey, digest: str, reason: str) -> None:
+        """Record that a reported checkpoint is not what it was, so that it is promoted no more."""
+        if digest not in self.state.trials[key].rejected:
+            head = {"kind": "checkpoint_rejected", **_place(key)}
+            self._append({**head, "digest": digest, "reason": reason, "time": time.time()})
 
     def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
         """Who teaches a grade now."""

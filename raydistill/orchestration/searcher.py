@@ -59,14 +59,16 @@ class Proposer:
             seed=self.study.lineage.seed,
             grade=self.study.plan.index,
             startup_trials=search.startup_trials,
+            work=lambda point: self.study.resolve(point).identity,
         )
 
     def _to_resume(self, records: list[TrialRecord]) -> list[TrialRecord]:
         running = [one for one in records if one.status == "running"]
         if running or any(one.best for one in records if one.status != "failed"):
             return running
-        # Nothing here could be promoted: whatever made every trial fail may have been mended, so they get another try.
-        return [one for one in records if one.status == "failed" and one.reused_from is None]
+        # Nothing here could be promoted. What was lost is trained again; whatever made every trial fail may have been mended.
+        lost = [one for one in records if one.lost]
+        return lost or [one for one in records if one.status == "failed" and one.reused_from is None]
 
 
 class StudySearcher(Searcher):

@@ -19,6 +19,8 @@ from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import TrialRecord
 
 logger = logging.getLogger(__name__)
+ROUNDS = 2
+"""How often a grade is searched: once, and once more if every checkpoint it could promote was lost."""
 HEAD = {"node:__internal_head__": 0.001}
 """A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
 
@@ -31,15 +33,34 @@ class StudyRunner:
 
         Raises:
             PromotionError: no trial can be promoted.
-            CheckpointError: the checkpoint to promote is damaged.
+            CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
-        proposer = Proposer(study, coordinator)
-        first = proposer.next()
-        if first is not None:
-            _tune(study, StudySearcher(proposer, first), coordinator, workshop)
-        winner: TrialRecord = ask(coordinator.winner.remote(*study.place))
-        _verify(winner, workshop)
-        ask(coordinator.promote.remote(*study.place))
+        problem: CheckpointError | None = None
+        for _ in range(ROUNDS):
+            proposer = Proposer(study, coordinator)
+            first = proposer.next()
+            if first is not None:
+                _tune(study, StudySearcher(proposer, first), coordinator, workshop)
+            problem = self._promote(study, coordinator, workshop)
+            if problem is None:
+                return
+        assert problem is not None
+        raise problem
+
+    def _promote(self, study: Study, coordinator: Any, workshop: Workshop) -> CheckpointError | None:
+        """Promote the best sound checkpoint; or say what is wrong with the last one, when none is left."""
+        problem = None
+        while True:
+            records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
+            if problem is not None and not any(one.best for one in records if one.status != "failed"):
+                return problem
+            winner: TrialRecord = ask(coordinator.winner.remote(*study.place))
+            problem = _damage(winner, workshop)
+            if problem is None:
+                ask(coordinator.promote.remote(*study.place))
+                return None
+            logger.warning("%s; the next best takes its place", problem.received)
+            ask(coordinator.reject.remote(winner.key, winner.best_digest, problem.received))
 
 
 def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
@@ -76,14 +97,19 @@ def _dirname(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _verify(winner: TrialRecord, workshop: Workshop) -> None:
+def _damage(winner: TrialRecord, workshop: Workshop) -> CheckpointError | None:
+    """What is wrong with the checkpoint to promote, or None."""
     path, expected = winner.best_checkpoint, winner.best_digest
     assert path is not None
-    digest = workshop.verify_checkpoint(path)
+    try:
+        digest = workshop.verify_checkpoint(path)
+    except CheckpointError as problem:
+        return problem
     if digest != expected:
-        raise CheckpointError(
+        return CheckpointError(
             f"{path}: SHA-256 of its manifest is {digest}",
             expected=f"{expected}, as it was reported",
             consequence="a checkpoint that nobody validated would teach the grades below",
             remedy="restore it from a copy, or start in a new run directory",
         )
+    return None

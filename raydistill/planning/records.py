@@ -28,6 +28,7 @@ class TrialRecord:
         begun: seconds since 1970 when it began.
         resumed: how often it was taken up again after a crash.
         reused_from: the trial that did this work, when it was not done twice.
+        rejected: digests of checkpoints that were found damaged when they were to be promoted.
     """
 
     identity: str
@@ -42,6 +43,7 @@ class TrialRecord:
     begun: float = 0.0
     resumed: int = 0
     reused_from: TrialKey | None = None
+    rejected: set[str] = field(default_factory=set)
 
     @property
     def key(self) -> TrialKey:
@@ -55,9 +57,20 @@ class TrialRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The report with the highest validation MRR, the earliest among equals."""
-        able = [one for one in self.reports if one["checkpoint"] and math.isfinite(one["metrics"].get(MRR, math.nan))]
+        """The report with the highest validation MRR whose checkpoint was not rejected, the earliest among equals."""
+        able = [
+            one
+            for one in self.reports
+            if one["checkpoint"]
+            and one["digest"] not in self.rejected
+            and math.isfinite(one["metrics"].get(MRR, math.nan))
+        ]
         return max(able, key=lambda one: (one["metrics"][MRR], -one["epoch"])) if able else None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended well, and every checkpoint that could be promoted was rejected since."""
+        return self.status in ("finished", "stopped") and bool(self.rejected) and self.best is None
 
     @property
     def best_mrr(self) -> float | None:

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ Algorithm = Literal["tpe", "random", "grid"]
 Distribution = Choice[Any] | Uniform | LogUniform
 Space = Mapping[str, Distribution]
 MAX_ASKS = 20
+MOST_LISTED = 1_000
+"""Points of a finite space that are looked through for those left, rather than drawn until a new one comes."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,15 @@ def trial_limit(space: Space, plan: GradePlan, algorithm: Algorithm) -> int:
     return plan.trials
 
 
+def _plain(value: Any) -> Any:
+    """Layer maps as lists, so that a point is the same before and after a way through JSON."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    return json.dumps({name: _plain(value) for name, value in point.items()}, sort_keys=True)
+
+
 def propose(
     space: Space,
     history: Sequence[Observation],
@@ -106,6 +117,7 @@ def propose(
     seed: int,
     grade: int,
     startup_trials: int,
+    work: Callable[[Mapping[str, Any]], str] = _key,
 ) -> dict[str, Any] | None:
     """The point of trial `number`, or None when every point of a finite space has been used.
 
@@ -117,13 +129,16 @@ def propose(
         seed: seed of the lineage.
         grade: index of the grade, mixed into the seed.
         startup_trials: random trials before TPE models the results.
+        work: names the work a point asks for; two points of one name (such as two layer maps that pick the same layers) are tried once.
     """
-    used = {_key(observation.parameters) for observation in history}
+    used = {work(observation.parameters) for observation in history}
     if algorithm == "grid" or not space:
-        return next((point for point in grid(space) if _key(point) not in used), None)
+        return next((point for point in grid(space) if work(point) not in used), None)
     finite = all(isinstance(distribution, Choice) for distribution in space.values())
     unused = (
-        [point for point in grid(space) if _key(point) not in used] if finite and _points(space) <= 10_000 else None
+        [point for point in grid(space) if work(point) not in used]
+        if finite and _points(space) <= MOST_LISTED
+        else None
     )
     if unused is not None and not unused:
         return None
@@ -132,7 +147,7 @@ def propose(
         if number == 1 and isinstance(space.get("mask_ratio"), Uniform):
             # A draw from an interval never hits its end: one trial of every such search is given no masking at all.
             point["mask_ratio"] = 0.0
-        if _key(point) not in used:
+        if work(point) not in used:
             return point
     if unused is None:
         return point
@@ -191,15 +206,6 @@ def _from_optuna(distribution: Distribution, drawn: Any) -> Any:
 def _values(distribution: Distribution) -> list[Any]:
     assert isinstance(distribution, Choice)
     return [_plain(value) for value in distribution.choice]
-
-
-def _plain(value: Any) -> Any:
-    """Layer maps as lists, so that a point is the same before and after a way through JSON."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _key(point: Mapping[str, Any]) -> str:
-    return json.dumps({name: _plain(value) for name, value in point.items()}, sort_keys=True)
 
 
 def _points(space: Space) -> int:

@@ -5,10 +5,11 @@ that it was written; one that contradicts an earlier event is refused.
 
     campaign_started   config_fingerprint, lineages, grades (folder names)
     trial_begun        lineage, grade, number, identity, parameters, epochs, time
-    trial_resumed      lineage, grade, number, time                                   taken up again after a crash or failure
+    trial_resumed      lineage, grade, number, time                            taken up again after a crash, failure or loss
     trial_reported     lineage, grade, number, epoch, metrics, checkpoint, digest, outcome (running, finished, stopped), time
     trial_failed       lineage, grade, number, reason, time
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
+    checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
     grade_promoted     lineage, grade, identity, checkpoint, digest, epoch, metrics, time
     promotion_tested   lineage, grade, metrics, time
 """
@@ -102,9 +103,12 @@ def _begin(state: CampaignState, event: Event) -> None:
 
 def _resume(state: CampaignState, event: Event) -> None:
     record = _record(state, event)
-    if record.status != "failed":
+    if record.lost:
+        for one in _equals(state, record):
+            one.rejected.clear()
+    elif record.status != "failed":
         _same(state, event, "status", record.status, "running")
-    record.status, record.reason = "running", ""
+    record.status, record.reason, record.reused_from = "running", "", None
     record.resumed += 1
 
 
@@ -147,7 +151,13 @@ def _reuse(state: CampaignState, event: Event) -> None:
         reason=done.reason,
         begun=float(event["time"]),
         reused_from=done.key,
+        rejected=set(done.rejected),
     )
+
+
+def _reject(state: CampaignState, event: Event) -> None:
+    for one in _equals(state, _record(state, event)):
+        one.rejected.add(str(event["digest"]))
 
 
 def _promote(state: CampaignState, event: Event) -> None:
@@ -175,6 +185,7 @@ _CHANGES = {
     "trial_reported": _report,
     "trial_failed": _fail,
     "trial_reused": _reuse,
+    "checkpoint_rejected": _reject,
     "grade_promoted": _promote,
     "promotion_tested": _test,
 }
@@ -193,6 +204,11 @@ def _record(state: CampaignState, event: Event) -> TrialRecord:
             remedy="restore the ledger from a copy, or start in a new run directory",
         )
     return state.trials[key]
+
+
+def _equals(state: CampaignState, record: TrialRecord) -> list[TrialRecord]:
+    """The records of equal work, which share one directory and so one fate."""
+    return [one for one in state.trials.values() if one.identity == record.identity]
 
 
 def _close(state: CampaignState, event: Event, record: TrialRecord, status: Status) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raydistill.config.load import dump_config, fingerprint, load_config, one_grade, parse_config, parse_yaml
+from raydistill.config.load import anchored, dump_config, fingerprint, load_config, one_grade, parse_config, parse_yaml
 from raydistill.errors import ConfigError
 
 SMALLEST = "data: {path: somewhere}\nencoder: {name: an-encoder}\ngrades: [{layers: 3}]\n"
@@ -134,6 +134,18 @@ def test_parse_config_leaves_its_input_alone() -> None:
     content = yaml.safe_load(SMALLEST)
     parse_config(content)
     assert content == yaml.safe_load(SMALLEST)
+
+
+def test_anchored_paths_hold_in_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial works in a directory of its own, where a relative dataset or encoder is not to be found."""
+    (tmp_path / "mine").mkdir()
+    config = parse_config({**yaml.safe_load(SMALLEST), "data": {"path": "graph"}, "encoder": {"name": "mine"}})
+    monkeypatch.chdir(tmp_path)
+    assert anchored(config).data.path == str(tmp_path / "graph")
+    assert anchored(config).encoder.name == str(tmp_path / "mine")
+    assert config.data.path == "graph"
+    hub = config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": "org/model"})})
+    assert anchored(hub).encoder.name == "org/model"
 
 
 def test_one_grade_keeps_that_grade_and_names_the_teacher(tmp_path: Path) -> None:

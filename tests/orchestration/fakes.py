@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CheckpointError, NonFiniteLossError
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
 from raydistill.planning.search import Observation, grade_space, propose, trial_limit
 
 NAN_RATIO = 0.13
@@ -165,6 +167,7 @@ def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
                     seed=lineage.seed,
                     grade=plan.index,
                     startup_trials=config.search.startup_trials,
+                    work=partial(_identity, config, lineage, plan, ground_, above),
                 )
                 if point is None:
                     break
@@ -181,6 +184,17 @@ def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
             teachers.append(TeacherReference(path=winner.checkpoint, digest=winner.digest))
             digests[lineage.name, plan.index] = winner.digest
     return digests
+
+
+def _identity(
+    config: CampaignConfig,
+    lineage: Lineage,
+    plan: GradePlan,
+    ground_: Ground,
+    above: TeacherReference | None,
+    point: Mapping[str, Any],
+) -> str:
+    return trial_config(config, lineage, plan, point, ground_, above).identity
 
 
 def mrr(config: TrialConfig, epoch: int) -> float:
@@ -202,11 +216,20 @@ def _learn(config: TrialConfig, directory: Path, epoch: int) -> None:
     (aside / "manifest.json").write_text(json.dumps({"sha256": hashlib.sha256(weights).hexdigest()}))
     with open(directory / TRAINED, "a") as file:
         file.write(f"{epoch}\n")
+    shutil.rmtree(checkpoints / f"{epoch:08d}", ignore_errors=True)
     aside.rename(checkpoints / f"{epoch:08d}")
 
 
 def _newest(checkpoints: Path) -> int:
-    return max((int(path.name) for path in checkpoints.glob("[0-9]*")), default=0)
+    return max((int(path.name) for path in checkpoints.glob("[0-9]*") if _sound(path)), default=0)
+
+
+def _sound(path: Path) -> bool:
+    try:
+        verify(str(path))
+    except CheckpointError:
+        return False
+    return True
 
 
 def _report(config: TrialConfig, checkpoints: Path, epoch: int, world: Ranks) -> Report:

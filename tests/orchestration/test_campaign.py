@@ -12,7 +12,8 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError, PromotionError, RunDirectoryError
 from raydistill.orchestration.campaign import Campaign
-from raydistill.orchestration.rundir import open_run
+from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.rundir import LEDGER, open_run
 from raydistill.planning.state import CampaignState
 
 pytestmark = pytest.mark.ray
@@ -26,6 +27,22 @@ TRAIN: dict[str, Any] = {
 
 def run(config: CampaignConfig, root: Path, resume: bool = False) -> CampaignState:
     return Campaign(config, root, fakes.workshop()).run(resume=resume)
+
+
+def events(root: Path) -> list[dict[str, Any]]:
+    return Ledger.at(root / LEDGER).read()
+
+
+def forget_from(root: Path, kind: str, **place: Any) -> None:
+    """Cut a ledger before an event, as if the driver had been killed there."""
+    history = events(root)
+    first = next(
+        number
+        for number, event in enumerate(history, start=1)
+        if event["kind"] == kind and place.items() <= event.items()
+    )
+    for number in range(first, len(history) + 1):
+        (root / LEDGER / f"{number:08d}.json").unlink()
 
 
 def promoted(state: CampaignState) -> dict[tuple[str, int], str]:
@@ -101,6 +118,29 @@ def test_grade_without_a_survivor_ends_the_campaign_with_the_first_reason(cluste
         with pytest.raises(PromotionError, match="the loss is nan at step 7"):
             run(config, tmp_path / "run", resume)
     assert len([one for one in fakes.trained(tmp_path / "run") if one[0] == "0-teacher"]) == 3
+
+
+@pytest.mark.parametrize("damaged", ["best", "all"])
+def test_damaged_checkpoint_is_replaced_before_it_teaches(
+    cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: str
+) -> None:
+    """Bytes that changed after a trial had ended would teach every grade below, or keep the campaign from ever going on."""
+    config = fakes.campaign(**INLINE, grades=[{"layers": 6}])
+    root = tmp_path / "run"
+    record = run(config, root).trials["main", 1, 0]
+    forget_from(root, "grade_promoted", grade=1)
+    ranked = sorted(record.reports, key=lambda one: -one["metrics"]["valid/both/mrr"])
+    for report in ranked[: 1 if damaged == "best" else None]:
+        (Path(report["checkpoint"]) / "weights").write_bytes(b"x")
+    state = run(config, root, resume=True)
+    expected = ranked[1] if damaged == "best" else ranked[0]
+    assert state.promotions["main", 1].digest == expected["digest"]
+    assert fakes.verify(state.promotions["main", 1].checkpoint) == expected["digest"]
+    rejected = [event for event in events(root) if event["kind"] == "checkpoint_rejected"]
+    assert len(rejected) == (1 if damaged == "best" else 3)
+    assert all("weights are damaged" in event["reason"] for event in rejected)
+    retrained = [epoch for grade, _, epoch in fakes.trained(root) if grade == "1-layers6"]
+    assert retrained == ([1, 2, 3] if damaged == "best" else [1, 2, 3, 1, 2, 3])
 
 
 def test_given_teacher_is_not_trained(cluster: None, tmp_path: Path) -> None:

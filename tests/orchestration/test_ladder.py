@@ -9,8 +9,9 @@ import pytest
 
 from raydistill.errors import CheckpointError, LedgerError, PromotionError, StorageError
 from raydistill.orchestration import ledger
-from raydistill.orchestration.ladder import Ladder, Rules
+from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.rundir import read_state
+from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import ScheduleName
 
 A, B = ("main", 0, 0), ("main", 1, 0)
@@ -141,6 +142,30 @@ def test_running_and_failed_trials_are_not_promoted(tmp_path: Path) -> None:
     one.fail(A, "the loss is nan")
     with pytest.raises(PromotionError, match="the loss is nan"):
         one.promote("main", 0)
+
+
+def test_rejected_checkpoint_gives_way_to_the_next_best(tmp_path: Path) -> None:
+    """One damaged file would end a campaign for ever, although sound checkpoints of nearly the same quality are there."""
+    one = ladder(tmp_path)
+    whole(one, A, "i", 0.5, 0.7, 0.6)
+    for _ in range(2):
+        one.reject(A, f"d{A}2", "weights are damaged")
+    assert one.winner("main", 0).best_epoch == 3
+    assert [event["kind"] for event in one.events].count("checkpoint_rejected") == 1
+    again = Ladder(tmp_path, rules())
+    assert again.winner("main", 0).best_epoch == 3
+    for number in (1, 3):
+        again.reject(A, f"d{A}{number}", "weights are damaged")
+    with pytest.raises(PromotionError):
+        again.winner("main", 0)
+    assert again.begin(("b", 0, 0), "i", {}) == "reused"
+    assert again.record(("b", 0, 0)).lost, "equal work lies in the same damaged files"
+    again.resume(A)
+    assert again.record(A).status == "running"
+    assert epoch(again, A, 3, 0.6, finished=True)
+    again.promote("main", 0)
+    assert again.state.promotions["main", 0].epoch == 2
+    assert not again.record(("b", 0, 0)).lost
 
 
 def test_full_disk_ends_the_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from raydistill.config.space import Choice, LogUniform, Uniform
 from raydistill.errors import ConfigError
 from raydistill.planning.grades import Ground, grade_plans, lineages_of
 from raydistill.planning.search import Algorithm, Observation, Space, grade_space, grid, propose, trial_limit
+from raydistill.students.layers import resolve_layer_map
 
 Maker = Callable[..., CampaignConfig]
 MIXED: Space = {
@@ -152,3 +153,22 @@ def test_layer_maps_survive_json() -> None:
     assert first is not None
     second = ask(space, [Observation(0, first, 0.5)])
     assert sorted([first["layer_map"], second["layer_map"]] if second else []) == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
+def test_points_of_equal_work_are_tried_once(algorithm: Algorithm) -> None:
+    """`uniform` and `skip` pick the same 4 of 6 layers: trials asked for would be spent on work that is done already."""
+    space: Space = {"layer_map": Choice[Any](choice=("uniform", "skip", "first", "last"))}
+
+    def layers(point: Any) -> str:
+        return str(resolve_layer_map(point["layer_map"], 6, 4))
+
+    assert layers({"layer_map": "uniform"}) == layers({"layer_map": "skip"})
+    history: list[Observation] = []
+    for number in range(4):
+        point = propose(space, history, number, algorithm=algorithm, seed=0, grade=1, startup_trials=2, work=layers)
+        if point is None:
+            break
+        history.append(Observation(number, point, 0.1 * number))
+    assert len(history) == 3
+    assert len({layers(one.parameters) for one in history}) == 3
