@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,31 @@ def parse_config(content: dict[str, Any], where: str = "config") -> CampaignConf
             misspelt keys.
     """
     try:
-        return CampaignConfig.model_validate(content)
+        config = CampaignConfig.model_validate(content)
     except ValidationError as problem:
         lines = complaints(problem, content)
-        raise ConfigError(
-            f"{where}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the configuration"
-            + "".join(f"\n  - {line}" for line in lines),
-            consequence="the campaign would run with settings nobody asked for, so nothing was started",
-            remedy="mend the keys named above; docs/configuration.md lists all of them",
-        ) from None
+    else:
+        lines = list(_truths(content, config.model_dump(), ""))
+        if not lines:
+            return config
+    raise ConfigError(
+        f"{where}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the configuration"
+        + "".join(f"\n  - {line}" for line in lines),
+        consequence="the campaign would run with settings nobody asked for, so nothing was started",
+        remedy="mend the keys named above; docs/configuration.md lists all of them",
+    )
+
+
+def _truths(written: Any, read: Any, path: str) -> Iterator[str]:
+    """Complaints about `yes`, `on` and `true` where a number was meant: they would pass for the number 1."""
+    if isinstance(written, bool) and not isinstance(read, bool):
+        yield f"{path}: received {str(written).lower()}, which would be read as the number {read}"
+    elif isinstance(written, dict):
+        for name, value in written.items():
+            yield from _truths(value, read[name], f"{path}.{name}" if path else str(name))
+    elif isinstance(written, list):
+        for place, value in enumerate(written):
+            yield from _truths(value, read[place], f"{path}.{place}")
 
 
 def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfig:

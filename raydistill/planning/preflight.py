@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice
+from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
@@ -61,12 +61,13 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
     space = grade_space(lineage, plan)
     if config.search.algorithm == "grid":
         grid(space)
-    for point in _shaping_points(space):
+    for point in [*_shaping_points(space), *_ends(space)]:
         try:
             trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
         except ConfigError as problem:
             chosen = f" with {point}" if point else ""
-            yield f"grade {plan.folder}{chosen}: {problem.received}; expected {problem.expected}"
+            expected = f"; expected {problem.expected}" if problem.expected else ""
+            yield f"grade {plan.folder}{chosen}: {problem.received}{expected}"
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:
@@ -74,11 +75,19 @@ def _shaping_points(space: Space) -> list[dict[str, Any]]:
     return grid({name: space[name] for name in SHAPING if name in space})
 
 
+def _ends(space: Space) -> list[dict[str, Any]]:
+    """Both ends of every interval, one at a time: a method's bounds are checked where its values are resolved."""
+    return [
+        {name: end}
+        for name, distribution in space.items()
+        if isinstance(distribution, (Uniform, LogUniform))
+        for end in bounds(distribution)
+    ]
+
+
 def _some_point(space: Space) -> dict[str, Any]:
-    """One value for everything else: their bounds were checked when the configuration was read."""
+    """One value for everything else."""
     return {
-        name: distribution.choice[0]
-        if isinstance(distribution, Choice)
-        else next(iter(distribution.model_dump().values()))[0]
+        name: distribution.choice[0] if isinstance(distribution, Choice) else bounds(distribution)[0]
         for name, distribution in space.items()
     }

@@ -120,6 +120,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("grades.0.layers.x=2", "layers is the plain value 3"),
         ("seed=[1", "--set seed=.*not valid YAML"),
         ("seed=!!python/name:os.system", "not valid YAML"),
+        ("training.epochs=yes", r"training\.epochs: received true"),
+        ("grades.0.mask_ratio={choice: [0.0, on]}", r"grades\.0\.mask_ratio\.choice\.1: received true"),
         ("training.epcohs=2", r"training\.epcohs: unknown key 'epcohs'; did you mean 'epochs'\?"),
     ],
 )
