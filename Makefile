@@ -20,6 +20,9 @@ DEMO_DATA := datasets/demo-$(DEMO_NAME)
 # A run belongs to one configuration, so a changed demo.yaml gets a run of its own and an unchanged one is gone on with.
 DEMO_RUN := runs/demo-$(DEMO_NAME)-$(firstword $(shell cksum < $(DEMO_CONFIG)))
 
+# Two processes: all that starts a Ray cluster runs one after another in one of them, the rest wherever there is time.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
+
 # Tests work on tiny tensors, where more threads only wait for each other.
 test test-core: export OMP_NUM_THREADS = 1
 test test-core demo: export TOKENIZERS_PARALLELISM = false
@@ -42,10 +45,10 @@ demo: $(READY)
 		$$(if ls $(DEMO_RUN)/ledger/*.json >/dev/null 2>&1; then echo --resume; fi)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-core: $(READY)
-	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray
+	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray $(SIDE_BY_SIDE)
 
 lint: $(READY)
 	$(BIN)/ruff check .
