@@ -91,9 +91,13 @@ class PromotionSection(Section):
 
 
 class ScheduleSection(Section):
-    """When grades run: one after another, or all straight from the teacher."""
+    """When grades run, and who teaches: one after another, all at once under teachers that improve, or all straight from the teacher."""
 
-    name: Literal["sequential", "independent"] = "sequential"
+    name: Literal["sequential", "pipelined", "independent"] = "sequential"
+    min_delta: float = Field(
+        0.0, ge=0, description="pipelined: MRR by which a checkpoint must beat the announced teacher to take its place"
+    )
+    settle_epochs: int = Field(1, ge=1, description="pipelined: last epochs of every trial, under the final teacher")
 
 
 class ResourcesSection(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 from pydantic import Field
 
@@ -18,6 +19,10 @@ class TeacherReference(Section):
 
     path: str
     digest: str = Field(description="SHA-256 of the checkpoint's manifest")
+
+
+TeacherAt = Callable[[int], TeacherReference | None]
+"""Who teaches an epoch, from 0; None = nobody yet, so the trial has to wait."""
 
 
 class TrialConfig(Section):
@@ -35,7 +40,10 @@ class TrialConfig(Section):
     init: Init = "pretrained"
     mask_ratio: float = 0.0
     view: View = "separate"
-    teacher: TeacherReference | None = None
+    teacher: TeacherReference | None = Field(
+        None, description="for a trial whose teacher changes: the grade above in place of a digest, and no path"
+    )
+    settle_epochs: int | None = Field(None, description="last epochs under the final teacher; None = it never changes")
     seed: int = 0
 
     @property
@@ -50,4 +58,6 @@ class TrialConfig(Section):
         if self.teacher is not None:
             content["teacher"].pop("path")
         content["training"].pop("keep_checkpoints")
+        if self.settle_epochs is None:
+            content.pop("settle_epochs")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -53,6 +53,14 @@ class Coordinator:
         """See `Ladder.report`."""
         return self.ladder.report(key, epoch, metrics, checkpoint, digest, finished)
 
+    async def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
+        """See `Ladder.teach`."""
+        return self.ladder.teach(key, epoch)
+
+    async def pause(self, key: TrialKey) -> None:
+        """See `Ladder.pause`."""
+        self.ladder.pause(key)
+
     async def fail(self, key: TrialKey, reason: str) -> None:
         """See `Ladder.fail`."""
         self.ladder.fail(key, reason)

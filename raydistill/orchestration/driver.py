@@ -18,6 +18,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import TrialError
 from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.orchestration.room import free_room
+from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.studies import StudyRunner
 from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus, trial_directory
 from raydistill.orchestration.table import write_table
@@ -89,6 +90,7 @@ class Driver:
                     self._finish(reference)
                 self._listen()
             write_table(self.root, self.state)
+            clear_shelves(self.root)
             return self.state
         finally:
             self._stop()
@@ -145,11 +147,13 @@ class Driver:
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
         return replace(
-            study, cpus=cpus_per_worker(self.config.resources, self.cpus, study.limit * self._ladders(grade))
+            study, cpus=cpus_per_worker(self.config.resources, self.cpus, study.limit * self._neighbours(grade))
         )
 
-    def _ladders(self, grade: int) -> int:
-        """How many lineages do work of their own in a grade: teachers of one seed are one teacher."""
+    def _neighbours(self, grade: int) -> int:
+        """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
+        if self.config.schedule.name == "pipelined":
+            return len(self.lineages) * len(self.plans)
         return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
 
     def _weight(self, study: Study) -> int:

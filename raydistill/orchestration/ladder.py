@@ -15,10 +15,11 @@ from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
+from raydistill.orchestration.shelf import FOLDER, shelve
 from raydistill.planning.promotion import Candidate, choose
-from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, MRR, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import teacher_of
+from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch, worth_announcing
 from raydistill.planning.state import CampaignState
 from raydistill.planning.stopping import Halving, rebuilt
 
@@ -57,11 +58,11 @@ class Ladder:
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
         """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
         known = self.state.trials.get(key)
-        if known is not None and known.identity == identity and known.status != "running":
+        if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
         head = {**_place(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
         others = [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
-        done = next((one for one in others if one.status != "running"), None)
+        done = next((one for one in others if one.status in ENDED), None)
         if done is not None:
             self._append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
@@ -72,7 +73,7 @@ class Ladder:
         return "run"
 
     def resume(self, key: TrialKey) -> None:
-        """Record that an interrupted or failed trial is taken up again."""
+        """Record that an interrupted, paused or failed trial is taken up again."""
         self._append({"kind": "trial_resumed", **_place(key), "time": time.time()})
 
     def report(
@@ -108,7 +109,29 @@ class Ladder:
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self._append({"kind": "trial_reported", **_place(key), **content})
+        self._announce(record, content)
         return outcome != "running"
+
+    def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
+        """Who teaches an epoch (from 0) of a trial whose teacher changes; None = its final teacher is not there yet.
+
+        The answer stands in the ledger, so that an epoch which is trained again is taught by the same teacher.
+        """
+        record = self.state.trials[key]
+        if epoch not in record.taught:
+            rules = self.rules
+            teacher = teacher_of_epoch(self.state, record, epoch, rules.schedule, rules.settle_epochs)
+            if teacher is None:
+                return None
+            files = {"checkpoint": teacher.checkpoint, "digest": teacher.digest}
+            self._append({"kind": "trial_taught", **_place(key), "epoch": epoch, **files, "time": time.time()})
+        taught = record.taught[epoch]
+        return TeacherReference(path=taught.checkpoint, digest=taught.digest)
+
+    def pause(self, key: TrialKey) -> None:
+        """Record that a trial gave up its place until its final teacher is there."""
+        if self.state.trials[key].status == "running":
+            self._append({"kind": "trial_paused", **_place(key), "time": time.time()})
 
     def fail(self, key: TrialKey, reason: str) -> None:
         """Record that a trial is given up. A trial that already ended stays as it ended."""
@@ -122,7 +145,9 @@ class Ladder:
             self._append({**head, "digest": digest, "reason": reason, "time": time.time()})
 
     def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
-        """Who teaches a grade now."""
+        """Who teaches a grade: a checkpoint; or, where teachers change, only the grade that does."""
+        if self.rules.schedule == "pipelined" and grade > 0:
+            return TeacherReference(path="", digest=f"{lineage}, grade {above(grade, 'pipelined')}")
         promotion = teacher_of(self.state, lineage, grade, self.rules.schedule)
         return None if promotion is None else TeacherReference(path=promotion.checkpoint, digest=promotion.digest)
 
@@ -135,7 +160,7 @@ class Ladder:
         size = self.rules.sizes[grade]
         records = {record.number: record for record in self.state.of(lineage, grade)}
         candidates = [
-            Candidate(one.number, one.best_mrr if one.status != "running" else None, size, one.reason)
+            Candidate(one.number, one.best_mrr if one.status in ENDED else None, size, one.reason)
             for one in records.values()
         ]
         return records[choose(candidates, self.rules.tolerance).number]
@@ -199,6 +224,18 @@ class Ladder:
         if self.broken is not None:
             raise self.broken
         return self.events[after:]
+
+    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> None:
+        """Let a report's checkpoint teach the grades below, if it is the best so far."""
+        rules, place = self.rules, record.key[:2]
+        if rules.schedule != "pipelined" or record.grade == len(rules.sizes) - 1:
+            return
+        if worth_announcing(self.state, place, report, rules.min_delta):
+            shelf = self.root / "grades" / self.state.grades[record.grade] / FOLDER
+            kept = shelve(Path(report["checkpoint"]), shelf, report["digest"])
+            head = {"kind": "teacher_announced", "lineage": place[0], "grade": place[1], "identity": record.identity}
+            facts = {name: report[name] for name in ("digest", "epoch", "metrics", "time")}
+            self._append({**head, **facts, "checkpoint": str(kept)})
 
     def _rungs(self, key: TrialKey) -> Halving:
         place = key[:2]

@@ -63,7 +63,7 @@ class Proposer:
         )
 
     def _to_resume(self, records: list[TrialRecord]) -> list[TrialRecord]:
-        running = [one for one in records if one.status == "running"]
+        running = [one for one in records if one.status in ("running", "paused")]
         if running or any(one.best for one in records if one.status != "failed"):
             return running
         # Nothing here could be promoted. What was lost is trained again; whatever made every trial fail may have been mended.

@@ -29,7 +29,7 @@ class StudyRunner:
     """A process that runs studies, one after another."""
 
     def run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
-        """Run the trials that are left of a study, then promote.
+        """Run the trials that are left of a study, then promote; or leave it where trials wait for their final teacher.
 
         Raises:
             PromotionError: no trial can be promoted.
@@ -41,6 +41,10 @@ class StudyRunner:
             first = proposer.next()
             if first is not None:
                 _tune(study, StudySearcher(proposer, first), coordinator, workshop)
+            records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
+            if any(one.status == "paused" for one in records):
+                # They gave up their room; the study is taken up again when the final teacher is there.
+                return
             problem = self._promote(study, coordinator, workshop)
             if problem is None:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError
 from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.planning.records import TrialKey
@@ -20,6 +21,25 @@ def send(coordinator: Any, key: TrialKey, report: EpochReport) -> bool:
     files = report.checkpoint, report.digest
     answer: bool = ask(coordinator.report.remote(key, report.epoch, dict(report.metrics), *files, report.finished))
     return answer
+
+
+class Guide:
+    """Asks the coordinator who teaches an epoch, and remembers that nobody does yet.
+
+    Args:
+        coordinator: handle of the coordinator.
+        key: the trial.
+    """
+
+    def __init__(self, coordinator: Any, key: TrialKey) -> None:
+        self.coordinator, self.key = coordinator, key
+        self.waits = False
+
+    def __call__(self, epoch: int) -> TeacherReference | None:
+        """The teacher of an epoch, from 0."""
+        answer: TeacherReference | None = ask(self.coordinator.teach.remote(self.key, epoch))
+        self.waits = answer is None
+        return answer
 
 
 def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:

@@ -20,7 +20,7 @@ from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.room import note_room
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.telling import send, settle
+from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workers import fit
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
@@ -72,10 +72,14 @@ class InlineTrial(_Trial):
         try:
             if self.reports is None:
                 self.reports = self._train()
-            report = next(self.reports)
+            report = next(self.reports, None)
         except Exception as problem:
             self.cleanup()
             settle(self.coordinator, self.key, problem)
+            return {"done": True}
+        if report is None:
+            self.cleanup()
+            ask(self.coordinator.pause.remote(self.key))
             return {"done": True}
         stop = send(self.coordinator, self.key, report)
         if report.finished:
@@ -91,13 +95,13 @@ class InlineTrial(_Trial):
         directory = self.study.directory(record.identity)
         with held(directory):
             note_room(directory)
-            finished = False
+            finished, guide = False, Guide(self.coordinator, self.key)
             for report in self.workshop.run_trial(
-                self.study.resolve(record.parameters), directory, self.workshop.world(False)
+                self.study.resolve(record.parameters), directory, self.workshop.world(False), guide
             ):
                 finished = report.finished
                 yield report
-        if not finished:
+        if not finished and not guide.waits:
             raise TrialError("the trial ended without saying that it was finished")
 
     def cleanup(self) -> None:

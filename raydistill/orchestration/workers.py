@@ -15,7 +15,7 @@ from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.room import free_room, note_room
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.telling import send, settle
+from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
@@ -88,11 +88,11 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
     first = context.get_world_rank() == 0
     workshop.set_threads(study.threads)
     directory = study.directory(record.identity)
-    finished = False
+    finished, guide = False, Guide(coordinator, record.key)
     with held(directory) if first else contextlib.nullcontext():
         if first:
             note_room(directory)
-        for report in workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True)):
+        for report in workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide):
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)
             ray.train.report({"epoch": report.epoch, MRR: report.metrics.get(MRR)})
@@ -100,5 +100,7 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
             # A finished trial is not left at once: the generator has its own last words.
             if stop and not finished:
                 return
-    if not finished:
+    if guide.waits:
+        ask(coordinator.pause.remote(record.key))
+    elif not finished and first:
         raise TrialError("the workers ended without saying that they were finished")

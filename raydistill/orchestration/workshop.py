@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
 from raydistill.kg.store import Dataset
 from raydistill.models.pretrained import locate_encoder
 from raydistill.planning.grades import Ground
@@ -23,7 +23,7 @@ class Workshop:
     """The functions a campaign runs on. Each must be importable by name, because worker processes look it up again.
 
     Attributes:
-        run_trial: train one trial, one report per completed epoch.
+        run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes.
         world: the world of a process; True = it belongs to a process group.
         set_threads: how many CPU threads a trial may use.
         verify_checkpoint: SHA-256 of a sound checkpoint's manifest.
@@ -32,7 +32,7 @@ class Workshop:
         survey: what a campaign stands on.
     """
 
-    run_trial: Callable[[TrialConfig, Path, Any], Iterator[EpochReport]]
+    run_trial: Callable[[TrialConfig, Path, Any, TeacherAt], Iterator[EpochReport]]
     world: Callable[[bool], World]
     set_threads: Callable[[int], None]
     verify_checkpoint: Callable[[str], str]
@@ -65,10 +65,10 @@ def survey(config: CampaignConfig) -> Ground:
     return Ground(dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers)
 
 
-def _run_trial(config: TrialConfig, directory: Path, world: World) -> Iterator[EpochReport]:
+def _run_trial(config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt) -> Iterator[EpochReport]:
     from raydistill.training.trial import run_trial
 
-    return run_trial(config, directory, world)
+    return run_trial(config, directory, world, teacher_at)
 
 
 def _world(distributed: bool) -> World:

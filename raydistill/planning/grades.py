@@ -14,6 +14,7 @@ from raydistill.config.space import Init, is_distribution
 from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
+from raydistill.planning.schedule import above
 from raydistill.students.layers import resolve_layer_map
 
 Parameters = Mapping[str, Any]
@@ -92,7 +93,7 @@ def method_of(lineage: Lineage, plan: GradePlan) -> Method:
 
 def teaching_grade(config: CampaignConfig, grade: int) -> int:
     """The grade whose promoted student teaches `grade` (1 or more)."""
-    return grade - 1 if config.schedule.name == "sequential" else 0
+    return above(grade, config.schedule.name)
 
 
 def learns_from_teacher(lineage: Lineage, plan: GradePlan, parameters: Parameters) -> bool:
@@ -139,6 +140,7 @@ def trial_config(
         method=_resolved_method(method_of(lineage, plan), parameters),
         layers=plan.layers,
         teacher=teacher if learns else None,
+        settle_epochs=config.schedule.settle_epochs if learns and config.schedule.name == "pipelined" else None,
         seed=lineage.seed,
         **shape,
     )

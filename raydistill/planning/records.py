@@ -8,9 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MRR = "valid/both/mrr"
-Status = Literal["running", "finished", "stopped", "failed"]
+Status = Literal["running", "paused", "finished", "stopped", "failed"]
+ENDED = ("finished", "stopped", "failed")
 Event = Mapping[str, Any]
 TrialKey = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The checkpoint that teaches an epoch."""
+
+    checkpoint: str
+    digest: str
 
 
 @dataclass
@@ -21,13 +30,14 @@ class TrialRecord:
         identity: names the work; equal identities are equal work.
         number: place among the trials of its grade, from 0.
         parameters: the searched values, by name.
-        status: `running` also stands for a trial that a crash interrupted.
+        status: `running` also stands for a trial that a crash interrupted; `paused` for one that waits for its final teacher.
         epochs: epochs it was given.
         reports: one per completed epoch: epoch, metrics, checkpoint, digest, time, event.
         reason: why it failed.
         begun: seconds since 1970 when it began.
         resumed: how often it was taken up again after a crash.
         reused_from: the trial that did this work, when it was not done twice.
+        taught: who taught an epoch, by the epoch's number from 0, where teachers change.
         rejected: digests of checkpoints that were found damaged when they were to be promoted.
     """
 
@@ -43,6 +53,7 @@ class TrialRecord:
     begun: float = 0.0
     resumed: int = 0
     reused_from: TrialKey | None = None
+    taught: dict[int, Taught] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
 
     @property
@@ -95,7 +106,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A checkpoint that became its grade's result and teaches the grades below."""
+    """A checkpoint that became its grade's result and teaches the grades below; or, announced, teaches them until there is one."""
 
     lineage: str
     grade: int

@@ -22,6 +22,8 @@ class Rules:
         factor: of so many trials about one goes on.
         epochs: epochs of a trial, by grade.
         sizes: layers of a student, by grade.
+        min_delta: MRR by which a teacher must beat the announced one.
+        settle_epochs: last epochs of a trial, under the final teacher.
     """
 
     schedule: ScheduleName
@@ -31,6 +33,8 @@ class Rules:
     factor: int
     epochs: tuple[int, ...]
     sizes: tuple[int, ...]
+    min_delta: float = 0.0
+    settle_epochs: int = 1
 
 
 def rules_of(config: CampaignConfig, plans: Sequence[GradePlan]) -> Rules:
@@ -44,4 +48,6 @@ def rules_of(config: CampaignConfig, plans: Sequence[GradePlan]) -> Rules:
         factor=config.search.reduction_factor,
         epochs=tuple(section.epochs or config.training.epochs for section in sections),
         sizes=tuple(plan.layers for plan in plans),
+        min_delta=config.schedule.min_delta,
+        settle_epochs=config.schedule.settle_epochs,
     )

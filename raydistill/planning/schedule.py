@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
-from raydistill.planning.records import Promotion
+from raydistill.planning.records import MRR, Event, Promotion, TrialRecord
 from raydistill.planning.state import CampaignState
 
-ScheduleName = Literal["sequential", "independent"]
+ScheduleName = Literal["sequential", "pipelined", "independent"]
 
 
 def ready(lineages: Sequence[str], grades: int, state: CampaignState, schedule: ScheduleName) -> list[tuple[str, int]]:
@@ -18,22 +19,61 @@ def ready(lineages: Sequence[str], grades: int, state: CampaignState, schedule: 
         lineages: names of all ladders.
         grades: number of grades, the teacher included.
         state: what has happened so far.
-        schedule: sequential: a grade follows the promotion above it; independent: all follow the promotion of grade 0.
+        schedule: sequential: a grade follows the promotion above it; pipelined: the first checkpoint announced above it, and once its
+            trials wait for their final teacher, the promotion; independent: all follow the promotion of grade 0.
     """
     return [
         (lineage, grade)
         for lineage in lineages
         for grade in range(grades)
-        if (lineage, grade) not in state.promotions
-        and (grade == 0 or teacher_of(state, lineage, grade, schedule) is not None)
+        if (lineage, grade) not in state.promotions and (grade == 0 or _may_run(state, lineage, grade, schedule))
     ]
 
 
-def teacher_of(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> Promotion | None:
-    """Who teaches a grade now. None = nobody yet, and always for grade 0.
+def above(grade: int, schedule: ScheduleName) -> int:
+    """The grade that teaches `grade` (1 or more)."""
+    return 0 if schedule == "independent" else grade - 1
 
-    The answer depends on the state alone, so a schedule that changes teachers while trials run needs only another rule here.
-    """
+
+def teacher_of(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> Promotion | None:
+    """Who teaches a grade now. None = nobody yet, and always for grade 0."""
     if grade == 0:
         return None
-    return state.promotions.get((lineage, grade - 1 if schedule == "sequential" else 0))
+    place = lineage, above(grade, schedule)
+    final = state.promotions.get(place)
+    return state.announcements.get(place) if final is None and schedule == "pipelined" else final
+
+
+def teacher_of_epoch(
+    state: CampaignState, record: TrialRecord, epoch: int, schedule: ScheduleName, settle_epochs: int
+) -> Promotion | None:
+    """Who is to teach an epoch of a trial. None = its final teacher, who is not there yet.
+
+    Args:
+        state: what has happened so far.
+        record: the trial.
+        epoch: the epoch to begin, from 0.
+        schedule: who teaches whom.
+        settle_epochs: the last epochs of a trial, which are the final teacher's.
+    """
+    final = (record.lineage, above(record.grade, schedule)) in state.promotions
+    if not final and epoch >= record.epochs - settle_epochs:
+        return None
+    return teacher_of(state, record.lineage, record.grade, schedule)
+
+
+def worth_announcing(state: CampaignState, place: tuple[str, int], report: Event, min_delta: float) -> bool:
+    """Whether a reported checkpoint should teach the grades below until their final teacher is there."""
+    value = report["metrics"].get(MRR)
+    if place in state.promotions or not report["checkpoint"] or value is None or not math.isfinite(value):
+        return False
+    known = state.announcements.get(place)
+    best = -math.inf if known is None else known.metrics[MRR]
+    return bool(value > best and value >= best + min_delta)
+
+
+def _may_run(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> bool:
+    if teacher_of(state, lineage, grade, schedule) is None:
+        return False
+    waits = any(record.status == "paused" for record in state.of(lineage, grade))
+    return not waits or (lineage, above(grade, schedule)) in state.promotions

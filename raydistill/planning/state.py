@@ -7,9 +7,12 @@ that it was written; one that contradicts an earlier event is refused.
     trial_begun        lineage, grade, number, identity, parameters, epochs, time
     trial_resumed      lineage, grade, number, time                            taken up again after a crash, failure or loss
     trial_reported     lineage, grade, number, epoch, metrics, checkpoint, digest, outcome (running, finished, stopped), time
+    trial_taught       lineage, grade, number, epoch, checkpoint, digest, time            who teaches an epoch, where teachers change
+    trial_paused       lineage, grade, number, time                                  until the final teacher is there
     trial_failed       lineage, grade, number, reason, time
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
     checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
+    teacher_announced  lineage, grade, identity, checkpoint, digest, epoch, metrics, time   the best so far, for the grades below
     grade_promoted     lineage, grade, identity, checkpoint, digest, epoch, metrics, time
     promotion_tested   lineage, grade, metrics, time
 """
@@ -21,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from raydistill.errors import LedgerError
-from raydistill.planning.records import Event, Promotion, Status, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, Event, Promotion, Status, Taught, TrialKey, TrialRecord
 
 
 @dataclass
@@ -33,6 +36,7 @@ class CampaignState:
     grades: tuple[str, ...] = ()
     trials: dict[TrialKey, TrialRecord] = field(default_factory=dict)
     promotions: dict[tuple[str, int], Promotion] = field(default_factory=dict)
+    announcements: dict[tuple[str, int], Promotion] = field(default_factory=dict)
     tests: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
     events: int = 0
 
@@ -106,7 +110,7 @@ def _resume(state: CampaignState, event: Event) -> None:
     if record.lost:
         for one in _equals(state, record):
             one.rejected.clear()
-    elif record.status != "failed":
+    elif record.status not in ("failed", "paused"):
         _same(state, event, "status", record.status, "running")
     record.status, record.reason, record.reused_from = "running", "", None
     record.resumed += 1
@@ -128,6 +132,21 @@ def _report(state: CampaignState, event: Event) -> None:
         _close(state, event, record, event["outcome"])
 
 
+def _teach(state: CampaignState, event: Event) -> None:
+    record, taught = _record(state, event), Taught(event["checkpoint"], event["digest"])
+    epoch = int(event["epoch"])
+    if epoch in record.taught:
+        _same(state, event, "teacher", record.taught[epoch].digest, taught.digest)
+    record.taught[epoch] = taught
+
+
+def _pause(state: CampaignState, event: Event) -> None:
+    record = _record(state, event)
+    if record.status != "paused":
+        _same(state, event, "status", record.status, "running")
+    record.status = "paused"
+
+
 def _fail(state: CampaignState, event: Event) -> None:
     record = _record(state, event)
     _close(state, event, record, "failed")
@@ -137,7 +156,7 @@ def _fail(state: CampaignState, event: Event) -> None:
 def _reuse(state: CampaignState, event: Event) -> None:
     key, source = _key(event), tuple(event["source"])
     done = state.trials[source]
-    if key in state.trials and state.trials[key].status != "running":
+    if key in state.trials and state.trials[key].status in ENDED:
         _same(state, event, "identity", state.trials[key].identity, event["identity"])
         return
     _same(state, event, "identity", done.identity, event["identity"])
@@ -151,6 +170,7 @@ def _reuse(state: CampaignState, event: Event) -> None:
         reason=done.reason,
         begun=float(event["time"]),
         reused_from=done.key,
+        taught=dict(done.taught),
         rejected=set(done.rejected),
     )
 
@@ -160,11 +180,14 @@ def _reject(state: CampaignState, event: Event) -> None:
         one.rejected.add(str(event["digest"]))
 
 
+def _announce(state: CampaignState, event: Event) -> None:
+    promotion = _promotion(event)
+    state.announcements[promotion.lineage, promotion.grade] = promotion
+
+
 def _promote(state: CampaignState, event: Event) -> None:
-    key = str(event["lineage"]), int(event["grade"])
-    promotion = Promotion(
-        *key, event["identity"], event["checkpoint"], event["digest"], int(event["epoch"]), dict(event["metrics"])
-    )
+    promotion = _promotion(event)
+    key = promotion.lineage, promotion.grade
     if key in state.promotions:
         _same(state, event, "promoted digest", state.promotions[key].digest, promotion.digest)
         return
@@ -183,9 +206,12 @@ _CHANGES = {
     "trial_begun": _begin,
     "trial_resumed": _resume,
     "trial_reported": _report,
+    "trial_taught": _teach,
+    "trial_paused": _pause,
     "trial_failed": _fail,
     "trial_reused": _reuse,
     "checkpoint_rejected": _reject,
+    "teacher_announced": _announce,
     "grade_promoted": _promote,
     "promotion_tested": _test,
 }
@@ -193,6 +219,11 @@ _CHANGES = {
 
 def _key(event: Event) -> TrialKey:
     return str(event["lineage"]), int(event["grade"]), int(event["number"])
+
+
+def _promotion(event: Event) -> Promotion:
+    files = event["checkpoint"], event["digest"], int(event["epoch"])
+    return Promotion(str(event["lineage"]), int(event["grade"]), event["identity"], *files, dict(event["metrics"]))
 
 
 def _record(state: CampaignState, event: Event) -> TrialRecord:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, MRR, TrialKey, TrialRecord
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.report import trial_table
 from raydistill.reporting.table import ABSENT, duration, number, plain
@@ -59,7 +59,7 @@ class Progress:
     def _greet(self, state: CampaignState) -> None:
         """A resumed campaign starts with a history, which is not news."""
         self._first = False
-        done = [record for record in state.trials.values() if record.status != "running"]
+        done = [record for record in state.trials.values() if record.status in ENDED]
         self._promoted |= state.promotions.keys()
         self._told |= {record.key: len(record.reports) for record in done}
         self._failed |= {record.key for record in done if record.status == "failed"}
@@ -102,7 +102,7 @@ def running_view(state: CampaignState) -> RenderableType:
 def headline(state: CampaignState) -> str:
     """How far the campaign is, in one line."""
     wanted = len(state.lineages) * len(state.grades)
-    by_status = dict.fromkeys(("running", "finished", "stopped", "failed"), 0)
+    by_status = dict.fromkeys(("running", "paused", "finished", "stopped", "failed"), 0)
     for record in list(state.trials.values()):
         by_status[record.status] += 1
     trials = ", ".join(f"{number_} {status}" for status, number_ in by_status.items() if number_)

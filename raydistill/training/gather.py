@@ -70,6 +70,17 @@ class World:
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [part.view_as(tensor).clone() for part, tensor in zip(parts, tensors, strict=True)]
 
+    def agree(self, text: str) -> str:
+        """The first worker's text, on all workers."""
+        if self.size == 1:
+            return text
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        dist.broadcast(length, 0)
+        buffer = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(buffer, 0)
+        return bytes(buffer.tolist()).decode()
+
     def barrier(self) -> None:
         """Wait for all workers."""
         if self.size > 1:

@@ -73,6 +73,15 @@ class CheckpointKeeper:
             return None
         return Saved(path, manifest_digest(path), self.history[-1]["metrics"])
 
+    def epoch(self) -> int:
+        """Completed epochs of the newest good checkpoint; 0 without one.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
+        path = newest_good(self.directory)
+        return 0 if path is None else int(load_training_state(path).position["epoch"])
+
     def save_epoch(self, parts: TrialParts, metrics: dict[str, float]) -> Saved | None:
         """Write the checkpoint of a validated epoch; None on workers that do not write."""
         if not self.writes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from raydistill.config.trial import TrialConfig
+from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, TripleSource
 from raydistill.data.graph import text_assembler
@@ -63,6 +63,22 @@ class TrialParts:
         """Optimizer steps of an epoch."""
         return self.trainer.source.steps_per_epoch
 
+    def taught_by(self, teacher: TeacherReference) -> TrialParts:
+        """The same parts under another teacher: verified, loaded and warmed up between two steps; nothing else changes.
+
+        Raises:
+            CheckpointError: the teacher is damaged, or not the one that was announced.
+        """
+        config = self.config.model_copy(update={"teacher": teacher})
+        facts = checked_encoder(config)
+        model = checked_teacher(config, facts)
+        if config.training.trim_vocabulary:
+            _trim(self.assembler, model)
+        if model is not None:
+            model.to(self.student.log_inverse_temperature.device)
+        self.trainer.teacher = _teacher_source(config, model, self.trainer.builder, self.trainer.source)
+        return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
+
     def validate(self) -> dict[str, float]:
         """Metrics on the validation split with the current weights, in float32 like every other ranking."""
         precision, self.student.precision = self.student.precision, "fp32"
@@ -72,8 +88,13 @@ class TrialParts:
             self.student.precision = precision
 
 
-def build_parts(config: TrialConfig, world: World) -> TrialParts:
+def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | None = None) -> TrialParts:
     """Build everything a trial needs, at its beginning.
+
+    Args:
+        config: the trial.
+        world: its workers.
+        teacher: its teacher at this moment, where teachers change.
 
     Raises:
         DataError: the dataset is not the one the trial was planned with, or is damaged.
@@ -81,6 +102,9 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
         CheckpointError: the teacher is damaged, or not the one the trial was planned with.
         CapabilityError: the teacher has another tokenizer.
     """
+    identity = config.identity
+    if teacher is not None:
+        config = config.model_copy(update={"teacher": teacher})
     dataset = checked_dataset(config)
     facts = checked_encoder(config)
     tokenizer = load_tokenizer(facts.folder)
@@ -99,7 +123,7 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
     source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
-    teacher = _teacher_source(config, teacher_model, builder, source)
+    teacher_source = _teacher_source(config, teacher_model, builder, source)
     total = source.steps_per_epoch * config.training.epochs
     optimizer = Optimizer(
         student,
@@ -110,8 +134,8 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
     )
     trainer = Trainer(
         student,
-        teacher,
-        assemble(config, Depths(config.layers, teacher.num_layers)),
+        teacher_source,
+        assemble(config, Depths(config.layers, teacher_source.num_layers)),
         source,
         builder,
         optimizer,
@@ -124,7 +148,7 @@ def build_parts(config: TrialConfig, world: World) -> TrialParts:
         pre_batch=config.contrastive.pre_batch,
         measure_gradients=config.training.measure_gradients,
     )
-    record = trial_record(config, facts)
+    record = {**trial_record(config, facts), "identity": identity}
     return TrialParts(
         config,
         facts.folder,
@@ -169,13 +193,15 @@ def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None
     )
 
 
-def _trim(assembler: TextAssembler, student: BiEncoder, teacher: BiEncoder | None) -> None:
+def _trim(assembler: TextAssembler, *models: BiEncoder | None) -> None:
     """Keep only the embedding rows that texts of this graph, masks and padding can name."""
-    padding = student.query_encoder.config.pad_token_id  # type: ignore[union-attr]
+    present = [model for model in models if model is not None]
+    if not present:
+        return
+    padding = present[0].query_encoder.config.pad_token_id  # type: ignore[union-attr]
     # The encoder's own padding token may be another than the tokenizer's, and is the one that pads.
     extra = np.array([assembler.layout.mask_id, assembler.layout.pad_id, padding or 0], np.int64)
     used = torch.from_numpy(np.unique(np.concatenate([assembler.tokens.astype(np.int64), extra])))
-    for model in (student, teacher):
-        if model is not None:
-            trim_embeddings(model.query_encoder, used)
-            trim_embeddings(model.entity_encoder, used)
+    for model in present:
+        trim_embeddings(model.query_encoder, used)
+        trim_embeddings(model.entity_encoder, used)

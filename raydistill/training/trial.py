@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.trial import TrialConfig
+from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import RunDirectoryError
 from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
@@ -39,17 +39,23 @@ class EpochReport:
     finished: bool
 
 
-def run_trial(config: TrialConfig, directory: Path, world: World) -> Iterator[EpochReport]:
+def run_trial(
+    config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt | None = None
+) -> Iterator[EpochReport]:
     """Train a trial in its directory.
 
     A checkpoint is whole on disk before its report is yielded. A trial that was interrupted goes on from the newest good checkpoint below
     `directory/checkpoints` and first yields that checkpoint's report again, because it may have been lost; one that is finished yields its
     last report only. All workers yield equally often.
 
+    Where the configuration says that the teacher changes, the first worker asks who teaches before every epoch, and the trial ends early, as
+    if interrupted, where the answer is that nobody does yet.
+
     Args:
         config: resolved; nothing left to search.
         directory: of this trial alone.
         world: the trial's workers.
+        teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
 
     Raises:
         RayDistillError: of the kind that names what is wrong: encoder, data, checkpoints, storage, or the loss.
@@ -57,17 +63,48 @@ def run_trial(config: TrialConfig, directory: Path, world: World) -> Iterator[Ep
     if world.rank == 0:
         _claim(config, directory)
     keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)
-    parts = build_parts(config, world)
+    changing = _Changing(config, teacher_at, world) if config.settle_epochs is not None else None
+    if changing is None:
+        parts = build_parts(config, world)
+    else:
+        # The newest checkpoint's epoch is asked for first: what a resumed trial is built with is then the teacher it goes on with.
+        first = changing.at(min(keeper.epoch(), config.training.epochs - 1))
+        if first is None:
+            return
+        parts = build_parts(config, world, first)
     resumed = keeper.resume(parts)
     world.barrier()
     if resumed is not None:
         yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
-    yield from _train(config, parts, keeper, world)
+    yield from _train(parts, keeper, world, changing)
 
 
-def _train(config: TrialConfig, parts: TrialParts, keeper: CheckpointKeeper, world: World) -> Iterator[EpochReport]:
-    trainer, settings = parts.trainer, config.training
+class _Changing:
+    """Who teaches an epoch, as the first worker was told."""
+
+    def __init__(self, config: TrialConfig, teacher_at: TeacherAt | None, world: World) -> None:
+        assert teacher_at is not None, "a trial whose teacher changes has to be told who teaches"
+        self.teacher_at, self.world = teacher_at, world
+
+    def at(self, epoch: int) -> TeacherReference | None:
+        """The teacher of an epoch, from 0."""
+        told = self.teacher_at(epoch) if self.world.rank == 0 else None
+        text = self.world.agree("" if told is None else told.model_dump_json())
+        return TeacherReference.model_validate_json(text) if text else None
+
+
+def _train(
+    parts: TrialParts, keeper: CheckpointKeeper, world: World, changing: _Changing | None
+) -> Iterator[EpochReport]:
+    trainer, config = parts.trainer, parts.config
+    settings = config.training
     while trainer.progress.epoch < settings.epochs:
+        if changing is not None:
+            teacher = changing.at(trainer.progress.epoch)
+            if teacher is None:
+                return
+            if teacher != parts.config.teacher:
+                parts = parts.taught_by(teacher)
         for step in trainer.run_epoch():
             if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
                 keeper.save_inside_epoch(parts)

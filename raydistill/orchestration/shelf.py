@@ -1,0 +1,54 @@
+"""The shelf of announced teachers: a trial removes checkpoints that are neither its best nor its newest, but students may still learn from them.
+
+    RUN/grades/<grade>/teachers/<digest>/
+
+What is put there shares its bytes with the checkpoint (hard links), or is a copy where the file system has no links.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from raydistill.errors import StorageError
+
+FOLDER = "teachers"
+
+
+def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
+    """Keep a checkpoint for the grades below; returns where. Doing it twice changes nothing.
+
+    Raises:
+        StorageError: there is no room, or the checkpoint is gone.
+    """
+    final = shelf / digest[:16]
+    aside = shelf / f".{digest[:16]}.aside"
+    if final.exists():
+        return final
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(checkpoint, aside, copy_function=_link)
+        os.replace(aside, final)
+    except (OSError, shutil.Error) as problem:
+        raise StorageError(
+            f"{checkpoint} cannot be kept below {shelf}: {problem}",
+            expected="room in the run directory",
+            consequence="the grades below would learn from files that are about to be removed",
+            remedy="make room, then run again with --resume",
+        ) from problem
+    return final
+
+
+def clear_shelves(root: Path) -> None:
+    """Remove every shelf of a campaign that is complete: its promoted checkpoints lie elsewhere."""
+    for shelf in root.glob(f"grades/*/{FOLDER}"):
+        shutil.rmtree(shelf, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
