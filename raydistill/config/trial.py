@@ -50,4 +50,7 @@ class TrialConfig(Section):
         if self.teacher is not None:
             content["teacher"].pop("path")
         content["training"].pop("keep_checkpoints")
+        if self.method.name == "pmd" and self.mask_ratio == 0:
+            # Without masks the masked-feature term is off, and its whole weight goes back to CE.
+            content["method"].pop("beta")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -37,9 +37,9 @@ class Coordinator:
         """See `Ladder.begin`."""
         return self.ladder.begin(key, identity, parameters)
 
-    async def resume(self, key: TrialKey) -> None:
+    async def resume(self, key: TrialKey) -> Entry:
         """See `Ladder.resume`."""
-        self.ladder.resume(key)
+        return self.ladder.resume(key)
 
     async def report(
         self,
@@ -52,6 +52,10 @@ class Coordinator:
     ) -> bool:
         """See `Ladder.report`."""
         return self.ladder.report(key, epoch, metrics, checkpoint, digest, finished)
+
+    async def note(self, key: TrialKey, text: str) -> None:
+        """See `Ladder.note`."""
+        self.ladder.note(key, text)
 
     async def fail(self, key: TrialKey, reason: str) -> None:
         """See `Ladder.fail`."""

@@ -44,7 +44,6 @@ class Ladder:
         self.events: list[dict[str, Any]] = []
         self.rungs: dict[tuple[str, int], Halving] = {}
         self.broken: RayDistillError | None = None
-        self.unwritten: RayDistillError | None = None
         for event in self.ledger.read():
             self._remember(located(event, root))
 
@@ -60,20 +59,24 @@ class Ladder:
         if known is not None and known.identity == identity and known.status != "running":
             return "reused" if known.reused_from else "closed"
         head = {**_place(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
-        others = [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
-        done = next((one for one in others if one.status != "running"), None)
+        others = self._twins(identity, key)
+        # A failure is not taken over: what made it fail may have been mended.
+        done = next((one for one in others if one.status in ("finished", "stopped")), None)
         if done is not None:
             self._append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
         if known is None:
-            if others:
+            if any(one.status == "running" for one in others):
                 return "wait"
             self._append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 
-    def resume(self, key: TrialKey) -> None:
-        """Record that an interrupted or failed trial is taken up again."""
+    def resume(self, key: TrialKey) -> Entry:
+        """Record that an interrupted or failed trial is taken up again. `wait`: another trial is just doing its work."""
+        if any(one.status == "running" for one in self._twins(self.state.trials[key].identity, key)):
+            return "wait"
         self._append({"kind": "trial_resumed", **_place(key), "time": time.time()})
+        return "run"
 
     def report(
         self,
@@ -109,6 +112,11 @@ class Ladder:
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self._append({"kind": "trial_reported", **_place(key), **content})
         return outcome != "running"
+
+    def note(self, key: TrialKey, text: str) -> None:
+        """Record what a trial warned of, once."""
+        if text not in self.state.trials[key].notes:
+            self._append({"kind": "trial_noted", **_place(key), "text": text, "time": time.time()})
 
     def fail(self, key: TrialKey, reason: str) -> None:
         """Record that a trial is given up. A trial that already ended stays as it ended."""
@@ -200,6 +208,10 @@ class Ladder:
             raise self.broken
         return self.events[after:]
 
+    def _twins(self, identity: str, key: TrialKey) -> list[TrialRecord]:
+        """The other trials that stand for the same work."""
+        return [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
+
     def _rungs(self, key: TrialKey) -> Halving:
         place = key[:2]
         if place not in self.rungs:
@@ -208,14 +220,14 @@ class Ladder:
         return self.rungs[place]
 
     def _append(self, event: dict[str, Any]) -> None:
-        if self.unwritten is not None:
-            raise self.unwritten
+        # A campaign that is ending decides nothing more: a promotion now would leave out what the error interrupted.
+        if self.broken is not None:
+            raise self.broken
         # Applied before it is written: a contradiction must not enter the ledger. If writing then fails, nothing more is decided.
         self._remember(event)
         try:
             self.ledger.append(portable(event, self.root))
         except RayDistillError as problem:
-            self.unwritten = problem
             self.abort(problem)
             raise
 

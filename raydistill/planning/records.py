@@ -28,6 +28,7 @@ class TrialRecord:
         begun: seconds since 1970 when it began.
         resumed: how often it was taken up again after a crash.
         reused_from: the trial that did this work, when it was not done twice.
+        notes: what it warned of.
         rejected: digests of checkpoints that were found damaged when they were to be promoted.
     """
 
@@ -43,6 +44,7 @@ class TrialRecord:
     begun: float = 0.0
     resumed: int = 0
     reused_from: TrialKey | None = None
+    notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
 
     @property

@@ -7,6 +7,7 @@ that it was written; one that contradicts an earlier event is refused.
     trial_begun        lineage, grade, number, identity, parameters, epochs, time
     trial_resumed      lineage, grade, number, time                            taken up again after a crash, failure or loss
     trial_reported     lineage, grade, number, epoch, metrics, checkpoint, digest, outcome (running, finished, stopped), time
+    trial_noted        lineage, grade, number, text, time                                   it warned of something
     trial_failed       lineage, grade, number, reason, time
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
     checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
@@ -128,6 +129,12 @@ def _report(state: CampaignState, event: Event) -> None:
         _close(state, event, record, event["outcome"])
 
 
+def _note(state: CampaignState, event: Event) -> None:
+    record, text = _record(state, event), str(event["text"])
+    if text not in record.notes:
+        record.notes.append(text)
+
+
 def _fail(state: CampaignState, event: Event) -> None:
     record = _record(state, event)
     _close(state, event, record, "failed")
@@ -156,6 +163,7 @@ def _reuse(state: CampaignState, event: Event) -> None:
 
 
 def _reject(state: CampaignState, event: Event) -> None:
+    _note(state, {**event, "text": event["reason"]})
     for one in _equals(state, _record(state, event)):
         one.rejected.add(str(event["digest"]))
 
@@ -183,6 +191,7 @@ _CHANGES = {
     "trial_begun": _begin,
     "trial_resumed": _resume,
     "trial_reported": _report,
+    "trial_noted": _note,
     "trial_failed": _fail,
     "trial_reused": _reuse,
     "checkpoint_rejected": _reject,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -70,6 +71,9 @@ def control(root: Path, **settings: Any) -> None:
 
 def run_trial(config: TrialConfig, directory: Path, world: Ranks) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
+    if world.rank == 0 and "warning" in settings:
+        logging.getLogger("raydistill.fakes").warning(settings["warning"])
+    time.sleep(settings.get("start", 0.0))
     (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
     checkpoints = directory / "checkpoints"
     epochs = config.training.epochs
@@ -221,7 +225,12 @@ def _learn(config: TrialConfig, directory: Path, epoch: int) -> None:
 
 
 def _newest(checkpoints: Path) -> int:
-    return max((int(path.name) for path in checkpoints.glob("[0-9]*") if _sound(path)), default=0)
+    """The newest sound checkpoint's epoch; like the real trainer it never starts afresh where all are damaged."""
+    found = list(checkpoints.glob("[0-9]*"))
+    sound = [int(path.name) for path in found if _sound(path)]
+    if found and not sound:
+        raise CheckpointError(f"all {len(found)} checkpoints below {checkpoints} are damaged")
+    return max(sound, default=0)
 
 
 def _sound(path: Path) -> bool:
