@@ -1,7 +1,8 @@
 """The search within a grade: what may vary, and which point comes next.
 
 Proposing is a pure function of the finished history, so that a search taken up after a crash proposes what it would have proposed anyway:
-no sampler lives longer than one proposal, and its seed comes from the seed of the lineage, the grade and the trial's number.
+no sampler lives longer than one proposal, and its seed comes from the seed of the lineage, the grade and the trial's number. Where several trials run
+at once, which of them have finished when the next is proposed depends on their speed: grid and random searches do not care, TPE and early stopping do.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import is_distribution
 from raydistill.planning.grades import applied_masking, lineages_of
-from raydistill.planning.records import TrialRecord
+from raydistill.planning.records import MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
@@ -33,7 +33,7 @@ class GradeResult:
         bytes: size of the checkpoint's weights.
         mask_ratio: share of masked tokens; None for the teacher.
         layer_map: a rule's name or the layers; None for the teacher.
-        view: shared or separate; None for the teacher.
+        view: shared or separate; None for the teacher, and where nothing was masked.
         epoch: the epoch that was promoted.
         valid_mrr: what promoted it.
         metrics: filtered test metrics over both directions under the realistic tie rule: mr, mrr, hits@1, hits@3, hits@10.
@@ -149,7 +149,7 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
         layer_map=_chosen("layer_map", section, record),
         view=view,
         epoch=promotion.epoch,
-        valid_mrr=promotion.metrics.get("valid/both/mrr"),
+        valid_mrr=promotion.metrics.get(MRR),
         metrics=metrics,
         kept=metrics["mrr"] / teacher if teacher and "mrr" in metrics else None,
         checkpoint=promotion.checkpoint,
@@ -170,7 +170,9 @@ def _masking(
         return None, None
     ladder = next((one for one in lineages_of(config) if one.name == lineage), None)
     method = section.method or (ladder.method if ladder is not None else config.method)
-    return applied_masking(method, ratio, view)
+    ratio, view = applied_masking(method, ratio, view)
+    # Without masks there is one view only, whatever its name.
+    return ratio, view if ratio else None
 
 
 def _chosen(name: str, section: GradeSection | None, record: TrialRecord | None) -> Any:
