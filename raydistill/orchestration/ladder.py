@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from raydistill.errors import RayDistillError
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.planning.promotion import Candidate, choose
-from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import teacher_of
 from raydistill.planning.state import CampaignState
@@ -159,26 +160,13 @@ class Ladder:
         record = self.winner(lineage, grade)
         best = record.best
         assert best is not None
-        self.promote_checkpoint(
-            lineage, grade, record.identity, best["checkpoint"], best["digest"], best["epoch"], best["metrics"]
-        )
+        files = best["checkpoint"], best["digest"], best["epoch"]
+        self.promote_given(Promotion(lineage, grade, record.identity, *files, best["metrics"]))
 
-    def promote_checkpoint(
-        self,
-        lineage: str,
-        grade: int,
-        identity: str,
-        checkpoint: str,
-        digest: str,
-        epoch: int,
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Make a given checkpoint a grade's result."""
-        if (lineage, grade) in self.state.promotions:
-            return
-        head = {"kind": "grade_promoted", "lineage": lineage, "grade": grade, "identity": identity}
-        files = {"checkpoint": checkpoint, "digest": digest, "epoch": epoch, "metrics": dict(metrics)}
-        self._append({**head, **files, "time": time.time()})
+    def promote_given(self, promotion: Promotion) -> None:
+        """Make a given checkpoint a grade's result, unless it has one."""
+        if (promotion.lineage, promotion.grade) not in self.state.promotions:
+            self._append({"kind": "grade_promoted", **asdict(promotion), "time": time.time()})
 
     def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """Record what a promoted checkpoint scores on the test split."""

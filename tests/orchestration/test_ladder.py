@@ -11,6 +11,7 @@ from raydistill.errors import CheckpointError, LedgerError, PromotionError, Stor
 from raydistill.orchestration import ledger
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.rundir import read_state
+from raydistill.planning.records import Promotion
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import ScheduleName
 
@@ -152,7 +153,7 @@ def test_run_may_be_moved(tmp_path: Path) -> None:
     """Checkpoints would be looked for where the run once was."""
     one = ladder(tmp_path / "old")
     whole(one, A, "i", 0.5)
-    one.promote_checkpoint("b", 0, "given", "/elsewhere/teacher", "d", 0, {})
+    one.promote_given(Promotion("b", 0, "given", "/elsewhere/teacher", "d", 0, {}))
     (tmp_path / "old").rename(tmp_path / "new")
     state = read_state(tmp_path / "new")
     assert state.trials[A].best_checkpoint == str(tmp_path / "new" / "grades" / "0" / "0" / "1")
