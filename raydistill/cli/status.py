@@ -38,6 +38,7 @@ def status(run: str, watch: bool, as_json: bool) -> None:
         _watch(run, config)
     else:
         result_console().print(view(state, config))
+        _say_if_left(run, state)
 
 
 def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
@@ -61,11 +62,26 @@ def _watch(run: str, config: CampaignConfig) -> None:
     from rich.live import Live
 
     from raydistill.cli.output import result_console
+    from raydistill.orchestration.locking import is_held
     from raydistill.orchestration.rundir import open_run
 
     state = open_run(run)
     with Live(view(state, config), console=result_console(), auto_refresh=False) as live:
-        while not state.complete:
+        # One more look after the driver has gone: its last events came just before.
+        held = True
+        while not state.complete and held:
+            held = is_held(Path(run))
             time.sleep(INTERVAL_SECONDS)
             state = open_run(run)
             live.update(view(state, config), refresh=True)
+    _say_if_left(run, state)
+
+
+def _say_if_left(run: str, state: CampaignState) -> None:
+    from raydistill.orchestration.locking import is_held
+
+    if not state.complete and not is_held(Path(run)):
+        click.echo(
+            f"no process on this machine is running this campaign; if none does elsewhere, go on with: raydistill run --resume --run-dir {run}",
+            err=True,
+        )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError
+from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError
 
 Kind = Literal["checkpoint", "run", "dataset"]
 MANIFEST = "manifest.json"
@@ -23,6 +23,7 @@ class Findings:
     kind: Kind
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    good: list[str] = field(default_factory=list)
 
 
 @click.command(short_help="Hold what lies on disk against its manifests.")
@@ -44,6 +45,8 @@ def verify(path: str, as_json: bool) -> None:
     else:
         for problem in findings.problems:
             click.echo(f"damaged: {problem}")
+        for path_ in findings.good if findings.problems else ():
+            click.echo(f"sound: {path_}")
         verdict = f"{len(findings.problems)} problems" if findings.problems else "sound"
         click.echo(f"{kind} {path}: {verdict}, {len(findings.checked)} checked")
     if findings.problems:
@@ -102,8 +105,16 @@ def check_dataset(root: Path) -> Findings:
 
 def check_run(root: Path) -> Findings:
     """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted."""
+    from raydistill.orchestration.locking import is_held
     from raydistill.orchestration.rundir import open_run
 
+    if is_held(root):
+        raise RunDirectoryError(
+            f"{root} is being written",
+            expected="a run at rest",
+            consequence="checkpoints that are removed while they are read would be called damaged",
+            remedy="wait for its driver, or stop it and go on later with --resume",
+        )
     findings = Findings("run")
     sound: set[Path] = set()
     for path in sorted(root.glob("grades/*/trials/*/checkpoints/*")):
@@ -117,12 +128,20 @@ def check_run(root: Path) -> Findings:
     except (LedgerError, ConfigError) as error:
         findings.problems.append(error.received)
         return findings
+    findings.good = sorted(str(path) for path in sound)
     findings.checked.append(str(root / "ledger"))
     for key, promotion in state.promotions.items():
         path = Path(promotion.checkpoint)
         if not path.is_dir():
             findings.problems.append(f"{path}: promoted by {key[0]} {state.grades[key[1]]}, but missing")
-        elif path.resolve() in sound and _digest(path) != promotion.digest:
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            # A teacher that was trained elsewhere.
+            one = check_checkpoint(path)
+            findings.checked.append(str(path))
+            findings.problems += one.problems
+            sound |= set() if one.problems else {path.resolve()}
+        if path.resolve() in sound and _digest(path) != promotion.digest:
             findings.problems.append(f"{path}: whole, but not the checkpoint that was promoted")
     return findings
 

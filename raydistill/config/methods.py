@@ -70,6 +70,11 @@ class NoneSection(Section):
     name: Literal["none"] = "none"
 
 
+def sees_masks(method: Section) -> bool:
+    """Whether a method has a term that looks at masked texts of its own accord, rather than because all terms share the masked view."""
+    return isinstance(method, PMDSection) and method.beta != 0
+
+
 Method = Annotated[PMDSection | LogitsSection | PKDSection | NoneSection, Field(discriminator="name")]
 METHOD_SECTIONS: dict[str, type[Section]] = {
     "pmd": PMDSection,

@@ -60,4 +60,7 @@ class TrialConfig(Section):
         content["training"].pop("keep_checkpoints")
         if self.settle_epochs is None:
             content.pop("settle_epochs")
+        if self.method.name == "pmd" and self.mask_ratio == 0:
+            # Without masks the masked-feature term is off, and its whole weight goes back to CE.
+            content["method"].pop("beta")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

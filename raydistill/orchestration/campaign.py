@@ -18,19 +18,19 @@ from raydistill.orchestration.cluster import cluster_size, connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
+from raydistill.orchestration.locking import locked
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
     check_campaign,
     check_owner,
-    locked,
     read_state,
     write_config,
     write_json,
 )
-from raydistill.orchestration.study import capacity, least_cpus
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
+from raydistill.planning.places import capacity, least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState

@@ -25,6 +25,8 @@ AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENVIRONMENT = {
     # A report waits for the controller's next look at its workers; the default of two seconds would cost more than many an epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Room may be short for long, on a cluster that is shared or has to grow; Ray would give a trial up after four minutes.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -92,7 +94,8 @@ def _own_cluster(num_cpus: int | None) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=200_000_000,
-                _temp_dir=str(folder),
+                # Ray opens its own folder to every user; the one above it, with the token, stays ours.
+                _temp_dir=str(folder / "r"),
             )
             yield
         finally:

@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ladder import Entry, Ladder
-from raydistill.planning.records import TrialKey, TrialRecord
+from raydistill.planning.records import Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 
 WAIT_SECONDS = 1.0
@@ -37,9 +37,9 @@ class Coordinator:
         """See `Ladder.begin`."""
         return self.ladder.begin(key, identity, parameters)
 
-    async def resume(self, key: TrialKey) -> None:
+    async def resume(self, key: TrialKey) -> Entry:
         """See `Ladder.resume`."""
-        self.ladder.resume(key)
+        return self.ladder.resume(key)
 
     async def report(
         self,
@@ -60,6 +60,10 @@ class Coordinator:
     async def pause(self, key: TrialKey) -> None:
         """See `Ladder.pause`."""
         self.ladder.pause(key)
+
+    async def note(self, key: TrialKey, text: str) -> None:
+        """See `Ladder.note`."""
+        self.ladder.note(key, text)
 
     async def fail(self, key: TrialKey, reason: str) -> None:
         """See `Ladder.fail`."""
@@ -83,7 +87,7 @@ class Coordinator:
 
     async def promote_given(self, lineage: str, teacher: TeacherReference) -> None:
         """Make a checkpoint that was trained elsewhere the teacher of a lineage."""
-        self.ladder.promote_checkpoint(lineage, 0, teacher.digest[:16], teacher.path, teacher.digest, 0, {})
+        self.ladder.promote_given(Promotion(lineage, 0, teacher.digest[:16], teacher.path, teacher.digest, 0, {}))
 
     async def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """See `Ladder.record_test`."""

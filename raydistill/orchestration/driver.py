@@ -6,7 +6,7 @@ Everything it starts is a child of this process, so nothing outlives it; everyth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import TrialError
+from raydistill.errors import PromotionError, TrialError
 from raydistill.orchestration.coordinator import ask, unwrapped
-from raydistill.orchestration.room import free_room
+from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
+from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.scoring import start_scoring
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.studies import StudyRunner
-from raydistill.orchestration.study import Study, cpus_per_worker, least_cpus, trial_directory
+from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
-from raydistill.planning.records import TrialRecord
+from raydistill.planning.places import cpus_per_worker, places_of_a_trial, share_out
 from raydistill.planning.schedule import ready
 from raydistill.planning.state import CampaignState
 
@@ -74,26 +76,41 @@ class Driver:
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
     scorings: dict[Any, Place] = field(default_factory=dict)
-    fingerprints: dict[Place, str] = field(default_factory=dict)
+    studies: dict[Place, Study] = field(default_factory=dict)
+    failures: dict[Place, PromotionError] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
 
     def run(self) -> CampaignState:
-        """Run until every grade of every lineage has promoted and was tested."""
+        """Run until every grade of every lineage has promoted and was tested.
+
+        Raises:
+            PromotionError: a grade has no trial to promote; every lineage that does not need it has been run to its end.
+            TrialError: a process that the campaign cannot do without died too often.
+        """
         try:
-            self._listen()
-            while not self.state.complete:
-                self._start_scorings(self._start_studies())
-                done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
-                # Before results are looked at: the error that ended the campaign explains them.
-                self._listen()
-                for reference in done:
-                    self._finish(reference)
-                self._listen()
-            write_table(self.root, self.state)
+            self._loop()
             clear_shelves(self.root)
-            return self.state
+        except RayError as problem:
+            raise self._given_up("the campaign", problem) from problem
         finally:
             self._stop()
+            write_table(self.root, self.state)
+        return self.state
+
+    def _loop(self) -> None:
+        self._listen()
+        while not self.state.complete:
+            # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
+            free_orphaned_room()
+            self._start_scorings(self._start_studies())
+            if self.failures and not self.jobs and not self.scorings:
+                raise next(iter(self.failures.values()))
+            done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
+            # Before results are looked at: the error that ended the campaign explains them.
+            self._listen()
+            for reference in done:
+                self._finish(reference)
+            self._listen()
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
@@ -108,59 +125,53 @@ class Driver:
         places = ready(
             [lineage.name for lineage in self.lineages], len(self.plans), self.state, self.config.schedule.name
         )
+        # What a crash cut short goes on first: another study may wait for just that work.
+        interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
+        waiting = self._waiting(sorted(places, key=lambda place: place not in interrupted))
+        done = {self._study(place).fingerprint for place in self.state.promotions}
+        for study in (study for study in waiting if study.fingerprint in done):
+            # It finds every trial done, so it need not wait for room.
+            self._start(Job(study, None, 0))
+        fresh = [study for study in waiting if study.fingerprint not in done]
+        free = self.capacity - len(self.scorings) - sum(job.places for job in self.jobs.values())
+        weights = [places_of_a_trial(self.config.resources, self.cpus, self.capacity, one.cpus) for one in fresh]
+        shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
+        for study, weight, share in zip(fresh, weights, shares, strict=True):
+            if share:
+                self._start(Job(replace(study, concurrency=share), None, share * weight))
+                free -= share * weight
+        return free
+
+    def _waiting(self, places: Sequence[Place]) -> list[Study]:
+        """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
         running = {job.study.place for job in self.jobs.values()}
         doing = {job.study.fingerprint for job in self.jobs.values()}
         waiting: list[Study] = []
-        # What a crash cut short goes on first: another study may wait for just that work.
-        interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
-        for place in sorted(places, key=lambda place: place not in interrupted):
+        for place in places:
             study = self._study(place)
-            # Equal work is done once: the second waits, then finds every trial done.
-            if place not in running and study.fingerprint not in doing:
+            if place not in running and place not in self.failures and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
-        done = self._done()
-        free = self.capacity - len(self.scorings) - sum(job.places for job in self.jobs.values())
-        for left, study in zip(range(len(waiting), 0, -1), waiting, strict=True):
-            if study.fingerprint in done:
-                # It finds every trial done, so it need not wait for room.
-                self._start(Job(study, None, 0))
-                continue
-            weight = self._weight(study)
-            if free < weight:
-                break
-            share = min(max(1, free // left // weight), study.limit)
-            self._start(Job(replace(study, concurrency=share), None, share * weight))
-            free -= share * weight
-        return free
-
-    def _done(self) -> set[str]:
-        """Fingerprints of the studies that have promoted."""
-        for place in self.state.promotions:
-            if place not in self.fingerprints:
-                self.fingerprints[place] = self._study(place).fingerprint
-        return set(self.fingerprints.values())
+        return waiting
 
     def _study(self, place: Place) -> Study:
-        name, grade = place
+        """The study of a grade whose teacher is known, which stays as it is from then on."""
+        if place not in self.studies:
+            self.studies[place] = self._plan(*place)
+        return self.studies[place]
+
+    def _plan(self, name: str, grade: int) -> Study:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
-        return replace(
-            study, cpus=cpus_per_worker(self.config.resources, self.cpus, study.limit * self._neighbours(grade))
-        )
+        trials = study.limit * self._neighbours(grade)
+        return replace(study, cpus=cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials))
 
     def _neighbours(self, grade: int) -> int:
         """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
         if self.config.schedule.name == "pipelined":
             return len(self.lineages) * len(self.plans)
         return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
-
-    def _weight(self, study: Study) -> int:
-        """How many of the cluster's places one of its trials takes: more than one where it was given more CPUs than a trial needs."""
-        if self.config.resources.concurrent_trials != "auto":
-            return 1
-        return min(self.capacity, max(1, round(study.cpus / least_cpus(self.config.resources))))
 
     def _start(self, job: Job) -> None:
         job.runner = self.idle.pop() if self.idle else ray.remote(StudyRunner).options(num_cpus=0).remote()
@@ -180,7 +191,7 @@ class Driver:
                 ask(self.coordinator.record_test.remote(*place, twin))
             elif free > 0:
                 under_way.add(promotion.digest)
-                self.scorings[self._score(promotion.checkpoint)] = place
+                self.scorings[start_scoring(promotion.checkpoint, self.config, self.workshop)] = place
                 free -= 1
 
     def _tested_twin(self, digest: str) -> dict[str, float] | None:
@@ -188,35 +199,48 @@ class Driver:
         places = (place for place in self.state.tests if self.state.promotions[place].digest == digest)
         return next((self.state.tests[place] for place in places), None)
 
-    def _score(self, checkpoint: str) -> Any:
-        resources = self.config.resources
-        options = {"num_cpus": least_cpus(resources), "num_gpus": resources.gpus_per_worker, "max_retries": 2}
-        return ray.remote(score).options(**options).remote(checkpoint, self.config, self.workshop)
-
     def _finish(self, reference: Any) -> None:
-        place = self.scorings.pop(reference, None)
-        job = self.jobs.pop(reference, None)
+        if reference in self.scorings:
+            self._finish_scoring(reference, self.scorings.pop(reference))
+        else:
+            self._finish_study(reference, self.jobs.pop(reference))
+
+    def _finish_scoring(self, reference: Any, place: Place) -> None:
         try:
-            answer = ask(reference)
+            metrics = ask(reference)
         except RayError as problem:
-            if job is None or job.lives == 0 or not isinstance(problem, RayActorError):
-                raise self._given_up(place or job.study.place, problem) from problem  # type: ignore[union-attr]
+            raise self._given_up(self._title(place), problem) from problem
+        ask(self.coordinator.record_test.remote(*place, metrics))
+
+    def _finish_study(self, reference: Any, job: Job) -> None:
+        try:
+            ask(reference)
+        except RayActorError as problem:
+            if job.lives == 0:
+                raise self._given_up(self._title(job.study.place), problem) from problem
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
-            self._free(record for record in self.state.of(*job.study.place) if record.status == "running")
             self._start(replace(job, lives=job.lives - 1))
             return
-        if place is not None:
-            ask(self.coordinator.record_test.remote(*place, answer))
-        if job is not None:
-            self.idle.append(job.runner)
-            write_table(self.root, self.state)
+        except RayError as problem:
+            raise self._given_up(self._title(job.study.place), problem) from problem
+        except PromotionError as problem:
+            # Another lineage may do better, and its results are wanted whatever became of this one.
+            logger.warning("%s: %s", self._title(job.study.place), problem.received)
+            self.failures[job.study.place] = problem
+        self.idle.append(job.runner)
+        write_table(self.root, self.state)
 
-    def _given_up(self, place: Place, problem: RayError) -> TrialError:
+    def _title(self, place: Place) -> str:
+        return f"{place[0]}, grade {self.plans[place[1]].folder}"
+
+    def _given_up(self, what: str, problem: RayError) -> TrialError:
         cause = str(unwrapped(problem)).strip().splitlines()[-1]
         return TrialError(
-            f"{place[0]}, grade {self.plans[place[1]].folder}: {cause}",
-            expected="a search, or the scoring of its result, that ends",
-            remedy="see the log, and whether the machine runs out of memory; then run again with --resume",
+            f"{what}: {cause}",
+            expected="processes that end by themselves",
+            consequence="the campaign ends here; everything recorded so far is kept",
+            remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {self.root / 'grades'}, and whether the machine runs out of memory; "
+            "then run again with --resume",
         )
 
     def _stop(self) -> None:
@@ -224,20 +248,6 @@ class Driver:
             ray.kill(runner)
         for reference in self.scorings:
             ray.cancel(reference, force=True)
-        # On a cluster that lives on, their room would stay taken.
-        self._free(record for record in self.state.trials.values() if record.status == "running")
         self.jobs.clear()
         self.scorings.clear()
         self.idle.clear()
-
-    def _free(self, records: Iterable[TrialRecord]) -> None:
-        for record in records:
-            free_room(trial_directory(self.root, self.plans[record.grade].folder, record.identity))
-
-
-def score(checkpoint: str, config: CampaignConfig, workshop: Workshop) -> dict[str, float]:
-    """What a promoted checkpoint scores on the test split, and how big it is."""
-    workshop.set_threads(max(1, int(least_cpus(config.resources))))
-    facts = workshop.checkpoint_facts(checkpoint)
-    sizes: dict[str, float] = {name: float(facts[name]) for name in ("layers", "parameters", "bytes")}
-    return {**workshop.test_metrics(checkpoint, config), **sizes}

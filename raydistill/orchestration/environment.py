@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.config.schema import CampaignConfig
+from raydistill.orchestration.rundir import ground_facts
 from raydistill.planning.grades import Ground
 
 PACKAGES = ("raydistill", "torch", "transformers", "tokenizers", "ray", "optuna", "pyarrow", "pydantic", "numpy")
@@ -30,8 +31,7 @@ def environment(config: CampaignConfig, ground: Ground, fingerprint: str) -> dic
         "gpus": _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
         "arguments": sys.argv,
         "seed": config.seed,
-        "dataset_fingerprint": ground.dataset_fingerprint,
-        "encoder_fingerprint": ground.encoder_fingerprint,
+        **ground_facts(ground),
         "campaign_fingerprint": fingerprint,
     }
 

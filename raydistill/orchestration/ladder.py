@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.orchestration.shelf import FOLDER, shelve
 from raydistill.planning.promotion import Candidate, choose
-from raydistill.planning.records import ENDED, MRR, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch, worth_announcing
 from raydistill.planning.state import CampaignState
@@ -45,7 +46,6 @@ class Ladder:
         self.events: list[dict[str, Any]] = []
         self.rungs: dict[tuple[str, int], Halving] = {}
         self.broken: RayDistillError | None = None
-        self.unwritten: RayDistillError | None = None
         for event in self.ledger.read():
             self._remember(located(event, root))
 
@@ -61,20 +61,24 @@ class Ladder:
         if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
         head = {**_place(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
-        others = [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
-        done = next((one for one in others if one.status in ENDED), None)
+        others = self._twins(identity, key)
+        # A failure is not taken over: what made it fail may have been mended.
+        done = next((one for one in others if one.status in ("finished", "stopped")), None)
         if done is not None:
             self._append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
         if known is None:
-            if others:
+            if any(one.status == "running" for one in others):
                 return "wait"
             self._append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 
-    def resume(self, key: TrialKey) -> None:
-        """Record that an interrupted, paused or failed trial is taken up again."""
+    def resume(self, key: TrialKey) -> Entry:
+        """Record that an interrupted, paused or failed trial is taken up again. `wait`: another trial is just doing its work."""
+        if any(one.status == "running" for one in self._twins(self.state.trials[key].identity, key)):
+            return "wait"
         self._append({"kind": "trial_resumed", **_place(key), "time": time.time()})
+        return "run"
 
     def report(
         self,
@@ -133,6 +137,11 @@ class Ladder:
         if self.state.trials[key].status == "running":
             self._append({"kind": "trial_paused", **_place(key), "time": time.time()})
 
+    def note(self, key: TrialKey, text: str) -> None:
+        """Record what a trial warned of, once."""
+        if text not in self.state.trials[key].notes:
+            self._append({"kind": "trial_noted", **_place(key), "text": text, "time": time.time()})
+
     def fail(self, key: TrialKey, reason: str) -> None:
         """Record that a trial is given up. A trial that already ended stays as it ended."""
         if self.state.trials[key].status == "running":
@@ -176,26 +185,13 @@ class Ladder:
         record = self.winner(lineage, grade)
         best = record.best
         assert best is not None
-        self.promote_checkpoint(
-            lineage, grade, record.identity, best["checkpoint"], best["digest"], best["epoch"], best["metrics"]
-        )
+        files = best["checkpoint"], best["digest"], best["epoch"]
+        self.promote_given(Promotion(lineage, grade, record.identity, *files, best["metrics"]))
 
-    def promote_checkpoint(
-        self,
-        lineage: str,
-        grade: int,
-        identity: str,
-        checkpoint: str,
-        digest: str,
-        epoch: int,
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Make a given checkpoint a grade's result."""
-        if (lineage, grade) in self.state.promotions:
-            return
-        head = {"kind": "grade_promoted", "lineage": lineage, "grade": grade, "identity": identity}
-        files = {"checkpoint": checkpoint, "digest": digest, "epoch": epoch, "metrics": dict(metrics)}
-        self._append({**head, **files, "time": time.time()})
+    def promote_given(self, promotion: Promotion) -> None:
+        """Make a given checkpoint a grade's result, unless it has one."""
+        if (promotion.lineage, promotion.grade) not in self.state.promotions:
+            self._append({"kind": "grade_promoted", **asdict(promotion), "time": time.time()})
 
     def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """Record what a promoted checkpoint scores on the test split."""
@@ -237,6 +233,10 @@ class Ladder:
             facts = {name: report[name] for name in ("digest", "epoch", "metrics", "time")}
             self._append({**head, **facts, "checkpoint": str(kept)})
 
+    def _twins(self, identity: str, key: TrialKey) -> list[TrialRecord]:
+        """The other trials that stand for the same work."""
+        return [one for one in self.state.trials.values() if one.identity == identity and one.key != key]
+
     def _rungs(self, key: TrialKey) -> Halving:
         place = key[:2]
         if place not in self.rungs:
@@ -245,14 +245,14 @@ class Ladder:
         return self.rungs[place]
 
     def _append(self, event: dict[str, Any]) -> None:
-        if self.unwritten is not None:
-            raise self.unwritten
+        # A campaign that is ending decides nothing more: a promotion now would leave out what the error interrupted.
+        if self.broken is not None:
+            raise self.broken
         # Applied before it is written: a contradiction must not enter the ledger. If writing then fails, nothing more is decided.
         self._remember(event)
         try:
             self.ledger.append(portable(event, self.root))
         except RayDistillError as problem:
-            self.unwritten = problem
             self.abort(problem)
             raise
 

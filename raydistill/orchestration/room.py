@@ -1,30 +1,33 @@
-"""The room that a trial takes on the cluster, and how it is given back when nobody else does.
+"""The room that dead processes leave taken on the cluster.
 
-Ray frees a placement group when the actor *and* the job that made it are gone. A trial's is made by the process of its search, its workers' by the
-trial: when one of these is killed, what it started dies too, but the CPUs stay taken for as long as the campaign runs, and the next trial waits for ever.
+Ray frees a placement group when the actor that made it *and* its job are gone. A trial's is made by the process of its search, its workers' by the
+controller of its Train run: when one of these is killed, what it started dies too, but the CPUs stay taken for as long as the campaign runs, and the
+next trial waits for ever.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
+import ray
 from ray import PlacementGroupID
-from ray.util import get_current_placement_group, remove_placement_group
+from ray._private.state import state
+from ray.core.generated import gcs_pb2
+from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-NOTE = ".room"
 
+def free_orphaned_room() -> int:
+    """Give back the room of this job whose maker is dead; returns how many placement groups that were.
 
-def note_room(directory: Path) -> None:
-    """Write down, in the trial's directory, which room this process has."""
-    room = get_current_placement_group()
-    if room is not None:
-        (directory / NOTE).write_text(room.id.hex())
-
-
-def free_room(directory: Path) -> None:
-    """Give back the room noted in a trial's directory, if there is one. Room that is free already stays free."""
-    note = directory / NOTE
-    if note.exists():
-        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(note.read_text())))
-        note.unlink(missing_ok=True)
+    The public table of placement groups does not say who made them, so the record behind it is read.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    kind: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
+    freed = 0
+    for row in state._connect_and_get_accessor().get_placement_group_table():
+        group = kind.FromString(row)
+        if group.creator_actor_dead and group.state != kind.REMOVED and group.creator_job_id.hex() == job:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+            freed += 1
+    return freed

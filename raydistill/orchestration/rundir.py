@@ -5,12 +5,10 @@ RUN/config.yaml   environment.json   ledger/   metrics.parquet   grades/<grade>/
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,9 @@ from raydistill.orchestration.ledger import Ledger
 from raydistill.planning.grades import Ground
 from raydistill.planning.state import CampaignState
 
-CONFIG, ENVIRONMENT, METRICS, LEDGER, LOCK = "config.yaml", "environment.json", "metrics.parquet", "ledger", ".lock"
+CONFIG, ENVIRONMENT, METRICS, LEDGER = "config.yaml", "environment.json", "metrics.parquet", "ledger"
+PLACES = ("data.path", "encoder.name", "teacher.checkpoint")
+"""Settings that say where something lies: it may be moved, as long as its content stays."""
 HARMLESS = ("resources", "storage")
 """Sections that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
 
@@ -67,41 +67,11 @@ def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     """SHA-256 of everything that decides a campaign's results: configuration, data and encoder by content, not by place."""
     content = config.model_dump(mode="json", exclude=set(HARMLESS))
     content["data"].pop("path")
+    content["encoder"].pop("name")
+    content["teacher"].pop("checkpoint")
     content["ground"] = [ground.dataset_fingerprint, ground.encoder_fingerprint]
+    content["ground"] += [ground.given_teacher.digest] if ground.given_teacher is not None else []
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold a run for one driver. The lock dies with the process, so a crash leaves nothing to clean up.
-
-    Raises:
-        RunDirectoryError: another driver holds it.
-        StorageError: the directory cannot be written.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as problem:
-        raise StorageError(
-            f"{root}: {problem.strerror}", expected="a directory that can be written", remedy="choose another --run-dir"
-        ) from problem
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "another process"
-            raise RunDirectoryError(
-                f"{root} is in use by {holder}",
-                expected="one driver per run",
-                consequence="two campaigns would write one ledger",
-                remedy="wait for it, stop it, or choose another --run-dir",
-            ) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
@@ -110,7 +80,8 @@ def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
     Raises:
         RunDirectoryError: it holds another campaign, holds this one but `resume` is off, or holds none although `resume` is on.
     """
-    begun = (root / CONFIG).exists() and bool(Ledger.at(root / LEDGER).read())
+    configured = (root / CONFIG).exists()
+    begun = configured and (resume or bool(Ledger.at(root / LEDGER).read()))
     foreign = [entry.name for entry in root.iterdir() if entry.name[0] != "." and entry.name not in (CONFIG, LEDGER)]
     if not begun:
         if resume:
@@ -120,7 +91,7 @@ def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
                 consequence="the campaign would silently start afresh",
                 remedy="check --run-dir, or leave out --resume",
             )
-        if foreign and not (root / CONFIG).exists():
+        if foreign and not configured:
             raise RunDirectoryError(
                 f"{root} holds {', '.join(sorted(foreign)[:3])}, which no campaign wrote",
                 expected="an empty or new directory",
@@ -146,7 +117,7 @@ def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
 def differences(ours: CampaignConfig, theirs: CampaignConfig) -> list[str]:
     """One line per setting that differs and matters: `path: run has X, now Y`."""
     left, right = (_flat(one.model_dump(mode="json", exclude=set(HARMLESS))) for one in (ours, theirs))
-    names = [name for name in sorted(left.keys() | right.keys()) if name != "data.path"]
+    names = [name for name in sorted(left.keys() | right.keys()) if name not in PLACES]
     return [
         f"{name}: the run has {left.get(name)!r}, now {right.get(name)!r}"
         for name in names
@@ -163,7 +134,7 @@ def check_campaign(root: Path, state: CampaignState, fingerprint: str, ground: G
     if state.config_fingerprint in ("", fingerprint):
         return
     known = _read_json(root / ENVIRONMENT)
-    now = {"dataset_fingerprint": ground.dataset_fingerprint, "encoder_fingerprint": ground.encoder_fingerprint}
+    now = ground_facts(ground)
     changed = [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
     raise RunDirectoryError(
         f"{root} was begun with other content: {'; '.join(changed) or 'its configuration was edited'}",
@@ -171,6 +142,13 @@ def check_campaign(root: Path, state: CampaignState, fingerprint: str, ground: G
         consequence="grades would be trained on different graphs or from different weights",
         remedy="restore them, or choose another --run-dir",
     )
+
+
+def ground_facts(ground: Ground) -> dict[str, str | None]:
+    """What a campaign stands on, as environment.json says it."""
+    given = ground.given_teacher.digest if ground.given_teacher is not None else None
+    names = {"dataset_fingerprint": ground.dataset_fingerprint, "encoder_fingerprint": ground.encoder_fingerprint}
+    return {**names, "given_teacher": given}
 
 
 def write_config(root: Path, config: CampaignConfig) -> None:

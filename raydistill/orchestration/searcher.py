@@ -30,9 +30,10 @@ class Proposer:
     def next(self) -> int | Literal["wait"] | None:
         """Number of the next trial to run; `wait` while another study does the same work; None when there is none left."""
         if self.interrupted:
-            record = self.interrupted.pop(0)
-            ask(self.coordinator.resume.remote(record.key))
-            return record.number
+            record = self.interrupted[0]
+            if ask(self.coordinator.resume.remote(record.key)) == "wait":
+                return "wait"
+            return self.interrupted.pop(0).number
         while True:
             records: list[TrialRecord] = ask(self.coordinator.study.remote(*self.study.place))
             parameters = self._propose(records)
@@ -68,7 +69,7 @@ class Proposer:
             return running
         # Nothing here could be promoted. What was lost is trained again; whatever made every trial fail may have been mended.
         lost = [one for one in records if one.lost]
-        return lost or [one for one in records if one.status == "failed" and one.reused_from is None]
+        return lost or [one for one in records if one.status == "failed"]
 
 
 class StudySearcher(Searcher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -12,15 +13,18 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from raydistill.errors import CheckpointError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.searcher import Proposer, StudySearcher
-from raydistill.orchestration.study import Study, backend_of
+from raydistill.orchestration.study import Study
 from raydistill.orchestration.trials import InlineTrial, TrainTrial
 from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.places import backend_of
 from raydistill.planning.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 ROUNDS = 2
 """How often a grade is searched: once, and once more if every checkpoint it could promote was lost."""
+DAMAGED = ".damaged-"
 HEAD = {"node:__internal_head__": 0.001}
 """A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
 
@@ -35,6 +39,10 @@ class StudyRunner:
             PromotionError: no trial can be promoted.
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
+        with logged(study.root / "grades" / study.plan.folder / SEARCH_LOG):
+            self._run(study, coordinator, workshop)
+
+    def _run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         problem: CheckpointError | None = None
         for _ in range(ROUNDS):
             proposer = Proposer(study, coordinator)
@@ -65,6 +73,7 @@ class StudyRunner:
                 return None
             logger.warning("%s; the next best takes its place", problem.received)
             ask(coordinator.reject.remote(winner.key, winner.best_digest, problem.received))
+            _set_aside(winner)
 
 
 def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
@@ -99,6 +108,13 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
 
 def _dirname(trial: Any) -> str:
     return str(trial.trial_id)
+
+
+def _set_aside(winner: TrialRecord) -> None:
+    """Rename what was rejected: it stays to be looked at, and a trial that is taken up again does not stumble over it."""
+    path = Path(str(winner.best_checkpoint))
+    if path.exists():
+        path.rename(path.with_name(f"{DAMAGED}{path.name}-{uuid.uuid4().hex[:8]}"))
 
 
 def _damage(winner: TrialRecord, workshop: Workshop) -> CheckpointError | None:

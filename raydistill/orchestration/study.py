@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from raydistill.config.schema import CampaignConfig, ResourcesSection
+from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
 from raydistill.planning.records import TrialKey
@@ -85,34 +85,3 @@ class Study:
 def trial_directory(root: Path, grade: str, identity: str) -> Path:
     """Where a trial writes. Equal work has an equal place."""
     return root / "grades" / grade / "trials" / identity
-
-
-def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:
-    """The back end of a campaign's trials: inline for one worker without a GPU, unless asked otherwise."""
-    if resources.backend != "auto":
-        return resources.backend
-    return "inline" if resources.workers_per_trial == 1 and resources.gpus_per_worker == 0 else "train"
-
-
-def least_cpus(resources: ResourcesSection) -> float:
-    """CPUs a worker gets at least."""
-    return 1.0 if resources.cpus_per_worker == "auto" else resources.cpus_per_worker
-
-
-def cpus_per_worker(resources: ResourcesSection, cpus: float, trials: int) -> float:
-    """CPUs a worker gets in a grade of so many trials: what is asked for, or an even share of the cluster."""
-    if resources.cpus_per_worker != "auto":
-        return resources.cpus_per_worker
-    at_once = trials if resources.concurrent_trials == "auto" else min(trials, resources.concurrent_trials)
-    return float(max(1, int(cpus // (max(1, at_once) * resources.workers_per_trial))))
-
-
-def capacity(resources: ResourcesSection, cpus: float, gpus: float) -> int:
-    """How many trials fit on a cluster at once; 0 = not even one."""
-    if resources.concurrent_trials != "auto":
-        return resources.concurrent_trials
-    room = cpus / (resources.workers_per_trial * least_cpus(resources))
-    if resources.gpus_per_worker > 0:
-        room = min(room, gpus / (resources.workers_per_trial * resources.gpus_per_worker))
-    # The shares of a fractional GPU do not add up exactly in floating point.
-    return int(room + 1e-9)

@@ -18,7 +18,7 @@ from ray import tune
 from raydistill.errors import TrialError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.holding import held
-from raydistill.orchestration.room import note_room
+from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workers import fit
@@ -93,8 +93,7 @@ class InlineTrial(_Trial):
         self.workshop.set_threads(self.study.threads)
         record: TrialRecord = ask(self.coordinator.record.remote(self.key))
         directory = self.study.directory(record.identity)
-        with held(directory):
-            note_room(directory)
+        with held(directory), logged(directory / TRIAL_LOG, Notes(self.coordinator, self.key)):
             finished, guide = False, Guide(self.coordinator, self.key)
             for report in self.workshop.run_trial(
                 self.study.resolve(record.parameters), directory, self.workshop.world(False), guide

@@ -13,7 +13,8 @@ from ray.train.torch import TorchTrainer
 from raydistill.errors import RayDistillError, TrialError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.holding import held
-from raydistill.orchestration.room import free_room, note_room
+from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
+from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -43,8 +44,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         workshop: what to run.
         folder: where Ray Train may put its own files.
     """
-    record: TrialRecord = ask(coordinator.record.remote(key))
-    free_room(study.directory(record.identity))
+    free_orphaned_room()
     resources = study.config.resources
     per_worker = {"CPU": study.cpus}
     if resources.gpus_per_worker > 0:
@@ -89,9 +89,10 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
     workshop.set_threads(study.threads)
     directory = study.directory(record.identity)
     finished, guide = False, Guide(coordinator, record.key)
-    with held(directory) if first else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
         if first:
-            note_room(directory)
+            stack.enter_context(held(directory))
+            stack.enter_context(logged(directory / TRIAL_LOG, Notes(coordinator, record.key)))
         for report in workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide):
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raydistill.config.methods import METHOD_SECTIONS, Method, NoneSection
+from raydistill.config.methods import METHOD_SECTIONS, Method, NoneSection, sees_masks
 from raydistill.config.schema import CampaignConfig, GradeSection
-from raydistill.config.space import Init, is_distribution
+from raydistill.config.space import Init, View, is_distribution
 from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
@@ -124,7 +124,10 @@ def trial_config(
     Raises:
         CapabilityError: the values do not fit the encoder or the teacher.
     """
-    shape = _teacher_shape(plan, ground) if plan.section is None else _student_shape(config, plan, parameters, ground)
+    method = _resolved_method(method_of(lineage, plan), parameters)
+    shape = _teacher_shape(plan, ground)
+    if plan.section is not None:
+        shape = _student_shape(config, plan, method, parameters, ground)
     learns = learns_from_teacher(lineage, plan, parameters)
     if learns and teacher is None:
         raise CapabilityError(
@@ -137,7 +140,7 @@ def trial_config(
         encoder_fingerprint=ground.encoder_fingerprint,
         contrastive=config.contrastive,
         training=_training(config, plan, parameters),
-        method=_resolved_method(method_of(lineage, plan), parameters),
+        method=method,
         layers=plan.layers,
         teacher=teacher if learns else None,
         settle_epochs=config.schedule.settle_epochs if learns and config.schedule.name == "pipelined" else None,
@@ -151,7 +154,19 @@ def _teacher_shape(plan: GradePlan, ground: Ground) -> dict[str, Any]:
     return {"layer_map": resolve_layer_map("skip", ground.encoder_layers, plan.layers)}
 
 
-def _student_shape(config: CampaignConfig, plan: GradePlan, parameters: Parameters, ground: Ground) -> dict[str, Any]:
+def applied_masking(method: Method, mask_ratio: float, view: View) -> tuple[float, View]:
+    """The mask ratio and view that change anything: where no term looks at masked texts nothing is masked, and then the views are one.
+
+    So two points of a search that ask for the same work are the same trial, and reports name no ratio that was never applied.
+    """
+    if mask_ratio == 0 or (view == "separate" and not sees_masks(method)):
+        return 0.0, "separate"
+    return mask_ratio, view
+
+
+def _student_shape(
+    config: CampaignConfig, plan: GradePlan, method: Method, parameters: Parameters, ground: Ground
+) -> dict[str, Any]:
     section = plan.section
     assert section is not None
     init = _init(section, parameters)
@@ -160,11 +175,13 @@ def _student_shape(config: CampaignConfig, plan: GradePlan, parameters: Paramete
     else:
         source = grade_plans(config, ground)[teaching_grade(config, plan.index)].layers
     rule = parameters.get("layer_map", section.layer_map)
+    asked = parameters.get("mask_ratio", section.mask_ratio), parameters.get("view", section.view or config.view)
+    mask_ratio, view = applied_masking(method, *asked)
     return {
         "layer_map": resolve_layer_map(rule if isinstance(rule, str) else tuple(rule), source, plan.layers),
         "init": init,
-        "mask_ratio": parameters.get("mask_ratio", section.mask_ratio),
-        "view": parameters.get("view", section.view or config.view),
+        "mask_ratio": mask_ratio,
+        "view": view,
     }
 
 
@@ -178,9 +195,12 @@ def _training(config: CampaignConfig, plan: GradePlan, parameters: Parameters) -
     rate = parameters.get("learning_rate", section.learning_rate)
     chosen = {
         "epochs": section.epochs or config.training.epochs,
-        "learning_rate": rate or config.training.learning_rate,
+        "learning_rate": config.training.learning_rate if rate is None else rate,
     }
-    return config.training.model_copy(update=chosen)
+    try:
+        return TrainingSection.model_validate({**config.training.model_dump(), **chosen})
+    except ValidationError as problem:
+        raise ConfigError(f"training with {chosen}: {problem.errors()[0]['msg']}") from None
 
 
 def _resolved_method(method: Method, parameters: Parameters) -> Method:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
-from raydistill.planning.search import Space, grade_space, grid
+from raydistill.planning.search import Space, grade_space, grid, with_zero
 
+logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
 SHAPING = ("layer_map", "init")
 
@@ -37,7 +39,15 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
             consequence="the campaign would fail only after the grades above were trained, so nothing was started",
             remedy="mend the grades named above",
         )
+    _tell_of_zero(plans)
     return plans
+
+
+def _tell_of_zero(plans: tuple[GradePlan, ...]) -> None:
+    for plan in plans:
+        asked = plan.section.mask_ratio if plan.section is not None else None
+        if isinstance(asked, (Choice, Uniform)) and with_zero(asked) != asked:
+            logger.info("%s: mask ratio 0 joins the values to be searched", plan.folder)
 
 
 def _depths(config: CampaignConfig, ground: Ground) -> Iterator[str]:

@@ -38,6 +38,7 @@ class TrialRecord:
         resumed: how often it was taken up again after a crash.
         reused_from: the trial that did this work, when it was not done twice.
         taught: who taught an epoch, by the epoch's number from 0, where teachers change.
+        notes: what it warned of.
         rejected: digests of checkpoints that were found damaged when they were to be promoted.
     """
 
@@ -54,6 +55,7 @@ class TrialRecord:
     resumed: int = 0
     reused_from: TrialKey | None = None
     taught: dict[int, Taught] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
 
     @property

@@ -1,7 +1,8 @@
 """The search within a grade: what may vary, and which point comes next.
 
 Proposing is a pure function of the finished history, so that a search taken up after a crash proposes what it would have proposed anyway:
-no sampler lives longer than one proposal, and its seed comes from the seed of the lineage, the grade and the trial's number.
+no sampler lives longer than one proposal, and its seed comes from the seed of the lineage, the grade and the trial's number. Where several trials run
+at once, which of them have finished when the next is proposed depends on their speed: grid and random searches do not care, TPE and early stopping do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,6 @@ from raydistill.planning.grades import GradePlan, Lineage, method_of
 
 if TYPE_CHECKING:
     import optuna
-
-logger = logging.getLogger(__name__)
 
 Algorithm = Literal["tpe", "random", "grid"]
 Distribution = Choice[Any] | Uniform | LogUniform
@@ -53,17 +51,15 @@ def grade_space(lineage: Lineage, plan: GradePlan) -> dict[str, Distribution]:
     found |= {f"method.{name}": getattr(method, name) for name in METHOD_SECTIONS[method.name].model_fields}
     space: dict[str, Distribution] = {name: value for name, value in found.items() if is_distribution(value)}
     if "mask_ratio" in space:
-        space["mask_ratio"] = _with_zero(space["mask_ratio"], plan.folder)
+        space["mask_ratio"] = with_zero(space["mask_ratio"])
     return space
 
 
-def _with_zero(distribution: Distribution, grade: str) -> Distribution:
+def with_zero(distribution: Distribution) -> Distribution:
     """Masking costs accuracy where texts are short, so a search over the mask ratio may always answer: none."""
     if isinstance(distribution, Choice) and 0 not in distribution.choice:
-        logger.info("%s: mask ratio 0 joins the values to be searched", grade)
         return Choice[float](choice=(0.0, *distribution.choice))
     if isinstance(distribution, Uniform) and distribution.uniform[0] > 0:
-        logger.info("%s: the search over the mask ratio starts at 0", grade)
         return Uniform(uniform=(0.0, distribution.uniform[1]))
     return distribution
 

@@ -9,6 +9,7 @@ that it was written; one that contradicts an earlier event is refused.
     trial_reported     lineage, grade, number, epoch, metrics, checkpoint, digest, outcome (running, finished, stopped), time
     trial_taught       lineage, grade, number, epoch, checkpoint, digest, time            who teaches an epoch, where teachers change
     trial_paused       lineage, grade, number, time                                  until the final teacher is there
+    trial_noted        lineage, grade, number, text, time                                   it warned of something
     trial_failed       lineage, grade, number, reason, time
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
     checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
@@ -147,6 +148,12 @@ def _pause(state: CampaignState, event: Event) -> None:
     record.status = "paused"
 
 
+def _note(state: CampaignState, event: Event) -> None:
+    record, text = _record(state, event), str(event["text"])
+    if text not in record.notes:
+        record.notes.append(text)
+
+
 def _fail(state: CampaignState, event: Event) -> None:
     record = _record(state, event)
     _close(state, event, record, "failed")
@@ -176,6 +183,7 @@ def _reuse(state: CampaignState, event: Event) -> None:
 
 
 def _reject(state: CampaignState, event: Event) -> None:
+    _note(state, {**event, "text": event["reason"]})
     for one in _equals(state, _record(state, event)):
         one.rejected.add(str(event["digest"]))
 
@@ -208,6 +216,7 @@ _CHANGES = {
     "trial_reported": _report,
     "trial_taught": _teach,
     "trial_paused": _pause,
+    "trial_noted": _note,
     "trial_failed": _fail,
     "trial_reused": _reuse,
     "checkpoint_rejected": _reject,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from raydistill.planning.records import MRR
 from raydistill.planning.state import CampaignState
 
 
@@ -61,7 +62,7 @@ def rebuilt(halving: Halving, state: CampaignState, lineage: str, grade: int) ->
     reports = [(report["event"], record.number, report) for record in records for report in record.reports]
     reports.sort(key=lambda one: one[0])
     for _, number, report in reports:
-        halving.observe(number, report["epoch"], report["metrics"].get("valid/both/mrr"))
+        halving.observe(number, report["epoch"], report["metrics"].get(MRR))
     return halving
 
 

@@ -29,6 +29,7 @@ class Progress:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._told: dict[TrialKey, int] = {}
         self._promoted: set[tuple[str, int]] = set()
+        self._noted: dict[TrialKey, int] = {}
         self._failed: set[TrialKey] = set()
         self._first = True
 
@@ -63,6 +64,7 @@ class Progress:
         self._promoted |= state.promotions.keys()
         self._told |= {record.key: len(record.reports) for record in done}
         self._failed |= {record.key for record in done if record.status == "failed"}
+        self._noted |= {record.key: len(record.notes) for record in state.trials.values()}
         if done:
             self._print(Text(f"resumed: {len(done)} trials done, {len(state.promotions)} grades promoted"))
 
@@ -72,6 +74,9 @@ class Progress:
         if self._live is None:
             for position in range(told, len(record.reports)):
                 self._print(Text(" ".join(cell for cell in trial_cells(state, record, position) if cell)))
+        for note in record.notes[self._noted.get(record.key, 0) :]:
+            self._print(Text(f"{_name(state, record)}: {note}"))
+        self._noted[record.key] = len(record.notes)
         if record.status == "failed" and record.key not in self._failed:
             self._failed.add(record.key)
             self._print(Text(f"{_name(state, record)} failed: {record.reason}"))

@@ -164,6 +164,7 @@ def finite(value: Any) -> Any:
 def _trial(record: TrialRecord) -> dict[str, Any]:
     return {
         **asdict(record),
+        "rejected": sorted(record.rejected),
         "best_mrr": record.best_mrr,
         "best_epoch": record.best_epoch,
         "best_checkpoint": record.best_checkpoint,

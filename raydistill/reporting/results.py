@@ -13,8 +13,8 @@ from typing import Any
 
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import is_distribution
-from raydistill.planning.grades import lineages_of
-from raydistill.planning.records import TrialRecord
+from raydistill.planning.grades import applied_masking, lineages_of
+from raydistill.planning.records import MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
@@ -33,7 +33,7 @@ class GradeResult:
         bytes: size of the checkpoint's weights.
         mask_ratio: share of masked tokens; None for the teacher.
         layer_map: a rule's name or the layers; None for the teacher.
-        view: shared or separate; None for the teacher.
+        view: shared or separate; None for the teacher, and where nothing was masked.
         epoch: the epoch that was promoted.
         valid_mrr: what promoted it.
         metrics: filtered test metrics over both directions under the realistic tie rule: mr, mrr, hits@1, hits@3, hits@10.
@@ -137,6 +137,7 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
     metrics = _both(facts, suffix)
     teacher = _both(state.tests.get((lineage, 0), {}), suffix).get("mrr")
     layers = facts.get("layers", section.layers if section else config.teacher.layers)
+    ratio, view = _masking(config, lineage, section, record)
     return GradeResult(
         lineage=lineage,
         grade=grade,
@@ -144,11 +145,11 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
         layers=None if layers is None else int(layers),
         parameters=facts.get("parameters"),
         bytes=facts.get("bytes"),
-        mask_ratio=_chosen("mask_ratio", section, record),
+        mask_ratio=ratio,
         layer_map=_chosen("layer_map", section, record),
-        view=_chosen("view", section, record) or (config.view if section else None),
+        view=view,
         epoch=promotion.epoch,
-        valid_mrr=promotion.metrics.get("valid/both/mrr"),
+        valid_mrr=promotion.metrics.get(MRR),
         metrics=metrics,
         kept=metrics["mrr"] / teacher if teacher and "mrr" in metrics else None,
         checkpoint=promotion.checkpoint,
@@ -158,6 +159,20 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
 def _both(facts: Mapping[str, float], suffix: str) -> dict[str, float]:
     named = {name: f"test/both/{name}{suffix}" for name in ("mr", "mrr", "hits@1", "hits@3", "hits@10")}
     return {name: facts[key] for name, key in named.items() if key in facts}
+
+
+def _masking(
+    config: CampaignConfig, lineage: str, section: GradeSection | None, record: TrialRecord | None
+) -> tuple[Any, Any]:
+    """Mask ratio and view as they were applied, not as they were asked for."""
+    ratio, view = _chosen("mask_ratio", section, record), _chosen("view", section, record) or config.view
+    if section is None or ratio is None:
+        return None, None
+    ladder = next((one for one in lineages_of(config) if one.name == lineage), None)
+    method = section.method or (ladder.method if ladder is not None else config.method)
+    ratio, view = applied_masking(method, ratio, view)
+    # Without masks there is one view only, whatever its name.
+    return ratio, view if ratio else None
 
 
 def _chosen(name: str, section: GradeSection | None, record: TrialRecord | None) -> Any:

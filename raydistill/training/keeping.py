@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from raydistill.training.checkpoint import (
+    ASIDE,
     TrainingState,
     clean_aside,
     load_model,
@@ -138,7 +139,11 @@ class CheckpointKeeper:
         best = self.best()
         for path in [path for path in newest_first(self.directory) if path.name <= current][newest:]:
             if path.name != best:
-                shutil.rmtree(path)
+                # Out of sight in one step: a crash in the middle of removing must not leave a checkpoint that looks damaged.
+                aside = path.with_name(f"{ASIDE}{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                shutil.rmtree(aside)
 
 
 def _name(parts: TrialParts) -> str:

@@ -119,7 +119,12 @@ def _train(
         saved = keeper.save_epoch(parts, metrics)
         world.barrier()
         path, digest = (str(saved.path), saved.digest) if saved is not None else (None, None)
-        yield _report(parts, config, {**metrics, **timings}, path, digest, world)
+        try:
+            yield _report(parts, config, {**metrics, **timings}, path, digest, world)
+        except GeneratorExit:
+            # Stopped early: this epoch was the last.
+            keeper.finish(parts)
+            raise
     keeper.finish(parts)
 
 

@@ -12,6 +12,7 @@ from click.testing import Result
 
 from raydistill.cli import status as status_module
 from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.locking import locked
 
 Call = Callable[..., Result]
 PLACE = {"lineage": "main", "grade": 0, "number": 0, "time": 0.0}
@@ -77,11 +78,30 @@ def test_finished_run_shows_its_results(call: Call, run: Path) -> None:
 
 def test_json_holds_every_report(call: Call, run: Path) -> None:
     """Programs draw their own curves."""
+    rejected = {"kind": "checkpoint_rejected", **PLACE, "digest": "x", "reason": "weights are damaged"}
+    append(run, rejected)
     content = json.loads(call("status", str(run), "--json").stdout)
     [trial] = content["trials"]
     assert trial["reports"][0]["metrics"]["valid/both/mrr"] == 0.25
     assert trial["status"] == "running"
+    assert trial["rejected"] == ["x"]
+    assert trial["notes"] == ["weights are damaged"]
     assert content["complete"] is False
+
+
+def test_run_that_nobody_runs_is_told(call: Call, run: Path) -> None:
+    """The time left of a campaign that was killed yesterday would be waited for."""
+    assert "raydistill run --resume" in call("status", str(run)).stderr
+    with locked(run):
+        assert "--resume" not in call("status", str(run)).stderr
+
+
+def test_watch_ends_with_the_driver(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch over a campaign that failed would never end."""
+    monkeypatch.setattr(status_module.time, "sleep", lambda _: None)
+    result = call("status", str(run), "--watch")
+    assert result.exit_code == 0
+    assert "no process" in result.stderr
 
 
 def test_watch_ends_with_the_campaign(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

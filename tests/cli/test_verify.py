@@ -12,6 +12,7 @@ from click.testing import Result
 
 from raydistill.kg.prepare import prepare
 from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.locking import locked
 from raydistill.training.manifest import write_manifest
 
 Call = Callable[..., Result]
@@ -122,6 +123,33 @@ def test_promoted_checkpoint_must_be_the_promoted_one(call: Call, run: Path) -> 
     result = call("verify", str(run))
     assert result.exit_code == 4
     assert "not the checkpoint that was promoted" in result.stdout
+
+
+def test_teacher_from_outside_is_checked_too(call: Call, run: Path, tmp_path: Path) -> None:
+    """A damaged teacher that was trained elsewhere would be called sound, because no glob of the run finds it."""
+    digest = make_checkpoint(tmp_path / "elsewhere" / "teacher")
+    files = {"checkpoint": str(tmp_path / "elsewhere" / "teacher"), "digest": digest, "epoch": 0, "metrics": {}}
+    place = {"lineage": "b", "grade": 0, "identity": "given", "time": 0.0}
+    Ledger.at(run / "ledger").append({"kind": "grade_promoted", **place, **files})
+    assert call("verify", str(run)).exit_code == 0
+    weights = next((tmp_path / "elsewhere" / "teacher").rglob("*.safetensors"), None) or next(
+        path
+        for path in (tmp_path / "elsewhere" / "teacher").iterdir()
+        if path.name != "manifest.json" and path.is_file()
+    )
+    weights.write_bytes(b"x")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert "elsewhere" in result.stdout
+    assert f"sound: {run}" in result.stdout, "which checkpoints can still be used"
+
+
+def test_run_that_is_being_written_is_left_alone(call: Call, run: Path) -> None:
+    """Checkpoints are removed while they are read: sound runs would be called damaged."""
+    with locked(run):
+        result = call("verify", str(run))
+    assert result.exit_code == 2
+    assert "is being written" in result.stderr
 
 
 def test_missing_promoted_checkpoint_is_told(call: Call, run: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import CheckpointError, NonFiniteLossError
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
@@ -68,8 +69,13 @@ def control(root: Path, **settings: Any) -> None:
     (root / ".control.json").write_text(json.dumps(settings))
 
 
-def run_trial(config: TrialConfig, directory: Path, world: Ranks) -> Iterator[Report]:
+def run_trial(
+    config: TrialConfig, directory: Path, world: Ranks, teacher_at: TeacherAt | None = None
+) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
+    if world.rank == 0 and "warning" in settings:
+        logging.getLogger("raydistill.fakes").warning(settings["warning"])
+    time.sleep(settings.get("start", 0.0))
     (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
     checkpoints = directory / "checkpoints"
     epochs = config.training.epochs
@@ -78,6 +84,8 @@ def run_trial(config: TrialConfig, directory: Path, world: Ranks) -> Iterator[Re
         yield _report(config, checkpoints, done, world)
     for epoch in range(done + 1, epochs + 1):
         time.sleep(settings.get("seconds", 0.0))
+        if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
+            _wait_for(directory.parents[2] / grade)
         if world.size > 1:
             import torch.distributed
 
@@ -86,8 +94,20 @@ def run_trial(config: TrialConfig, directory: Path, world: Ranks) -> Iterator[Re
             raise NonFiniteLossError("the loss is nan at step 7", expected="a finite loss")
         if config.mask_ratio == CRASH_RATIO:
             os._exit(1)
+        teacher = config.teacher
+        if config.settle_epochs is not None and world.rank == 0:
+            assert teacher_at is not None
+            teacher = teacher_at(epoch - 1)
+        if config.settle_epochs is not None and world.size > 1:
+            import torch.distributed
+
+            told = [teacher]
+            torch.distributed.broadcast_object_list(told)
+            [teacher] = told
+        if config.settle_epochs is not None and teacher is None:
+            return
         if world.rank == 0:
-            _learn(config, directory, epoch)
+            _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
 
 
@@ -203,12 +223,12 @@ def mrr(config: TrialConfig, epoch: int) -> float:
     return 0.2 + 0.1 * draw + 0.01 * epoch
 
 
-def _learn(config: TrialConfig, directory: Path, epoch: int) -> None:
+def _learn(config: TrialConfig, teacher: TeacherReference | None, directory: Path, epoch: int) -> None:
     checkpoints = directory / "checkpoints"
     before = (checkpoints / f"{epoch - 1:08d}" / "weights").read_bytes() if epoch > 1 else b""
-    taught = config.teacher.digest if config.teacher else ""
-    if config.teacher is not None:
-        assert verify(config.teacher.path) == config.teacher.digest
+    taught = teacher.digest if teacher else ""
+    if teacher is not None:
+        assert verify(teacher.path) == teacher.digest
     weights = hashlib.sha256(before + f"{config.identity} {taught} {epoch}".encode()).digest()
     aside = checkpoints / f".{epoch:08d}.aside"
     aside.mkdir(parents=True, exist_ok=True)
@@ -221,7 +241,12 @@ def _learn(config: TrialConfig, directory: Path, epoch: int) -> None:
 
 
 def _newest(checkpoints: Path) -> int:
-    return max((int(path.name) for path in checkpoints.glob("[0-9]*") if _sound(path)), default=0)
+    """The newest sound checkpoint's epoch; like the real trainer it never starts afresh where all are damaged."""
+    found = list(checkpoints.glob("[0-9]*"))
+    sound = [int(path.name) for path in found if _sound(path)]
+    if found and not sound:
+        raise CheckpointError(f"all {len(found)} checkpoints below {checkpoints} are damaged")
+    return max(sound, default=0)
 
 
 def _sound(path: Path) -> bool:
@@ -238,6 +263,13 @@ def _report(config: TrialConfig, checkpoints: Path, epoch: int, world: Ranks) ->
     first = world.rank == 0
     files = (path, verify(path)) if first else (None, None)
     return Report(epoch, config.training.epochs, epoch, metrics, *files, epoch == config.training.epochs)
+
+
+def _wait_for(grade: Path) -> None:
+    """Until a trial of a grade has trained an epoch."""
+    deadline = time.monotonic() + 120
+    while not list(grade.glob(f"trials/*/{TRAINED}")) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _settings(root: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,10 @@ def test_damaged_checkpoint_is_replaced_before_it_teaches(
     """Bytes that changed after a trial had ended would teach every grade below, or keep the campaign from ever going on."""
     config = fakes.campaign(**INLINE, grades=[{"layers": 6}])
     root = tmp_path / "run"
+    fakes.control(root, warning="a word of warning")
     record = run(config, root).trials["main", 1, 0]
+    assert record.notes == ["a word of warning"]
+    assert "a word of warning" in (Path(record.reports[0]["checkpoint"]).parents[1] / "trial.log").read_text()
     forget_from(root, "grade_promoted", grade=1)
     ranked = sorted(record.reports, key=lambda one: -one["metrics"]["valid/both/mrr"])
     for report in ranked[: 1 if damaged == "best" else None]:
@@ -139,8 +143,29 @@ def test_damaged_checkpoint_is_replaced_before_it_teaches(
     rejected = [event for event in events(root) if event["kind"] == "checkpoint_rejected"]
     assert len(rejected) == (1 if damaged == "best" else 3)
     assert all("weights are damaged" in event["reason"] for event in rejected)
+    assert len(list(Path(record.reports[0]["checkpoint"]).parent.glob(".damaged-*"))) == len(rejected)
     retrained = [epoch for grade, _, epoch in fakes.trained(root) if grade == "1-layers6"]
     assert retrained == ([1, 2, 3] if damaged == "best" else [1, 2, 3, 1, 2, 3])
+
+
+def test_lineage_that_fails_does_not_keep_the_others_from_their_end(cluster: None, tmp_path: Path) -> None:
+    """One method that diverges would cost the results of eleven others, on every resume."""
+    compare = {"methods": [{"name": "pmd"}, {"name": "logits"}]}
+    config = fakes.campaign(**INLINE, compare=compare, grades=[{"layers": 6, "mask_ratio": fakes.NAN_RATIO}])
+    with pytest.raises(PromotionError, match="the loss is nan"):
+        run(config, tmp_path / "run")
+    state = open_run(tmp_path / "run")
+    assert {"pmd-seed0", "logits-seed0"} >= {lineage for lineage, _ in state.promotions}
+    assert ("logits-seed0", 1) in state.tests
+    assert ("pmd-seed0", 1) not in state.promotions
+    assert pq.read_table(tmp_path / "run" / "metrics.parquet").num_rows > 0
+
+
+def test_cluster_of_ours_lies_behind_a_closed_door(cluster: None) -> None:
+    """Whoever reads the token, or puts another in its place, runs code as this user."""
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_given_teacher_is_not_trained(cluster: None, tmp_path: Path) -> None:

@@ -35,17 +35,21 @@ class Killer:
     Args:
         root: the run directory.
         plan: grade and victim: a worker's rank, or the start of a process title.
+        reports: reports that the trial must have, at least.
     """
 
-    def __init__(self, root: Path, plan: list[tuple[int, int | str]]) -> None:
+    def __init__(self, root: Path, plan: list[tuple[int, int | str]], reports: int = 1) -> None:
         self.root = root
         self.plan = list(plan)
+        self.reports = reports
 
     def __call__(self, state: CampaignState) -> None:
         if not self.plan:
             return
         grade, victim = self.plan[0]
-        running = [one for one in state.of("main", grade) if one.status == "running" and one.reports]
+        running = [
+            one for one in state.of("main", grade) if one.status == "running" and len(one.reports) >= self.reports
+        ]
         if running:
             directory = self.root / "grades" / state.grades[grade] / "trials" / running[0].identity
             pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else titled(victim)
@@ -76,6 +80,16 @@ def test_campaign_survives_the_death_of_any_of_its_processes(cluster: None, tmp_
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
     check(state, config, tmp_path, kills=3)
+
+
+def test_room_of_a_search_that_died_at_once_is_given_back(cluster: None, tmp_path: Path) -> None:
+    """Its trial has told nobody yet which CPUs it has: the next one would wait for them for ever."""
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1}, grades=GRADES)
+    fakes.control(tmp_path / "run", seconds=0.3, start=3)
+    killer = Killer(tmp_path / "run", [(0, "ray::StudyRunner"), (1, "ray::StudyRunner")], reports=0)
+    state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
+    assert not killer.plan
+    check(state, config, tmp_path, kills=2)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from raydistill.errors import CheckpointError, LedgerError, PromotionError, Stor
 from raydistill.orchestration import ledger
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.rundir import read_state
+from raydistill.planning.records import Promotion
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import ScheduleName
 
@@ -97,6 +98,41 @@ def test_equal_work_is_done_once(tmp_path: Path) -> None:
     assert one.begin(A, "i", {}) == "closed"
 
 
+def test_failed_work_is_tried_again_by_whoever_wants_it(tmp_path: Path) -> None:
+    """A failure that is taken over could never be mended, and two trials that try at once would write one directory."""
+    one = ladder(tmp_path)
+    other = ("b", 0, 0)
+    one.begin(A, "i", {})
+    one.fail(A, "the loss is nan")
+    assert one.begin(other, "i", {}) == "run"
+    assert one.resume(A) == "wait"
+    epoch(one, other, 1, 0.5, finished=True)
+    assert one.resume(A) == "run"
+
+
+def test_campaign_that_is_ending_decides_nothing(tmp_path: Path) -> None:
+    """A grade would promote without the trial whose full disk ended the campaign, and stay so after --resume."""
+    one = ladder(tmp_path)
+    whole(one, A, "i", 0.5)
+    one.begin(("main", 0, 1), "j", {})
+    one.abort(StorageError("the disk is full"))
+    before = len(one.events)
+    with pytest.raises(StorageError):
+        one.promote("main", 0)
+    with pytest.raises(StorageError):
+        one.begin(("main", 0, 2), "k", {})
+    assert len(Ladder(tmp_path, rules()).events) == before
+
+
+def test_warning_is_noted_once(tmp_path: Path) -> None:
+    """A trial's process has no terminal: what it warns of would be lost with it."""
+    one = ladder(tmp_path)
+    one.begin(A, "i", {})
+    for _ in range(2):
+        one.note(A, "checkpoint passed over")
+    assert Ladder(tmp_path, rules()).record(A).notes == ["checkpoint passed over"]
+
+
 def test_teacher_follows_the_schedule(tmp_path: Path) -> None:
     """A student would learn from the wrong grade."""
     one = ladder(tmp_path)
@@ -117,7 +153,7 @@ def test_run_may_be_moved(tmp_path: Path) -> None:
     """Checkpoints would be looked for where the run once was."""
     one = ladder(tmp_path / "old")
     whole(one, A, "i", 0.5)
-    one.promote_checkpoint("b", 0, "given", "/elsewhere/teacher", "d", 0, {})
+    one.promote_given(Promotion("b", 0, "given", "/elsewhere/teacher", "d", 0, {}))
     (tmp_path / "old").rename(tmp_path / "new")
     state = read_state(tmp_path / "new")
     assert state.trials[A].best_checkpoint == str(tmp_path / "new" / "grades" / "0" / "0" / "1")

@@ -10,6 +10,7 @@ import pytest
 from raydistill.errors import LedgerError, RunDirectoryError, StorageError
 from raydistill.orchestration import rundir
 from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.locking import locked
 from raydistill.planning.grades import Ground
 
 GROUND = Ground("d" * 64, "e" * 64, 12)
@@ -48,18 +49,18 @@ def test_open_run_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 def test_lock_is_held_by_one_and_dies_with_it(tmp_path: Path) -> None:
     """Two drivers would write one ledger; or a crash would leave a lock that somebody has to remove by hand."""
-    code = f"import os; from pathlib import Path; from raydistill.orchestration.rundir import locked\nwith locked(Path({str(tmp_path)!r})): os._exit(9)"
+    code = f"import os; from pathlib import Path; from raydistill.orchestration.locking import locked\nwith locked(Path({str(tmp_path)!r})): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    with rundir.locked(tmp_path), pytest.raises(RunDirectoryError, match="in use by process"), rundir.locked(tmp_path):
+    with locked(tmp_path), pytest.raises(RunDirectoryError, match="in use by process"), locked(tmp_path):
         pass
-    with rundir.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
 def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
     """A run directory below a file would give a traceback."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError), rundir.locked(tmp_path / "file" / "run"):
+    with pytest.raises(StorageError), locked(tmp_path / "file" / "run"):
         pass
 
 

@@ -61,7 +61,7 @@ def test_teachers_of_compared_methods_are_equal_work(campaign: Maker, ground: Gr
 def test_settings_left_open_come_from_the_campaign(campaign: Maker, ground: Ground) -> None:
     """A grade without settings of its own would train with defaults nobody chose."""
     config = campaign(
-        {"layers": 6},
+        {"layers": 6, "mask_ratio": 0.1},
         {"layers": 3, "epochs": 9, "learning_rate": 1e-3, "view": "separate", "method": {"name": "pkd"}},
         training={"epochs": 4, "learning_rate": 2e-5},
         teacher={"epochs": 11, "learning_rate": 3e-5},
@@ -79,6 +79,26 @@ def test_settings_left_open_come_from_the_campaign(campaign: Maker, ground: Grou
         ground.dataset_fingerprint,
         ground.encoder_fingerprint,
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "left", "right", "equal"),
+    [
+        ("pmd", {"view": "shared"}, {"view": "separate"}, True),
+        ("pmd", {"method.beta": 0.1}, {"method.beta": 0.2}, True),
+        ("pmd", {"mask_ratio": 0.2, "method.beta": 0.1}, {"mask_ratio": 0.2, "method.beta": 0.2}, False),
+        ("pmd", {"mask_ratio": 0.1}, {"mask_ratio": 0.2}, False),
+        ("logits", {"mask_ratio": 0.1, "view": "separate"}, {"mask_ratio": 0.2, "view": "separate"}, True),
+        ("logits", {"mask_ratio": 0.1, "view": "shared"}, {"mask_ratio": 0.2, "view": "shared"}, False),
+    ],
+)
+def test_points_that_ask_for_the_same_work_are_one_trial(
+    campaign: Maker, ground: Ground, method: str, left: dict[str, Any], right: dict[str, Any], equal: bool
+) -> None:
+    """A search would spend its trials on masks that nobody looks at, or take one trial for another."""
+    config = campaign({"layers": 3}, method={"name": method})
+    identities = {resolve(config, ground, 1, **chosen).identity for chosen in (left, right)}
+    assert (len(identities) == 1) is equal
 
 
 def test_chosen_values_win(campaign: Maker, ground: Ground) -> None:

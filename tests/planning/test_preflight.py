@@ -24,6 +24,7 @@ Maker = Callable[..., CampaignConfig]
          r"with \{'init': 'teacher'\}: layer map \[1, 7\]"),
         ([{"layers": 3, "method": {"name": "logits", "alpha": {"uniform": [0.5, 1.5]}}}], {}, r"with \{'method.alpha': 1.5\}"),
         ([{"layers": 3, "method": {"name": "pkd", "beta": {"uniform": [-1, 1]}}}], {}, r"with \{'method.beta': -1"),
+        ([{"layers": 3, "learning_rate": {"uniform": [-1.0, 0.001]}}], {}, r"with \{'learning_rate': -1"),
         ([{"layers": 13}], {}, "1-layers13 is deeper than 0-teacher above it, which has 12"),
         ([{"layers": 3}], {"teacher": {"layers": 24}}, "a teacher of 24 layers from an encoder of 12"),
         ([{"layers": 3}], {"resources": {"backend": "inline", "workers_per_trial": 2}}, "inline trials have one"),
