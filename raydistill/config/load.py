@@ -135,6 +135,9 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
     content = config.model_dump(mode="json")
     content["grades"] = [content["grades"][grade - 1]]
     content["teacher"]["checkpoint"] = teacher
+    if (config.grades[grade - 1].epochs or config.training.epochs) <= config.search.grace_epochs:
+        # Early stopping that another grade is long enough for; on its own, this one would be refused for it.
+        content["search"]["early_stopping"] = "none"
     return parse_config(content)
 
 

@@ -122,7 +122,7 @@ class CompareSection(Section):
     """Run the same ladder once per method and seed, each as its own lineage, and report mean and spread."""
 
     methods: tuple[Method, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
 
     @model_validator(mode="after")
     def _distinct(self) -> CompareSection:
@@ -169,4 +169,32 @@ class CampaignConfig(Section):
                 raise ValueError(
                     f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_alone_decides(self) -> CampaignConfig:
+        """What `compare` would overrule, or be overruled by, is refused; a default spelt out, as in a saved file, says nothing."""
+        if self.compare is None:
+            return self
+        for place, grade in enumerate(self.grades):
+            if grade.method is not None:
+                raise ValueError(
+                    f"grades.{place}.method is {grade.method.name} for every method of `compare`, so this grade would "
+                    "compare nothing; remove it, or remove `compare`"
+                )
+        for name, value in (("method", self.method), ("seed", self.seed)):
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` would be ignored, because `compare.{name}s` lists what is run; move it there and remove `{name}`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_may_stop(self) -> CampaignConfig:
+        longest = max(grade.epochs or self.training.epochs for grade in self.grades)
+        if self.search.early_stopping == "asha" and self.search.grace_epochs >= longest:
+            raise ValueError(
+                f"search.grace_epochs is {self.search.grace_epochs}, and no student trains for more than {longest} epochs, so "
+                "early stopping would stop nothing; lower grace_epochs, or set search.early_stopping to none"
+            )
         return self
