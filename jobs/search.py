@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     configure_logging(verbose=True)
-    with explained():
+    with explained(resumable=lambda: True):
         from raydistill.config.load import load_config, one_grade
         from raydistill.orchestration.campaign import Campaign
         from raydistill.reporting.report import trial_table
