@@ -56,6 +56,20 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
             yield part.lineno, part.attr
 
 
+EXPLAINED = {"ConfigError", "DataError", "EncoderError", "CheckpointError"}
+TERSE = {"raydistill/planning/grades.py"}
+"""Files with a refusal that ends a trial, not a command, and carries the sentence of the configuration's own check."""
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path) not in TERSE], ids=name_of)
+def test_errors_that_readers_meet_say_what_was_expected_and_what_to_do(path: Path) -> None:
+    """`no tokenizer in FOLDER`, and then? An error without a remedy sends the reader into the source."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in EXPLAINED:
+            given = {keyword.arg for keyword in call.keywords}
+            assert {"expected", "remedy"} <= given, f"{name_of(path)}:{call.lineno}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_file_is_read_in_one_sitting(path: Path) -> None:
     """Quality is lost in the tail: the largest file and the longest function."""
