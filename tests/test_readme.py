@@ -37,6 +37,12 @@ def test_every_command_is_listed_and_every_listed_one_exists() -> None:
     assert used <= set(commands.commands)
 
 
+def test_every_job_is_listed() -> None:
+    """A script whose purpose is to be guessed from its name."""
+    listed = set(re.findall(r"^\| `jobs/(\w+\.py) ", README, flags=re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "jobs").glob("*.py")}
+
+
 def test_options_of_the_examples_exist() -> None:
     """An option that was renamed fails in the reader's terminal first."""
     for text in blocks("sh"):
