@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,22 @@ def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = {name for text in blocks("sh") for name in re.findall(r"^make ([a-z-]+)", text, flags=re.MULTILINE)}
     assert {"demo", "test", "lint"} <= named <= targets
+
+
+def test_makefile_lists_its_targets() -> None:
+    """The head of the file is where a target is looked for."""
+    head, _, rest = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\n\n")
+    listed = set(re.findall(r"^#   make ([a-z-]+) ", head, flags=re.MULTILINE))
+    assert listed == set(re.findall(r"^\.PHONY: (.*)$", rest, flags=re.MULTILINE)[0].split())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_demo_refuses_a_path_with_spaces(tmp_path: Path) -> None:
+    """Make cuts such a path into words: two graphs would share a dataset, or an odd folder would be looked for."""
+    command = ["make", "-n", "-f", str(ROOT / "Makefile"), "demo", "DATA=my graph"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "DATA is 'my graph', and make takes no path with spaces" in done.stderr
 
 
 def test_every_command_is_listed_and_every_listed_one_exists() -> None:
