@@ -22,9 +22,11 @@ def main() -> None:
     configure_logging(verbose=True)
     with explained():
         from raydistill.cli.evaluate import report_json
+        from raydistill.cli.output import check_file_place
         from raydistill.config.schema import RerankSection
         from raydistill.training.evaluate import evaluate_checkpoint
 
+        check_file_place(given.out)
         hops = given.rerank_hops
         rerank = None if hops is None else (hops, RerankSection(hops=hops).bonus)
         report = evaluate_checkpoint(given.checkpoint, given.data, given.split, rerank)

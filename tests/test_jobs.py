@@ -100,6 +100,7 @@ def test_script_explains_itself_quickly(path: Path) -> None:
         ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "run", "--teacher", "x", "--set", "training.epcohs=2"), 2),
         ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "mistyped", "--teacher", "x", "--resume"), 2),
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "out.json"), 3),
+        ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "absent/out.json"), 2),
     ],
 )
 def test_script_ends_with_the_documented_codes(
