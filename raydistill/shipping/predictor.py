@@ -92,7 +92,12 @@ class Predictor:
 
     def _answers(self, asked: str, relation: int, k: int) -> list[Prediction]:
         if k < 1:
-            raise PredictionError(f"k = {k}", expected="at least 1", remedy="ask for one answer or more")
+            raise PredictionError(
+                f"k = {k}",
+                expected="at least 1",
+                consequence="there would be no answer",
+                remedy="ask for one answer or more",
+            )
         entity = self._entity(asked)
         known = np.zeros(0, np.int32)
         if entity is None:
@@ -139,7 +144,12 @@ class Predictor:
             )
         if not found:
             if not asked.strip():
-                raise PredictionError("an empty head or tail", expected="a key, a name, or new text")
+                raise PredictionError(
+                    "an empty head or tail",
+                    expected="a key, a name, or new text",
+                    consequence="the answer would be about nothing",
+                    remedy="say which entity is meant",
+                )
             logger.warning("%r is no entity of the graph: it is read as new text", asked)
         return found[0] if found else None
 
