@@ -6,6 +6,7 @@
 #   make lint       style, types, and which room may import which
 #   make format     rewrite the sources as `make lint` wants them
 #   make docs       write docs/configuration.md anew
+#   make clean      remove .venv and caches; datasets and runs stay
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,6 +14,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 DATA ?= pykeen:umls
+ifneq ($(and $(filter demo,$(MAKECMDGOALS)),$(word 2,$(DATA))),)
+$(error DATA is '$(DATA)', and make takes no path with spaces: give a link to the folder whose path has none)
+endif
 # Two folders of one name are two graphs: the name carries a checksum of the whole path.
 DEMO_NAME := $(if $(findstring :,$(DATA)),$(subst :,-,$(DATA)),$(notdir $(patsubst %/,%,$(DATA)))-$(firstword $(shell echo '$(DATA)' | cksum)))
 DEMO_CONFIG := jobs/configs/demo.yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, error_console
@@ -17,13 +18,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     given = parser.parse_args()
     configure_logging(verbose=True)
-    with explained():
+    with explained(resumable=lambda: True):
+        from raydistill.cli.run import check_place
         from raydistill.config.load import load_config
         from raydistill.orchestration.campaign import Campaign
         from raydistill.reporting.progress import Progress
         from raydistill.reporting.report import write_report
 
         config = load_config(given.config, given.overrides)
+        check_place(Path(given.run_dir), resume=given.resume)
         with Progress(error_console()) as progress:
             state = Campaign(config, given.run_dir).run(resume=given.resume, observe=progress.observe)
         print(write_report(state, config, given.run_dir))

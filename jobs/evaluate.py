@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from raydistill.cli.failures import explained
@@ -20,13 +21,17 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging(verbose=True)
     with explained():
+        from raydistill.cli.evaluate import report_json
+        from raydistill.cli.output import check_file_place
         from raydistill.config.schema import RerankSection
         from raydistill.training.evaluate import evaluate_checkpoint
 
+        check_file_place(given.out)
         hops = given.rerank_hops
         rerank = None if hops is None else (hops, RerankSection(hops=hops).bonus)
         report = evaluate_checkpoint(given.checkpoint, given.data, given.split, rerank)
-        Path(given.out).write_text(report.to_json() + "\n", encoding="utf-8")
+        content = json.dumps(report_json(report, given.data), indent=2, ensure_ascii=False, allow_nan=False)
+        Path(given.out).write_text(content + "\n", encoding="utf-8")
         print(given.out)
 
 

@@ -97,7 +97,10 @@ def test_script_explains_itself_quickly(path: Path) -> None:
         ("prepare.py", ("/nowhere/at/all", "out"), 3),
         ("distill.py", ("absent.yaml", "run"), 2),
         ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "run", "--teacher", "x", "--grade", "9"), 2),
+        ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "run", "--teacher", "x", "--set", "training.epcohs=2"), 2),
+        ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "mistyped", "--teacher", "x", "--resume"), 2),
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "out.json"), 3),
+        ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "absent/out.json"), 2),
     ],
 )
 def test_script_ends_with_the_documented_codes(
@@ -116,3 +119,4 @@ def test_script_ends_with_the_documented_codes(
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

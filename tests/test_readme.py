@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,34 @@ def test_make_targets_exist() -> None:
     assert {"demo", "test", "lint"} <= named <= targets
 
 
+def test_makefile_lists_its_targets() -> None:
+    """The head of the file is where a target is looked for."""
+    head, _, rest = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\n\n")
+    listed = set(re.findall(r"^#   make ([a-z-]+) ", head, flags=re.MULTILINE))
+    assert listed == set(re.findall(r"^\.PHONY: (.*)$", rest, flags=re.MULTILINE)[0].split())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_demo_refuses_a_path_with_spaces(tmp_path: Path) -> None:
+    """Make cuts such a path into words: two graphs would share a dataset, or an odd folder would be looked for."""
+    command = ["make", "-n", "-f", str(ROOT / "Makefile"), "demo", "DATA=my graph"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "DATA is 'my graph', and make takes no path with spaces" in done.stderr
+
+
 def test_every_command_is_listed_and_every_listed_one_exists() -> None:
     """A command in the README that was renamed, or one that nobody hears of."""
     named = set(re.findall(r"^\| `raydistill (\w+)", README, flags=re.MULTILINE))
     used = set(re.findall(r"(?:^|`)raydistill ([a-z]+)", README, flags=re.MULTILINE))
     assert named == set(commands.commands)
     assert used <= set(commands.commands)
+
+
+def test_every_job_is_listed() -> None:
+    """A script whose purpose is to be guessed from its name."""
+    listed = set(re.findall(r"^\| `jobs/(\w+\.py) ", README, flags=re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "jobs").glob("*.py")}
 
 
 def test_options_of_the_examples_exist() -> None:

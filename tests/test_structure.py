@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,38 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
             yield part.lineno, part.id
         elif isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
             yield part.lineno, part.attr
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+"""Names of packages that are imported by another one."""
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What comes along with another package goes when that one changes its mind, and the import fails at a user's."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*declared["dependencies"], *declared["optional-dependencies"]["demo"]]
+    names = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in wanted}
+    imported = set()
+    for path in SOURCES:
+        for part in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(part, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in part.names}
+            elif isinstance(part, ast.ImportFrom) and part.module:
+                imported.add(part.module.split(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"raydistill"}
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} <= names
+
+
+EXPLAINED = {"ConfigError", "DataError", "EncoderError", "CheckpointError"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_errors_that_readers_meet_say_what_was_expected_and_what_to_do(path: Path) -> None:
+    """`no tokenizer in FOLDER`, and then? An error without a remedy sends the reader into the source."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in EXPLAINED:
+            given = {keyword.arg for keyword in call.keywords}
+            assert {"expected", "remedy"} <= given, f"{name_of(path)}:{call.lineno}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

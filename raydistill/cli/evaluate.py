@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,13 +30,22 @@ def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, as
     with waiting(f"ranking the {split} split"):
         report = evaluate_checkpoint(checkpoint, data, split, rerank)
     if as_json:
-        echo_json({"checkpoint": checkpoint, "data": data, **report.to_dict()})
+        echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, data)})
         return
     echo_tables(metric_tables(report))
     if report.homonym_ties:
         click.echo(
             f"{report.homonym_ties:.1%} of queries: the answer ties with another entity, mostly of the same text"
         )
+
+
+def report_json(report: LinkPredictionReport, data: str) -> dict[str, Any]:
+    """The whole report, its relations by the keys of the dataset: their numbers mean nothing outside of it."""
+    from raydistill.kg.store import Dataset
+
+    keys = Dataset.load(data, verify=False).relation_keys
+    rows = {keys[relation]: dict(row) for relation, row in report.per_relation.items()}
+    return {**report.to_dict(), "per_relation": rows}
 
 
 def metric_tables(report: LinkPredictionReport) -> list[Table]:

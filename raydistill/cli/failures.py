@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -19,17 +19,19 @@ UNEXPECTED = 70
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
-KEPT = "what was finished is kept, and `raydistill run --resume` goes on from it"
+KEPT = "; what was finished is kept, and the same command with --resume goes on from it"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-NO_PERMISSION = {errno.EACCES, errno.EPERM}
+BAD_PATH = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""What only a path that somebody gave can be. A missing file is not among them: where it was given, it is looked for by name."""
 
 
 @contextmanager
-def explained(*, debug: bool = False) -> Iterator[None]:
+def explained(*, debug: bool = False, resumable: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Let what happens inside end the process with an exit code, and an explanation on standard error.
 
     Args:
         debug: show the traceback of an unexpected error instead of writing it to a file.
+        resumable: whether what ended can be gone on with, asked at that moment.
 
     Raises:
         SystemExit: something went wrong inside.
@@ -42,10 +44,10 @@ def explained(*, debug: bool = False) -> Iterator[None]:
         # While a cluster is up, Ray's own handler of SIGTERM ends the process with the bare number of the signal.
         if ending.code not in (signal.SIGTERM, TERMINATED):
             raise
-        click.echo(f"terminated; {KEPT}", err=True)
+        click.echo(f"terminated{KEPT if resumable() else ''}", err=True)
         raise SystemExit(TERMINATED) from None
     except KeyboardInterrupt:
-        click.echo(f"interrupted; {KEPT}", err=True)
+        click.echo(f"interrupted{KEPT if resumable() else ''}", err=True)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         _silence_standard_output()
@@ -74,10 +76,11 @@ def deliberate(error: BaseException) -> RayDistillError | None:
             consequence="nothing more could be saved; what was saved before is whole",
             remedy="make room there or name another place, then run again (a campaign with --resume)",
         )
-    if isinstance(error, OSError) and error.errno in NO_PERMISSION:
+    if isinstance(error, OSError) and error.errno in BAD_PATH:
         return ConfigError(
             f"{_file_of(error)}: {error.strerror or error}",
             expected="a path this user may read or write",
+            consequence="nothing could be read or written there",
             remedy="change its permissions or name another path",
         )
     return None

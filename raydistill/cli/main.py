@@ -24,7 +24,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
-        with explained(debug=bool(ctx.params.get("debug"))):
+        with explained(debug=bool(ctx.params.get("debug")), resumable=lambda: ctx.invoked_subcommand == "run"):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,8 +41,8 @@ def commands(verbose: bool, debug: bool) -> None:
 
     A big text model learns a knowledge graph; a ladder of ever smaller students learns from it, grade by grade.
 
-    Exit codes: 0 done, 2 usage or configuration, 3 data, 4 damaged checkpoint or ledger, 5 training failed,
-    70 unexpected error, 130 interrupted, 143 terminated.
+    Exit codes: 0 done, 2 usage or configuration, 3 data, 4 damaged checkpoint or ledger, 5 training or storage
+    failed, 70 unexpected error, 130 interrupted, 143 terminated.
     """
     configure_logging(verbose=verbose, debug=debug)
 

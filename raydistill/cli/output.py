@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -60,6 +61,23 @@ def echo_json(value: Any) -> None:
     from raydistill.reporting.report import finite
 
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def check_file_place(path: str) -> None:
+    """Refuse a file that nobody can write, before the work whose result it is to hold.
+
+    Raises:
+        ConfigError: its folder is not there.
+    """
+    from raydistill.errors import ConfigError
+
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(
+            f"{path}: its folder is not there",
+            expected="a file in a folder that exists",
+            consequence="the result would be lost after the work was done",
+            remedy="make the folder, or name another file",
+        )
 
 
 def echo_tables(tables: Sequence[Table]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
 
     campaign_config = load_config(config, overrides)
     folder = run_directory(campaign_config, Path(config).stem, run_dir)
+    check_place(folder, resume=resume)
     from raydistill.orchestration.campaign import Campaign
 
     with watching(error_console()) as progress:
@@ -55,6 +57,31 @@ def run_directory(config: CampaignConfig, name: str, given: str | None) -> Path:
             remedy="mount the storage and name the mounted path",
         )
     return Path(place)
+
+
+def check_place(folder: Path, *, resume: bool) -> None:
+    """Refuse a run directory that cannot be meant, before anything is made in it and before data and encoder are read.
+
+    Raises:
+        RunDirectoryError: there is nothing to resume, or it cannot be written.
+    """
+    from raydistill.errors import RunDirectoryError
+
+    if resume and not (folder / "config.yaml").is_file():
+        raise RunDirectoryError(
+            f"{folder} holds no run to resume",
+            expected="a directory in which a campaign was begun",
+            consequence="the campaign would silently start afresh",
+            remedy="check --run-dir, or leave out --resume",
+        )
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise RunDirectoryError(
+            f"run directory {folder}: {above} {'cannot be written' if above.is_dir() else 'is a file'}",
+            expected="a place where this user may make a directory",
+            consequence="nothing could be saved",
+            remedy="choose another --run-dir, or change the permissions",
+        )
 
 
 def show_result(state: CampaignState, config: CampaignConfig, folder: Path, *, as_json: bool) -> None:

@@ -45,14 +45,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CampaignConf
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file", expected="a campaign file in YAML", remedy="see jobs/configs/ for examples"
+            f"{path}: no such file",
+            expected="a campaign file in YAML",
+            consequence="there would be nothing to run",
+            remedy="check the path; jobs/configs/ has examples",
         ) from None
     except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}", expected="a readable UTF-8 file") from None
+        raise ConfigError(
+            f"{path}: {problem}",
+            expected="a readable UTF-8 file",
+            consequence="there would be nothing to run",
+            remedy="give a campaign file, saved as UTF-8, that this user may read",
+        ) from None
     content = parse_yaml(text, where=str(path))
     if not isinstance(content, dict):
         received = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ConfigError(f"{path}: holds {received}", expected="a mapping with the keys data, encoder, grades, ...")
+        raise ConfigError(
+            f"{path}: holds {received}",
+            expected="a mapping with the keys data, encoder, grades, ...",
+            consequence="there would be nothing to run",
+            remedy="write one section per key; jobs/configs/ has examples",
+        )
     for override in overrides:
         apply_override(content, override, parse_yaml)
     return parse_config(content, where=str(path))
@@ -98,6 +111,7 @@ def parse_config(content: dict[str, Any], where: str = "config") -> CampaignConf
     raise ConfigError(
         f"{where}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the configuration"
         + "".join(f"\n  - {line}" for line in lines),
+        expected="known keys, with values that fit each other",
         consequence="the campaign would run with settings nobody asked for, so nothing was started",
         remedy="mend the keys named above; docs/configuration.md lists all of them",
     )
@@ -130,11 +144,15 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
         raise ConfigError(
             f"grade {grade}",
             expected=f"1 to {len(config.grades)}",
+            consequence="another grade than the one meant would be searched",
             remedy="grades are counted from 1; 0 is the teacher",
         )
     content = config.model_dump(mode="json")
     content["grades"] = [content["grades"][grade - 1]]
     content["teacher"]["checkpoint"] = teacher
+    if (config.grades[grade - 1].epochs or config.training.epochs) <= config.search.grace_epochs:
+        # Early stopping that another grade is long enough for; on its own, this one would be refused for it.
+        content["search"]["early_stopping"] = "none"
     return parse_config(content)
 
 

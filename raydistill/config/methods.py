@@ -17,7 +17,7 @@ SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
 class PMDSection(Section):
     """Progressive distillation with masked generation features: (1 - alpha - beta) CE + alpha SCORE + beta MGFD."""
 
-    name: Literal["pmd"] = "pmd"
+    name: Literal["pmd"] = Field("pmd", description="which method this section is of")
     alpha: SearchedShare = Field(0.1, description="weight of the score term")
     beta: SearchedShare = Field(0.1, description="weight of the masked-feature term")
     preset: Literal["paper", "reference"] = Field(
@@ -45,8 +45,10 @@ class PMDSection(Section):
 class LogitsSection(Section):
     """Logit distillation: (1 - alpha) CE + alpha KD, where KD is tau^2 KL (Hinton) or the MSE of scores."""
 
-    name: Literal["logits"] = "logits"
-    divergence: Literal["kl", "mse"] = "kl"
+    name: Literal["logits"] = Field("logits", description="which method this section is of")
+    divergence: Literal["kl", "mse"] = Field(
+        "kl", description="kl: of the distributions over candidates, as Hinton; mse: squared distance of the scores"
+    )
     alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
     temperature: SearchedPositive = Field(
         4.0, description="distillation temperature on top of the models' own, kl only"
@@ -56,18 +58,20 @@ class LogitsSection(Section):
 class PKDSection(Section):
     """Patient distillation: (1 - alpha) CE + alpha tau^2 KL + beta PT over pooled, normalised intermediate states."""
 
-    name: Literal["pkd"] = "pkd"
-    alpha: SearchedShare = 0.5
+    name: Literal["pkd"] = Field("pkd", description="which method this section is of")
+    alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
     beta: SearchedPositive = Field(10.0, description="weight of the patience term")
-    temperature: SearchedPositive = 5.0
+    temperature: SearchedPositive = Field(5.0, description="distillation temperature on top of the models' own")
     match: Literal["skip", "last"] = Field("skip", description="which teacher layers the student's layers learn from")
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="what of a layer is compared: the mean of its token states, or the first one"
+    )
 
 
 class NoneSection(Section):
     """No distillation: the contrastive term alone, from the same initial layers."""
 
-    name: Literal["none"] = "none"
+    name: Literal["none"] = Field("none", description="which method this section is of")
 
 
 def sees_masks(method: Section) -> bool:

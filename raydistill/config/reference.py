@@ -126,9 +126,16 @@ def _table(section: Form, schema: Form) -> str:
         required = key in section.get("required", [])
         default = "required" if required else _shown(form.get("default"), schema, form)
         value = _value(form, schema)
-        meaning = form.get("description", "").replace("<", "&lt;").replace("|", "\\|")
+        meaning = _meaning(form, schema).replace("<", "&lt;").replace("|", "\\|")
         rows.append(f"| `{key}` | {value} | {default} | {meaning} |".replace("  |", " |"))
     return "\n".join(rows)
+
+
+def _meaning(form: Form, schema: Form) -> str:
+    """What a key is for; one that leads to a section of its own means what that section says of itself."""
+    below = sections(form, schema)
+    own: str = form.get("description", "")
+    return own or (below[0].get("description", "").rstrip(".") if len(below) == 1 else "")
 
 
 def _value(form: Form, schema: Form) -> str:

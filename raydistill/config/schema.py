@@ -27,7 +27,9 @@ class EncoderSection(Section):
     """The pre-trained encoder that teacher and students start from."""
 
     name: str = Field(description="hub name, local folder, or package:<module> that carries weights")
-    pooling: Literal["mean", "cls", "max"] = "mean"
+    pooling: Literal["mean", "cls", "max"] = Field(
+        "mean", description="what becomes a text's vector: the mean or maximum of its token states, or the first one"
+    )
     shared_towers: bool = Field(False, description="one encoder for queries and entities instead of two")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout of all students and the teacher while training; null = the encoder's own"
@@ -38,8 +40,8 @@ class TeacherSection(Section):
     """Grade 0. What is left null comes from `training`."""
 
     layers: int | None = Field(None, ge=1, description="null = all layers of the encoder")
-    epochs: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
+    epochs: int | None = Field(None, ge=1, description="passes over the training split; null = `training.epochs`")
+    learning_rate: float | None = Field(None, gt=0, description="null = `training.learning_rate`")
     checkpoint: str | None = Field(
         None, description="take this trained checkpoint as the teacher instead of training one"
     )
@@ -48,15 +50,23 @@ class TeacherSection(Section):
 class GradeSection(Section):
     """One rung of the ladder: the student's shape, its mask ratio, and what may be searched."""
 
-    layers: Count
-    mask_ratio: Ratio | Choice[Ratio] | Uniform = 0.0
-    layer_map: LayerMap | Choice[LayerMap] = "skip"
+    layers: Count = Field(description="depth of the student")
+    mask_ratio: Ratio | Choice[Ratio] | Uniform = Field(
+        0.0, description="share of each text's tokens that are masked, for student and teacher alike; 0 = none"
+    )
+    layer_map: LayerMap | Choice[LayerMap] = Field(
+        "skip",
+        description="which layers the student starts from; first and last: that many from one end; uniform: evenly from the first to "
+        "the last; skip: the middle of each of equally long blocks; a list names the layers themselves, rising, counted from 0",
+    )
     view: View | Choice[View] | None = Field(None, description="null = the campaign's `view`")
     init: Init | Choice[Init] = Field("pretrained", description="whose layers the student starts from")
     method: Method | None = Field(None, description="null = the campaign's method")
-    epochs: int | None = Field(None, ge=1)
-    learning_rate: SearchedPositive | None = None
-    trials: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, description="passes over the training split; null = `training.epochs`")
+    learning_rate: SearchedPositive | None = Field(None, description="null = `training.learning_rate`")
+    trials: int | None = Field(
+        None, ge=1, description="points of the search tried at this grade; null = `search.trials`"
+    )
 
     @model_validator(mode="after")
     def _ratio_in_range(self) -> GradeSection:
@@ -76,11 +86,19 @@ class GradeSection(Section):
 class SearchSection(Section):
     """The search within a grade."""
 
-    trials: Count = 1
-    algorithm: Literal["tpe", "random", "grid"] = "tpe"
-    early_stopping: Literal["asha", "none"] = "none"
+    trials: Count = Field(1, description="points tried per grade; a grid runs whole unless the grade says how many")
+    algorithm: Literal["tpe", "random", "grid"] = Field(
+        "tpe",
+        description="tpe: proposes near what did well so far; random: anywhere; grid: every combination of `choice` values, no intervals",
+    )
+    early_stopping: Literal["asha", "none"] = Field(
+        "none",
+        description="asha: a trial whose validation MRR falls behind at certain epochs stops; none: all run to their end",
+    )
     grace_epochs: Count = Field(1, description="epochs every trial gets before it may be stopped")
-    reduction_factor: int = Field(2, ge=2)
+    reduction_factor: int = Field(
+        2, ge=2, description="of so many trials about one goes on; asha looks at grace_epochs times its powers"
+    )
     startup_trials: Count = Field(4, description="random trials before TPE models the results")
 
 
@@ -93,7 +111,11 @@ class PromotionSection(Section):
 class ScheduleSection(Section):
     """When grades run, and who teaches: one after another, all at once under teachers that improve, or all straight from the teacher."""
 
-    name: Literal["sequential", "pipelined", "independent"] = "sequential"
+    name: Literal["sequential", "pipelined", "independent"] = Field(
+        "sequential",
+        description="sequential: each grade learns from the one above it; pipelined: the same, but all grades run at once, each under the best "
+        "teacher so far, and the last epochs under the final one; independent: all learn from the teacher, side by side",
+    )
     min_delta: float = Field(
         0.0, ge=0, description="pipelined: MRR by which a checkpoint must beat the announced teacher to take its place"
     )
@@ -106,27 +128,31 @@ class ResourcesSection(Section):
     backend: Literal["auto", "inline", "train"] = Field(
         "auto", description="auto = inline for one CPU worker, else train"
     )
-    workers_per_trial: Count = 1
+    workers_per_trial: Count = Field(1, description="processes that share each batch of a trial")
     cpus_per_worker: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
         description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine",
     )
-    gpus_per_worker: float = Field(0.0, ge=0)
-    concurrent_trials: Literal["auto"] | Count = "auto"
+    gpus_per_worker: float = Field(0.0, ge=0, description="0 = train on CPUs; a fraction lets trials share a GPU")
+    concurrent_trials: Literal["auto"] | Count = Field(
+        "auto", description="trials of a grade at once; auto = as many as the cluster has room for"
+    )
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died")
 
 
 class StorageSection(Section):
     """Where runs are written."""
 
-    path: str = "runs"
+    path: str = Field("runs", description="folder in which a run directory gets the configuration file's name")
 
 
 class CompareSection(Section):
     """Run the same ladder once per method and seed, each as its own lineage, and report mean and spread."""
 
-    methods: tuple[Method, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    methods: tuple[Method, ...] = Field(min_length=1, description="method sections, each as under `method`")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="every method is run once with each; mean and spread are over them"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> CompareSection:
@@ -139,7 +165,7 @@ class RerankSection(Section):
     """SimKGC's neighbour re-ranking at evaluation. Off unless asked, and named beside every number it touched."""
 
     hops: int = Field(2, ge=1, description="5 for WN18RR, 2 otherwise, as SimKGC")
-    bonus: float = Field(0.05, gt=0)
+    bonus: float = Field(0.05, gt=0, description="added to the cosine of every entity that near to the query's head")
 
 
 class CampaignConfig(Section):
@@ -150,7 +176,7 @@ class CampaignConfig(Section):
     contrastive: ContrastiveSection = ContrastiveSection()
     teacher: TeacherSection = TeacherSection()
     grades: tuple[GradeSection, ...] = Field(min_length=1)
-    method: Method = PMDSection()
+    method: Method = Field(PMDSection(), description="how students learn from their teacher")
     view: View = Field(
         "separate",
         description="separate: CE and score on a clean view, masked features on a corrupted one; shared: one corrupted view, as PMD",
@@ -163,7 +189,7 @@ class CampaignConfig(Section):
     storage: StorageSection = StorageSection()
     compare: CompareSection | None = None
     rerank: RerankSection | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of batches, masks and the search; equal seeds give equal runs")
 
     @model_validator(mode="after")
     def _depth_falls(self) -> CampaignConfig:
@@ -173,4 +199,32 @@ class CampaignConfig(Section):
                 raise ValueError(
                     f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_alone_decides(self) -> CampaignConfig:
+        """What `compare` would overrule, or be overruled by, is refused; a default spelt out, as in a saved file, says nothing."""
+        if self.compare is None:
+            return self
+        for place, grade in enumerate(self.grades):
+            if grade.method is not None:
+                raise ValueError(
+                    f"grades.{place}.method is {grade.method.name} for every method of `compare`, so this grade would "
+                    "compare nothing; remove it, or remove `compare`"
+                )
+        for name, value in (("method", self.method), ("seed", self.seed)):
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` would be ignored, because `compare.{name}s` lists what is run; move it there and remove `{name}`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_may_stop(self) -> CampaignConfig:
+        longest = max(grade.epochs or self.training.epochs for grade in self.grades)
+        if self.search.early_stopping == "asha" and self.search.grace_epochs >= longest:
+            raise ValueError(
+                f"search.grace_epochs is {self.search.grace_epochs}, and no student trains for more than {longest} epochs, so "
+                "early stopping would stop nothing; lower grace_epochs, or set search.early_stopping to none"
+            )
         return self

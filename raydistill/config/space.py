@@ -25,6 +25,12 @@ class Choice(Section, Generic[T]):
 
     choice: tuple[T, ...] = Field(min_length=1, description="the values to choose from")
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Choice[T]:
+        if len(set(self.choice)) != len(self.choice):
+            raise ValueError(f"each value is listed once, received {list(self.choice)}; remove the repeated one")
+        return self
+
 
 class Uniform(Section):
     """A real number between two bounds, both included."""
@@ -48,9 +54,6 @@ class LogUniform(Section):
         if not self.log_uniform[0] < self.log_uniform[1]:
             raise ValueError(f"the lower bound must be below the upper one, received {list(self.log_uniform)}")
         return self
-
-
-Distribution = Choice[float] | Choice[str] | Choice[LayerMap] | Uniform | LogUniform
 
 
 def is_distribution(value: object) -> bool:

@@ -15,9 +15,9 @@ Count = Annotated[int, Field(ge=1)]
 class ContrastiveSection(Section):
     """The contrastive term (SimKGC): InfoNCE with additive margin and trainable temperature."""
 
-    temperature: float = Field(0.05, gt=0)
-    train_temperature: bool = True
-    margin: float = Field(0.02, ge=0, lt=1)
+    temperature: float = Field(0.05, gt=0, description="cosines are divided by it; where it starts if it is trained")
+    train_temperature: bool = Field(True, description="learn the temperature along with the weights")
+    margin: float = Field(0.02, ge=0, lt=1, description="taken off the cosine of the right answer")
     self_negatives: bool = Field(False, description="the head entity of a query as one more candidate")
     pre_batch: int = Field(0, ge=0, description="earlier batches whose entity vectors serve as candidates; 0 = off")
     pre_batch_weight: float = Field(0.5, gt=0, le=1, description="multiplier of pre-batch logits")
@@ -27,12 +27,14 @@ class TrainingSection(Section):
     """The loop. A batch counts examples; each triple is two, one per direction."""
 
     batch_size: int = Field(512, ge=2, description="examples per step, over all workers of a trial")
-    epochs: Count = 50
-    learning_rate: float = Field(5.0e-5, gt=0)
+    epochs: Count = Field(50, description="passes over the training split")
+    learning_rate: float = Field(5.0e-5, gt=0, description="its peak, after warm-up; it falls linearly to 0 from there")
     warmup_ratio: Ratio = Field(0.1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(1.0e-4, ge=0, description="on matrices only: not on biases, LayerNorm or temperature")
-    max_gradient_norm: float = Field(10.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "bf16"
+    max_gradient_norm: float = Field(10.0, gt=0, description="longer gradients are scaled down to this norm")
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="of matrix products; weights and vectors are kept in float32 either way"
+    )
     tokens_per_micro_batch: int = Field(
         16384, ge=64, description="texts are encoded in length order, this many tokens at a time"
     )

@@ -23,6 +23,8 @@ from raydistill.kg.store import Dataset
 from raydistill.kg.text import inverse_phrase
 
 logger = logging.getLogger(__name__)
+FOLDER = "tokens"
+"""Where the files lie in a dataset directory. They come and go with training, so the dataset's manifest does not list them."""
 LONGEST_PIECE = 512
 """Tokens kept of a piece. No text is longer (`data.max_tokens` is bounded by it), so nothing that could be used is cut."""
 
@@ -102,7 +104,7 @@ def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: st
     A damaged file is made anew. A read-only dataset directory is no obstacle: the pieces then stay in memory.
     """
     key = hashlib.sha256(f"{dataset.fingerprint} {tokenizer_fingerprint} {LONGEST_PIECE}".encode()).hexdigest()[:16]
-    path = Path(dataset.path) / "tokens" / f"{key}.arrow"
+    path = Path(dataset.path) / FOLDER / f"{key}.arrow"
     if path.exists():
         kept = _read(path, dataset.num_entities, dataset.num_relations)
         if kept is not None:
@@ -115,6 +117,11 @@ def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: st
         logger.info("%s cannot be written (%s); the token pieces stay in memory", path, problem.strerror)
         return pieces
     return _read(path, dataset.num_entities, dataset.num_relations) or pieces
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a kept file holds exactly the pieces that were written into it, by the digest it carries."""
+    return _read(path, 0, 0) is not None
 
 
 def _write(pieces: TokenPieces, path: Path) -> None:

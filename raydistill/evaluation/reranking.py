@@ -93,7 +93,10 @@ class NeighborReranking:
         """
         if len(heads) and (heads.min() < 0 or heads.max() >= self.num_entities):
             raise DataError(
-                f"heads from {heads.min()} to {heads.max()}", expected=f"entity ids below {self.num_entities}"
+                f"heads from {heads.min()} to {heads.max()}",
+                expected=f"entity ids below {self.num_entities}",
+                consequence="the neighbours of other entities would get the bonus",
+                remedy="build the re-ranking from the graph that is ranked",
             )
         distinct, row_of_head = np.unique(heads, return_inverse=True)
         counts, entities = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]

@@ -107,7 +107,7 @@ def assemble(layout: str, splits: Mapping[Split, list[pa.Array]], texts: Texts) 
     names, unnamed = _fill(entity_keys, texts.names, words_of_key)
     phrases, unphrased = _fill(relation_keys, texts.phrases, phrase_of_key)
     descriptions = [texts.descriptions.get(key, "") for key in entity_keys]
-    notes = (*texts.notes, *_left_out(texts, entity_keys))
+    notes = (*texts.notes, *_left_out(texts, entity_keys, relation_keys))
     return Graph(layout, entity_keys, names, descriptions, relation_keys, phrases, triples, unnamed, unphrased, notes)
 
 
@@ -150,6 +150,9 @@ def _fill(
     return [text or fallback(key) for text, key in zip(texts, keys, strict=True)], missing
 
 
-def _left_out(texts: Texts, entity_keys: list[str]) -> list[str]:
-    unused = len((texts.names.keys() | texts.descriptions.keys()) - set(entity_keys))
-    return [f"{unused} entities that have a text but stand in no triple were left out."] if unused else []
+def _left_out(texts: Texts, entity_keys: list[str], relation_keys: list[str]) -> list[str]:
+    unused = {
+        "entities that have a text but stand": (texts.names.keys() | texts.descriptions.keys()) - set(entity_keys),
+        "relations that have a phrase but stand": texts.phrases.keys() - set(relation_keys),
+    }
+    return [f"{len(keys)} {what} in no triple were left out." for what, keys in unused.items() if keys]

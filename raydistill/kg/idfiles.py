@@ -64,9 +64,10 @@ def read_libkge(folder: Path, intake: Intake) -> Graph:
     for split in SPLITS:
         rows = intake.read(need_file(folder, f"{split}.del"), columns=3, keys=3)
         splits[split] = _resolve(intake, rows, (entities, relations, entities))
-    names = _read_strings(intake, folder, "entity_strings.del", entities)
-    phrases = _read_strings(intake, folder, "relation_strings.del", relations)
-    return assemble("libkge", splits, Texts(names, {}, phrases, entities.listed()))
+    names, unknown_names = _read_strings(intake, folder, "entity_strings.del", entities)
+    phrases, unknown_phrases = _read_strings(intake, folder, "relation_strings.del", relations)
+    notes = (*unknown_names, *unknown_phrases)
+    return assemble("libkge", splits, Texts(names, {}, phrases, entities.listed(), notes))
 
 
 def _read_counted(intake: Intake, path: Path, columns: int) -> Rows:
@@ -120,17 +121,18 @@ def _is_known(numbers: npt.NDArray[np.int64], table: Keys) -> npt.NDArray[np.boo
     return known
 
 
-def _read_strings(intake: Intake, folder: Path, name: str, table: Keys) -> dict[str, str]:
-    """Read names that are given by key or, as in some datasets, by number."""
+def _read_strings(intake: Intake, folder: Path, name: str, table: Keys) -> tuple[dict[str, str], list[str]]:
+    """Read names that are given by key or, as in some datasets, by number; and a note on those of nothing listed."""
     path = find_file(folder, name)
     if path is None:
-        return {}
+        return {}, []
     texts = read_texts(intake, path)
-    keys = set(table.listed())
-    if keys.isdisjoint(texts):
-        by_number = {str(number): key for number, key in enumerate(table.keys.to_pylist()) if key is not None}
-        return {by_number[number]: text for number, text in texts.items() if number in by_number}
-    return {key: text for key, text in texts.items() if key in keys}
+    key_of = {key: key for key in table.listed()}
+    if key_of.keys().isdisjoint(texts):
+        key_of = {str(number): key for number, key in enumerate(table.keys.to_pylist()) if key is not None}
+    known = {key_of[given]: text for given, text in texts.items() if given in key_of}
+    unknown = len(texts) - len(known)
+    return known, [f"{unknown} texts of {path.name} for keys that are not listed were left out."] if unknown else []
 
 
 def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:

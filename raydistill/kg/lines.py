@@ -132,7 +132,7 @@ class Intake:
             f"{source}: {len(self.malformed)} malformed line(s)\n    {listing}",
             expected="every line loads",
             consequence="the graph would silently lack these lines",
-            remedy="mend the lines, or prepare with quarantine to set them aside in quarantine.tsv",
+            remedy="mend the lines, or prepare with --quarantine (in Python, quarantine=True) to set them aside in quarantine.tsv",
         )
 
     def _read_line_by_line(self, path: Path, data: bytes, columns: int, keys: int, header_lines: int) -> Rows:

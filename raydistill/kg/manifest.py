@@ -80,6 +80,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise DataError(
             f"{root}: no readable {MANIFEST} ({error})",
             expected="a dataset directory",
+            consequence="there would be no graph",
             remedy="give the directory that `raydistill prepare SOURCE --out DIR` wrote",
         ) from error
     try:

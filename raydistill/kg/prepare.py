@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from raydistill.kg.store import Dataset
 from raydistill.kg.writing import write_dataset
 
 logger = logging.getLogger(__name__)
+_BAD_PATH = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def prepare(
@@ -43,9 +45,9 @@ def prepare(
         overwrite: replace another dataset directory.
 
     Raises:
-        ConfigError: an option is out of range, or `out` overlaps the source.
+        ConfigError: an option is out of range, `out` overlaps the source, or nobody can write there.
         DataError: the source is malformed, or `out` holds something else.
-        StorageError: nothing can be written there.
+        StorageError: there is no room, or the disk failed.
     """
     target = Path(out)
     if seed < 0:
@@ -64,11 +66,18 @@ def prepare(
         write_dataset(target, graph, audit=audit, intake=intake, origin=origin, overwrite=overwrite)
         return Dataset.load(target)
     except OSError as error:
+        if error.errno in _BAD_PATH:
+            raise ConfigError(
+                f"{target}: {error.strerror}",
+                expected="a directory this user may write, or one that can be made",
+                consequence="the dataset could not be saved; nothing was left there",
+                remedy="give another directory, or change the permissions",
+            ) from error
         raise StorageError(
             f"{target}: {error.strerror or error}",
             expected="a place with room for the dataset",
             consequence="a dataset cut short would have been left; what was begun has been removed",
-            remedy="free some space or permissions there, or give another directory",
+            remedy="free some space there, or give another directory",
         ) from error
 
 

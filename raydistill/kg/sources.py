@@ -5,8 +5,8 @@
 | parquet | train.parquet |
 | openke | train2id.txt, entity2id.txt |
 | libkge | train.del, entity_ids.del |
-| simkgc | wordnet-mlj12-definitions.txt or FB15k_mid2name.txt |
-| kg-bert | entity2text.txt or entity2textlong.txt |
+| simkgc | wordnet-mlj12-definitions.txt, FB15k_mid2name.txt or FB15k_mid2description.txt |
+| kg-bert | entity2text.txt, entity2textlong.txt or relation2text.txt |
 | tsv | train.tsv or train.txt |
 | pykeen:NAME | the name itself |
 """
@@ -25,8 +25,10 @@ from raydistill.kg.lines import Intake
 from raydistill.kg.manifest import MANIFEST
 from raydistill.kg.tables import read_parquet
 from raydistill.kg.textfiles import (
+    FREEBASE_DESCRIPTIONS,
     FREEBASE_NAMES,
     LONG_TEXTS,
+    RELATION_TEXTS,
     SHORT_TEXTS,
     WORDNET_TEXTS,
     read_kg_bert,
@@ -44,7 +46,8 @@ READERS: Mapping[str, Callable[[Path, Intake], Graph]] = {
 }
 LAYOUTS = ("auto", *READERS)
 
-# Order matters: a folder of ids may hold KG-BERT's text files too, and every folder with texts looks like plain triples.
+# Order matters: a folder of ids may hold KG-BERT's text files too, every folder with texts looks like plain triples, and
+# a file that says less, descriptions or phrases alone, gives way to one with names.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("parquet", ("train.parquet",)),
     ("openke", ("train2id.txt",)),
@@ -53,6 +56,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("simkgc", (FREEBASE_NAMES,)),
     ("kg-bert", (SHORT_TEXTS,)),
     ("kg-bert", (LONG_TEXTS,)),
+    ("simkgc", (FREEBASE_DESCRIPTIONS,)),
+    ("kg-bert", (RELATION_TEXTS,)),
     ("tsv", ("train.tsv", "train.txt")),
 )
 

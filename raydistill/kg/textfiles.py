@@ -10,7 +10,8 @@ holds descriptions that may or may not begin with the name. The rule that gives 
    then none is cut.
 
 **SimKGC.** The raw files its preprocessing reads: `wordnet-mlj12-definitions.txt`, or `FB15k_mid2name.txt` with
-`FB15k_mid2description.txt`. These list entities of larger graphs than the triples beside them, so only entities that
+`FB15k_mid2description.txt`, of which one may be missing: without names an entity is called by its key, because a name
+guessed from a description would be wrong unseen. These list entities of larger graphs than the triples beside them, so only entities that
 stand in a triple are part of the graph, as in SimKGC's own `entities.json`.
 """
 
@@ -35,6 +36,7 @@ from raydistill.kg.triples import Split
 SHORT_TEXTS, LONG_TEXTS, RELATION_TEXTS = "entity2text.txt", "entity2textlong.txt", "relation2text.txt"
 WORDNET_TEXTS, FREEBASE_NAMES = "wordnet-mlj12-definitions.txt", "FB15k_mid2name.txt"
 FREEBASE_DESCRIPTIONS = "FB15k_mid2description.txt"
+_NO_ENTITY_TEXTS = "The source has no texts of entities: names are made from keys, which tells a text model little."
 _DEFINITION_RATIO = 0.9
 _WORDNET_NAME = re.compile(r"_*(?P<lemma>.+)_[A-Z]+_[0-9]+")
 _QUOTED = re.compile(r'"(?P<text>.*)"(@[a-z-]+)?', re.DOTALL)
@@ -62,7 +64,11 @@ def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
     if long_file:
         descriptions = {key: _without_name(short.get(key, ""), text) for key, text in long.items()}
         note = f"Names are from {SHORT_TEXTS}, descriptions from {LONG_TEXTS} without a leading name."
+        if not short_file:
+            note = f"Descriptions are from {LONG_TEXTS}; {SHORT_TEXTS} is not there, so names are made from keys."
         return Texts(short, descriptions, phrases, listed, (note,))
+    if not short_file:
+        return Texts({}, {}, phrases, notes=(_NO_ENTITY_TEXTS,))
     texts = [text for text in short.values() if text]
     if sum(", " in text for text in texts) < max(1.0, _DEFINITION_RATIO * len(texts)):
         note = f"{SHORT_TEXTS} holds names; there are no descriptions."
@@ -85,12 +91,16 @@ def read_simkgc(folder: Path, intake: Intake) -> Graph:
         names = {key: _wordnet_name(word) for key, (word, _) in senses.items()}
         descriptions = {key: definition for key, (_, definition) in senses.items()}
         return assemble("simkgc", splits, Texts(names, descriptions, phrases))
-    raw_names = read_texts(intake, need_file(folder, FREEBASE_NAMES))
-    names = {key: words_of_key(name) if name else "" for key, name in raw_names.items()}
     description_file = find_file(folder, FREEBASE_DESCRIPTIONS)
+    name_file = find_file(folder, FREEBASE_NAMES) if description_file else need_file(folder, FREEBASE_NAMES)
+    raw_names = read_texts(intake, name_file) if name_file else {}
+    names = {key: words_of_key(name) if name else "" for key, name in raw_names.items()}
     raw = read_texts(intake, description_file) if description_file else {}
     descriptions = {key: _without_repeated_name(names.get(key, ""), _unquoted(text)) for key, text in raw.items()}
-    return assemble("simkgc", splits, Texts(names, descriptions, phrases))
+    missing = (
+        f"{FREEBASE_NAMES} is not there: entities are called by their keys, and only descriptions tell what they are."
+    )
+    return assemble("simkgc", splits, Texts(names, descriptions, phrases, notes=() if name_file else (missing,)))
 
 
 def read_splits(folder: Path, intake: Intake) -> dict[Split, list[pa.Array]]:
@@ -147,10 +157,14 @@ def _unquoted(text: str) -> str:
 def _read_phrases(path: Path) -> Mapping[str, str]:
     try:
         phrases = json.loads(read_bytes(path))
-        return {str(key): clean_text(phrase) for key, phrase in phrases.items() if isinstance(phrase, str)}
+        for key, phrase in phrases.items():
+            if not isinstance(phrase, str):
+                raise ValueError(f"the phrase of {key} is {json.dumps(phrase)[:60]}")
+        return {key: clean_text(phrase) for key, phrase in phrases.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: {error}",
             expected="one JSON object from relation key to phrase",
+            consequence="phrases would be made from keys in place of those in the file",
             remedy="mend the file, or remove it to have phrases made from keys",
         ) from error

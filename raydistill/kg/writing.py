@@ -118,7 +118,7 @@ def _put_in_place(aside: Path, target: Path, overwrite: bool) -> None:
             f"{target} exists and holds something else",
             expected="a new or empty directory, or the same dataset",
             consequence="what lies there would be lost",
-            remedy="give another directory, or ask to overwrite",
+            remedy="give another directory, or add --overwrite (in Python, overwrite=True) to replace it",
         )
     elif not (target / MANIFEST).is_file() or not (target / "triples").is_dir():
         raise DataError(

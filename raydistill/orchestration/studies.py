@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ ROUNDS = 2
 DAMAGED = ".damaged-"
 HEAD = {"node:__internal_head__": 0.001}
 """A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
+
+
+RUNNER_LIVES = 3
+"""How often the process of a search may die."""
+
+
+@dataclass
+class Job:
+    """A study that is running, and the process it runs in."""
+
+    study: Study
+    runner: Any
+    places: int
+    lives: int = RUNNER_LIVES
 
 
 class StudyRunner:

@@ -200,7 +200,7 @@ def _training(config: CampaignConfig, plan: GradePlan, parameters: Parameters) -
     try:
         return TrainingSection.model_validate({**config.training.model_dump(), **chosen})
     except ValidationError as problem:
-        raise ConfigError(f"training with {chosen}: {problem.errors()[0]['msg']}") from None
+        raise _refused(f"training with {chosen}", problem) from None
 
 
 def _resolved_method(method: Method, parameters: Parameters) -> Method:
@@ -208,7 +208,16 @@ def _resolved_method(method: Method, parameters: Parameters) -> Method:
     try:
         resolved = METHOD_SECTIONS[method.name].model_validate({**method.model_dump(), **chosen})
     except ValidationError as problem:
-        raise ConfigError(f"method {method.name} with {chosen}: {problem.errors()[0]['msg']}") from None
+        raise _refused(f"method {method.name} with {chosen}", problem) from None
     left = [name for name in METHOD_SECTIONS[method.name].model_fields if is_distribution(getattr(resolved, name))]
     assert not left, f"still to be searched: {left}"
     return resolved  # type: ignore[return-value]
+
+
+def _refused(what: str, problem: ValidationError) -> ConfigError:
+    """A searched value that the section it ends in refuses, in the section's own words."""
+    return ConfigError(
+        f"{what}: {problem.errors()[0]['msg']}",
+        expected="a value that docs/configuration.md allows",
+        remedy="narrow the interval or the choice that this value is drawn from",
+    )

@@ -36,6 +36,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
         raise CapabilityError(
             f"{len(distinct)} part{'s' if len(distinct) > 1 else ''} of the configuration cannot be trained\n  - "
             + "\n  - ".join(distinct),
+            expected="grades that fit the encoder, their teachers and the cluster, with every value a search may choose",
             consequence="the campaign would fail only after the grades above were trained, so nothing was started",
             remedy="mend the grades named above",
         )

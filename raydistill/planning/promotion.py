@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PromotionError
+from raydistill.planning.records import ENDED, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Candidate:
     mrr: float | None
     size: int
     reason: str = ""
+
+
+def candidate(record: TrialRecord, size: int) -> Candidate:
+    """A trial as promotion sees it: one that has not ended has nothing to show yet."""
+    return Candidate(record.number, record.best_mrr if record.status in ENDED else None, size, record.reason)
 
 
 def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:

@@ -23,7 +23,9 @@ from raydistill.kg.triples import inverse_relation
 from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
-from raydistill.training.evaluate import open_checkpoint
+from raydistill.shipping.vectors import remembered
+from raydistill.training.evaluate import best_device, open_checkpoint
+from raydistill.training.manifest import manifest_digest
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +48,34 @@ class Prediction:
 
 
 class Predictor:
-    """Answers queries with the vectors of all entities, which are encoded once.
+    """Answers queries with the vectors of all entities.
 
     Args:
         model: the model.
         assembler: the graph's texts for it.
         dataset: the graph.
         tokenizer: for texts that are not in the graph.
+        entity_vectors: of all entities, `(entities, hidden)`; None = they are encoded now.
     """
 
-    def __init__(self, model: BiEncoder, assembler: TextAssembler, dataset: Dataset, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        model: BiEncoder,
+        assembler: TextAssembler,
+        dataset: Dataset,
+        tokenizer: Any,
+        entity_vectors: Tensor | None = None,
+    ) -> None:
         self.model, self.assembler, self.dataset, self.tokenizer = model.eval(), assembler, dataset, tokenizer
         everything = np.concatenate([dataset.train, dataset.valid, dataset.test])
         self.truth = TruthIndex.from_triples(everything, dataset.num_entities, dataset.num_relations)
-        self.entity_vectors = encode_entities(model, assembler, dataset.num_entities)
+        if entity_vectors is None:
+            entity_vectors = encode_entities(model, assembler, dataset.num_entities)
+        self.entity_vectors = entity_vectors
 
     @classmethod
     def load(cls, checkpoint: str | Path, data: str | Path) -> Predictor:
-        """Read a checkpoint and a dataset directory, and encode all entities.
+        """Read a checkpoint and a dataset directory, and encode all entities, unless their vectors were kept from an earlier call.
 
         Raises:
             CheckpointError: damaged checkpoint.
@@ -71,7 +83,13 @@ class Predictor:
         """
         dataset = Dataset.load(data)
         model, assembler = open_checkpoint(checkpoint, dataset)
-        return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"))
+        device = best_device()
+        vectors = remembered(
+            f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type}",
+            dataset.num_entities,
+            lambda: encode_entities(model, assembler, dataset.num_entities),
+        )
+        return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"), vectors.to(device))
 
     def tails(self, head: str, relation: str, k: int = 10) -> list[Prediction]:
         """The best tails of (head, relation, ?).
@@ -92,7 +110,12 @@ class Predictor:
 
     def _answers(self, asked: str, relation: int, k: int) -> list[Prediction]:
         if k < 1:
-            raise PredictionError(f"k = {k}", expected="at least 1", remedy="ask for one answer or more")
+            raise PredictionError(
+                f"k = {k}",
+                expected="at least 1",
+                consequence="there would be no answer",
+                remedy="ask for one answer or more",
+            )
         entity = self._entity(asked)
         known = np.zeros(0, np.int32)
         if entity is None:
@@ -139,7 +162,12 @@ class Predictor:
             )
         if not found:
             if not asked.strip():
-                raise PredictionError("an empty head or tail", expected="a key, a name, or new text")
+                raise PredictionError(
+                    "an empty head or tail",
+                    expected="a key, a name, or new text",
+                    consequence="the answer would be about nothing",
+                    remedy="say which entity is meant",
+                )
             logger.warning("%r is no entity of the graph: it is read as new text", asked)
         return found[0] if found else None
 

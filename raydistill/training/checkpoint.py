@@ -49,11 +49,34 @@ def verify_checkpoint(path: str | Path) -> str:
     """Check every byte of a checkpoint; returns its digest.
 
     Raises:
-        CheckpointError: it is not there or damaged, naming the file.
+        CheckpointError: it is not there, is another kind of directory, or is damaged, naming the file.
     """
-    if not Path(path).is_dir():
-        raise CheckpointError(f"{path}: no such checkpoint", expected="a checkpoint directory", remedy="check the path")
-    return verify_manifest(Path(path))
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}: no such checkpoint",
+            expected="a checkpoint directory",
+            consequence="there would be no model",
+            remedy="check the path",
+        )
+    if not (path / RECORD).exists():
+        _refuse_other_directories(path)
+    return verify_manifest(path)
+
+
+def _refuse_other_directories(path: Path) -> None:
+    """A run or a dataset is no damaged checkpoint: what has to be mended is the argument."""
+    promoted = "promoted ones lie in grades/<grade>/trials/<id>/checkpoints/<step> and are listed when a run ends"
+    kinds = {"ledger": ("run", f"name a checkpoint of the run; {promoted}, and in its report.html")}
+    kinds["entities.parquet"] = ("dataset", f"name a checkpoint below a run directory; {promoted}")
+    for name, (kind, remedy) in kinds.items():
+        if (path / name).exists():
+            raise CheckpointError(
+                f"{path} is a {kind} directory",
+                expected="a checkpoint directory",
+                consequence="there would be no model",
+                remedy=remedy,
+            )
 
 
 def newest_first(directory: Path) -> list[Path]:
@@ -93,7 +116,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise CheckpointError(
-            f"{path}: {RECORD} cannot be read ({problem})", expected="a checkpoint of raydistill"
+            f"{path}: {RECORD} cannot be read ({problem})",
+            expected="a checkpoint of raydistill",
+            consequence="it would not be known what the model is",
+            remedy="check the path, or use another checkpoint of the trial (raydistill verify RUN names the damaged ones)",
         ) from None
     return record
 

@@ -89,9 +89,48 @@ def test_run_prints_json_alone_on_standard_output(call: Callable[..., Result], c
 
 def test_run_tells_why_it_cannot_resume(call: Callable[..., Result], campaign_file: Path) -> None:
     """`--resume` that is swallowed on the way would start afresh."""
+    begun = Path("runs/ladder/config.yaml")
+    begun.parent.mkdir(parents=True)
+    begun.touch()
     result = call("run", str(campaign_file), "--resume")
     assert result.exit_code == 2
     assert result.stderr == "error: no run\n  what to do: leave out --resume\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--run-dir", "mistyped", "--resume"), "holds no run to resume"), (("--run-dir", "ladder.yaml/x"), "is a file")],
+)
+def test_run_refuses_a_directory_that_cannot_be_meant_before_it_looks_at_anything(
+    call: Callable[..., Result], campaign_file: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """A mistyped directory would be made, and the data and encoder read for minutes, before it is refused."""
+    result = call("run", str(campaign_file), *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert FakeCampaign.calls == []
+    assert [path.name for path in campaign_file.parent.iterdir()] == ["ladder.yaml"]
+
+
+@pytest.mark.parametrize(("command", "promised"), [("run", True), ("evaluate", False)])
+def test_interrupted_run_alone_can_be_resumed(
+    call: Callable[..., Result],
+    campaign_file: Path,
+    fake_module: Callable[..., None],
+    command: str,
+    promised: bool,
+) -> None:
+    """Told to resume a command that cannot, the reader looks for an option that is not there."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    fake_module("raydistill.orchestration.campaign", Campaign=interrupted)
+    fake_module("raydistill.training.evaluate", evaluate_checkpoint=interrupted)
+    arguments = {"run": [str(campaign_file)], "evaluate": [".", "--data", "."]}[command]
+    result = call(command, *arguments)
+    assert result.exit_code == 130
+    assert ("--resume" in result.stderr) == promised
 
 
 @pytest.mark.parametrize("arguments", [("--set", "storage.path=s3://bucket/runs"), ("--run-dir", "s3://bucket/x")])

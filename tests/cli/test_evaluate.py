@@ -13,6 +13,7 @@ from click.testing import Result
 
 from raydistill.evaluation.ranks import Ranks
 from raydistill.evaluation.report import LinkPredictionReport, RerankingSettings
+from raydistill.kg.store import Dataset
 
 Call = Callable[..., Result]
 
@@ -34,12 +35,12 @@ def report(rerank: tuple[int, float] | None, split: str) -> LinkPredictionReport
 
 
 @pytest.fixture
-def evaluate(call: Call, tmp_path: Path, fake_module: Callable[..., None]) -> Call:
+def evaluate(call: Call, tmp_path: Path, dataset_folder: Path, fake_module: Callable[..., None]) -> Call:
     def fake(checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None) -> LinkPredictionReport:
         return report(rerank, split)
 
     fake_module("raydistill.training.evaluate", evaluate_checkpoint=fake)
-    return lambda *arguments: call("evaluate", str(tmp_path), "--data", str(tmp_path), *arguments)
+    return lambda *arguments: call("evaluate", str(tmp_path), "--data", str(dataset_folder), *arguments)
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -70,3 +71,10 @@ def test_json_is_the_whole_report(evaluate: Call) -> None:
     assert content["metrics"]["test/tail/mrr+neighbors"] == 0.75
     assert content["reranking"]["hops"] == 2
     assert content["reranking"]["bonus"] == 0.05
+
+
+def test_json_names_relations_by_their_keys(evaluate: Call, dataset: Dataset) -> None:
+    """The number of a relation is the dataset's own affair: a reader would have to guess which one is hard."""
+    content = json.loads(evaluate("--json").stdout)
+    assert list(content["per_relation"]) == dataset.relation_keys[:2]
+    assert content["per_relation"][dataset.relation_keys[0]]["tail/mrr"] == 1.0

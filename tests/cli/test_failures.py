@@ -18,8 +18,10 @@ LEAVES = sorted(
 )
 
 
-def outcome(error: BaseException, capsys: pytest.CaptureFixture[str], *, debug: bool = False) -> tuple[object, str]:
-    with pytest.raises(SystemExit) as caught, explained(debug=debug):
+def outcome(
+    error: BaseException, capsys: pytest.CaptureFixture[str], *, debug: bool = False, resumable: bool = False
+) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as caught, explained(debug=debug, resumable=lambda: resumable):
         raise error
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -68,7 +70,7 @@ def test_error_that_crossed_a_process_border_is_unwrapped(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(errno.ENOSPC, 5), (errno.EROFS, 5), (errno.EDQUOT, 5), (errno.EACCES, 2)]
+    ("number", "code"), [(errno.ENOSPC, 5), (errno.EROFS, 5), (errno.EDQUOT, 5), (errno.EACCES, 2), (errno.ENOTDIR, 2)]
 )
 def test_refusals_of_the_system_are_explained(number: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A full disk is the user's to mend, not a fault to be reported."""
@@ -110,15 +112,21 @@ def test_traceback_is_shown_where_no_file_can_be_written(
 
 def test_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     """After Ctrl-C the question is always whether the work is lost."""
-    code, text = outcome(KeyboardInterrupt(), capsys)
+    code, text = outcome(KeyboardInterrupt(), capsys, resumable=True)
     assert code == 130
     assert "--resume" in text
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(143)])
+def test_nothing_is_promised_that_cannot_be_resumed(raised: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    """`prepare` and `evaluate` have no --resume, and keep nothing of what was begun."""
+    assert outcome(raised, capsys)[1] in ("interrupted\n", "terminated\n")
 
 
 @pytest.mark.parametrize("raised", [int(signal.SIGTERM), 143])
 def test_termination_says_how_to_go_on(raised: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Ray's own handler exits with a bare 15, which no shell reads as terminated; and nobody likes a silent end."""
-    code, text = outcome(SystemExit(raised), capsys)
+    code, text = outcome(SystemExit(raised), capsys, resumable=True)
     assert code == 143
     assert text.startswith("terminated; ")
     assert "--resume" in text

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from raydistill.data.tokens import load_or_tokenize
 from raydistill.kg.prepare import prepare
+from raydistill.kg.store import Dataset
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
 from raydistill.training.manifest import write_manifest
@@ -104,6 +106,33 @@ def test_damaged_manifest_is_found(
     result = call("verify", str(root))
     assert result.exit_code == code
     assert "manifest.json" in result.stdout
+
+
+def keep_tokens(dataset: Path, tokenizer: Any) -> Path:
+    """Keep the tokens of a dataset's texts in its directory, as training does."""
+    load_or_tokenize(Dataset.load(dataset), tokenizer, "fingerprint")
+    [path] = (dataset / "tokens").iterdir()
+    return path
+
+
+def test_dataset_that_was_trained_on_is_sound(call: Call, dataset: Path, tokenizers: dict[str, Any]) -> None:
+    """Training keeps tokens in the dataset directory: called foreign, they would make every used dataset look damaged."""
+    path = keep_tokens(dataset, tokenizers["bert"])
+    (dataset / "tokens" / "0123.77.aside").touch()
+    result = call("verify", str(dataset), "--json")
+    assert result.exit_code == 0, result.output
+    assert str(path) in json.loads(result.stdout)["checked"]
+    (dataset / "tokens" / "notes.txt").touch()
+    assert call("verify", str(dataset)).exit_code == 3
+
+
+def test_damaged_tokens_are_found(call: Call, dataset: Path, tokenizers: dict[str, Any]) -> None:
+    """Left out of the check, other tokens than those of the texts would pass for sound."""
+    path = keep_tokens(dataset, tokenizers["bert"])
+    path.write_bytes(path.read_bytes()[:-1])
+    result = call("verify", str(dataset))
+    assert result.exit_code == 3
+    assert f"damaged: {path}: changed after it was written" in result.stdout
 
 
 def test_damage_in_a_run_is_told_by_checkpoint(call: Call, run: Path) -> None:

@@ -11,6 +11,7 @@ from raydistill.config.load import parse_config
 from raydistill.errors import ConfigError
 
 MASK_RATIO = "expected a number in [0, 1), or {choice: [...]} or {uniform: [low, high]}"
+SEED = "expected an integer of at least 0"
 LAYER_MAP = "expected uniform, first, last or skip, or a list of integers of at least 0 or {choice: [...]}"
 
 
@@ -49,6 +50,10 @@ def lines_for(changes: dict[str, Any]) -> list[str]:
             f'grades.0.mask_ratio: received {{"choice": [0.1], "uniform": [0.1, 0.2]}}; {MASK_RATIO}',
         ),
         ({"mask_ratio": {"uniform": [0.5, 1.2]}}, "grades.0: a mask ratio lies in [0, 1), received uniform [0.5, 1.2]"),
+        (
+            {"mask_ratio": {"choice": [0.1, 0.2, 0.1]}},
+            "grades.0.mask_ratio: each value is listed once, received [0.1, 0.2, 0.1]; remove the repeated one",
+        ),
         ({"layer_map": "skp"}, f'grades.0.layer_map: received "skp"; {LAYER_MAP}'),
         ({"layer_map": [0, 1]}, "grades.0: layer map [0, 1] names 2 layers for a student of 3"),
         ({"layer_map": [0, -1, 2]}, "grades.0.layer_map.1: received -1; expected an integer of at least 0"),
@@ -108,6 +113,31 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"compare": {"methods": [{"name": "pmd"}, {"name": "pmd"}]}},
             "compare: methods and seeds are compared once each; remove the repeated one",
+        ),
+        ({"compare": {"methods": [{"name": "pmd"}], "seeds": [-1]}}, f"compare.seeds.0: received -1; {SEED}"),
+        (
+            {"compare": {"methods": [{"name": "pmd"}]}, "grades": [{"layers": 3, "method": {"name": "none"}}]},
+            "the campaign: grades.0.method is none for every method of `compare`, so this grade would compare nothing; "
+            "remove it, or remove `compare`",
+        ),
+        (
+            {"compare": {"methods": [{"name": "pmd"}]}, "method": {"name": "none"}},
+            "the campaign: `method` would be ignored, because `compare.methods` lists what is run; move it there and "
+            "remove `method`",
+        ),
+        (
+            {"compare": {"methods": [{"name": "pmd"}]}, "seed": 3},
+            "the campaign: `seed` would be ignored, because `compare.seeds` lists what is run; move it there and remove "
+            "`seed`",
+        ),
+        (
+            {
+                "grades": [{"layers": 3}, {"layers": 2, "epochs": 4}],
+                "search": {"early_stopping": "asha", "grace_epochs": 4},
+                "training": {"epochs": 3},
+            },
+            "the campaign: search.grace_epochs is 4, and no student trains for more than 4 epochs, so early stopping would "
+            "stop nothing; lower grace_epochs, or set search.early_stopping to none",
         ),
         ({1: 2}, "1: the key 1 is not text"),
     ],

@@ -23,9 +23,16 @@ WHOLE: dict[str, Any] = {
         {"layers": 2, "learning_rate": {"log_uniform": [1e-5, 1e-4]}, "method": {"name": "logits"}, "view": "shared"},
     ],
     "method": {"name": "pmd", "alpha": {"choice": [0.1, 0.2]}, "beta": 0.1},
-    "compare": {"methods": [{"name": "pkd"}, {"name": "none"}], "seeds": [0, 1]},
     "resources": {"concurrent_trials": "auto"},
     "rerank": {"hops": 2},
+}
+
+COMPARING: dict[str, Any] = {
+    "data": {"path": "x"},
+    "encoder": {"name": "y"},
+    "grades": [{"layers": 3, "epochs": 4}],
+    "compare": {"methods": [{"name": "pkd"}, {"name": "none"}], "seeds": [0, 1]},
+    "search": {"early_stopping": "asha", "grace_epochs": 2},
 }
 
 WORDS = st.sampled_from(
@@ -57,6 +64,11 @@ def places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 PLACES = places(WHOLE)
+CHANGED = st.sampled_from((WHOLE, COMPARING)).flatmap(
+    lambda whole: st.tuples(
+        st.just(whole), st.lists(st.tuples(st.sampled_from(places(whole)), VALUES), min_size=1, max_size=3)
+    )
+)
 
 
 def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
@@ -82,16 +94,20 @@ def accepted(content: Any) -> bool:
     return False
 
 
-def test_the_whole_example_is_a_campaign() -> None:
+def test_the_whole_examples_are_campaigns() -> None:
     """Mutations of a file that is refused anyway would show nothing."""
     assert accepted(copy.deepcopy(WHOLE))
+    assert accepted(copy.deepcopy(COMPARING))
 
 
 @settings(deadline=None, max_examples=400)
-@given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
-def test_any_value_at_any_place_is_accepted_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+@given(CHANGED)
+def test_any_value_at_any_place_is_accepted_or_refused(
+    changed: tuple[dict[str, Any], list[tuple[tuple[Any, ...], Any]]],
+) -> None:
     """A complaint is built by following the file and the schema together; where they differ, it must not stumble."""
-    content = copy.deepcopy(WHOLE)
+    whole, changes = changed
+    content = copy.deepcopy(whole)
     for (*parents, last), value in changes:
         target = content
         try:

@@ -10,6 +10,7 @@ import yaml
 from raydistill.config.load import anchored, dump_config, fingerprint, load_config, one_grade, parse_config, parse_yaml
 from raydistill.errors import ConfigError
 
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 SMALLEST = "data: {path: somewhere}\nencoder: {name: an-encoder}\ngrades: [{layers: 3}]\n"
 
 
@@ -157,6 +158,25 @@ def test_one_grade_keeps_that_grade_and_names_the_teacher(tmp_path: Path) -> Non
     assert [grade.layers for grade in config.grades] == [3]
     assert config.grades[0].model_dump()["mask_ratio"] == {"choice": (0.0, 0.1)}
     assert config.teacher.checkpoint == "some: where"
+
+
+def test_one_short_grade_of_a_ladder_with_early_stopping_can_be_searched(tmp_path: Path) -> None:
+    """The grade alone has no epoch to stop at; refused for it, the search of that grade could not be run at all."""
+    text = (
+        SMALLEST.replace("[{layers: 3}]", "[{layers: 4, epochs: 1}, {layers: 3}]") + "search: {early_stopping: asha}\n"
+    )
+    config = load_config(written(tmp_path, text))
+    assert one_grade(config, 1, "x").search.early_stopping == "none"
+    assert one_grade(config, 2, "x").search.early_stopping == "asha"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_survives_saving_and_one_grade(tmp_path: Path, file: Path) -> None:
+    """A saved file spells out every default: refused beside `compare`, the run could neither be resumed nor searched."""
+    config = load_config(file)
+    assert load_config(written(tmp_path, dump_config(config))) == config
+    for grade in range(1, len(config.grades) + 1):
+        assert len(one_grade(config, grade, "x").grades) == 1
 
 
 @pytest.mark.parametrize("grade", [0, 2, -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from raydistill.config.methods import METHOD_SECTIONS
@@ -28,3 +29,11 @@ def test_every_key_of_every_section_has_a_row() -> None:
             assert f"| `{key}` |" in table
     for key in ("mask_ratio", "layer_map", "learning_rate"):
         assert f"| `{key}` |" in page.split("## grades\n")[1].split("\n## ")[0]
+
+
+def test_every_key_says_what_it_means() -> None:
+    """A key without a meaning is set by guessing: nobody can tell what `layer_map: skip` skips."""
+    rows = [line for line in configuration_reference(SCHEMA).splitlines() if line.startswith("| `")]
+    assert len(rows) > 60
+    silent = [row for row in rows if not re.split(r"(?<!\\)\|", row)[4].strip()]
+    assert not silent

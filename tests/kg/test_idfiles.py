@@ -67,6 +67,17 @@ def test_libkge_strings_by_key_or_by_number(tmp_path: Path, strings: str) -> Non
     assert graph.entity_names == ["Ann Lee", "bob", "Carl", "new york"]
 
 
+@pytest.mark.parametrize("strings", ["ann\tAnn Lee\ndora\tDora\n", "0\tAnn Lee\n9\tDora\n"])
+def test_libkge_strings_of_unknown_keys_are_counted(tmp_path: Path, strings: str) -> None:
+    """Names under mistyped keys would vanish, and the entities meant would be called by their keys."""
+    files = LIBKGE | {"entity_strings.del": strings, "relation_strings.del": "knows\tknows\nlieves_in\tlives in\n"}
+    notes = read_source(_write(tmp_path / "source", files), "auto", Intake()).notes
+    assert notes == (
+        "1 texts of entity_strings.del for keys that are not listed were left out.",
+        "1 texts of relation_strings.del for keys that are not listed were left out.",
+    )
+
+
 @pytest.mark.parametrize("count", ["3", "1", "", "two", "-2", "9" * 5000])
 def test_openke_counts_are_checked(tmp_path: Path, count: str) -> None:
     """A file cut short at a line end looks whole but for its first line."""

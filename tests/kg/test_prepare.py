@@ -142,6 +142,13 @@ def test_a_disk_without_room_is_a_storage_error(kg_bert_folder: Path, tmp_path: 
     assert _leftovers(tmp_path) == []
 
 
+def test_a_place_below_a_file_is_a_wrong_argument(kg_bert_folder: Path, tmp_path: Path) -> None:
+    """A mistyped --out is not a full disk: scripts would wait for room."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file"):
+        prepare(kg_bert_folder, tmp_path / "file" / "out")
+
+
 def test_a_failed_replacement_leaves_the_old_dataset(
     kg_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,44 @@ def test_simkgc_freebase(tmp_path: Path) -> None:
     (folder / "relations.json").write_text('["not an object"]')
     with pytest.raises(DataError, match=r"relations\.json"):
         read_source(folder, "auto", Intake())
+    (folder / "relations.json").write_text('{"/a/b": ["is beside"]}')
+    with pytest.raises(DataError, match=r"relations\.json: the phrase of /a/b is \["):
+        read_source(folder, "auto", Intake())
+
+
+def test_simkgc_descriptions_without_names(tmp_path: Path) -> None:
+    """Taken for plain triples, the folder would lose every description; and where names come from must be said."""
+    folder = _write(tmp_path / "source", {"FB15k_mid2description.txt": '1\t"A town."@en\n2\tA river.\n'})
+    graph = read_source(folder, "auto", Intake())
+    assert graph.layout == "simkgc"
+    assert _texts(graph) == {"1": ("1", "A town."), "2": ("2", "A river."), "3": ("3", "")}
+    assert graph.unnamed.all()
+    assert graph.notes[0].startswith("FB15k_mid2name.txt is not there: entities are called by their keys")
+
+
+def test_simkgc_without_its_text_files_is_refused(tmp_path: Path) -> None:
+    """Whoever names the layout expects its texts."""
+    with pytest.raises(DataError, match="holds") as refused:
+        read_source(_write(tmp_path / "source", {}), "simkgc", Intake())
+    assert "FB15k_mid2name.txt" in refused.value.expected
+
+
+def test_phrases_alone_are_read(tmp_path: Path) -> None:
+    """Taken for plain triples, the folder would lose its phrases without a word; nor may it claim texts of entities."""
+    phrases = "_hypernym\tis a kind of\n_unused\tis nothing\n"
+    graph = read_source(_write(tmp_path / "source", {"relation2text.txt": phrases}), "auto", Intake())
+    assert (graph.layout, graph.relation_phrases) == ("kg-bert", ["is a kind of", "has part"])
+    assert graph.notes == (
+        "The source has no texts of entities: names are made from keys, which tells a text model little.",
+        "1 relations that have a phrase but stand in no triple were left out.",
+    )
+
+
+def test_descriptions_alone_are_not_called_names(tmp_path: Path) -> None:
+    """A note about a file that is not there misleads whoever looks for the names."""
+    graph = read_source(_write(tmp_path / "source", {"entity2textlong.txt": "1\ta dog\n"}), "auto", Intake())
+    assert _texts(graph)["1"] == ("1", "a dog")
+    assert "entity2text.txt is not there" in graph.notes[0]
 
 
 def test_plain_triples_make_names_from_keys(tmp_path: Path) -> None:

@@ -265,3 +265,13 @@ def test_loaded_model_ranks_the_graphs_texts(trained: Path, dataset: Dataset) ->
     assert vectors.shape == (8, 16)
     torch.testing.assert_close(vectors[6], vectors[7], atol=1e-6, rtol=0)  # two entities of one text
     assert (torch.cdist(vectors[:7], vectors[:7]) + torch.eye(7) > 1e-2).all()
+
+
+@pytest.mark.parametrize("mark", ["ledger", "entities.parquet"])
+def test_other_directories_are_not_called_damaged_checkpoints(tmp_path: Path, mark: str) -> None:
+    """`no manifest.json, train again` for a run directory: hours of training, for a wrong argument."""
+    (tmp_path / mark).mkdir()
+    with pytest.raises(CheckpointError, match=r"is a (run|dataset) directory") as refused:
+        verify_checkpoint(tmp_path)
+    assert "grades/<grade>/trials/<id>/checkpoints/<step>" in refused.value.remedy
+    assert "train again" not in str(refused.value)
