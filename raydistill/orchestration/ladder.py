@@ -169,8 +169,8 @@ class Ladder:
             PromotionError: there is none.
         """
         records = self.state.of(lineage, grade)
-        number = choose([candidate(one, self.rules.sizes[grade]) for one in records], self.rules.tolerance).number
-        return next(one for one in records if one.number == number)
+        best = choose([candidate(one, self.rules.sizes[grade]) for one in records], self.rules.tolerance)
+        return self.state.trials[lineage, grade, best.number]
 
     def promote(self, lineage: str, grade: int) -> None:
         """Make the best checkpoint of a grade its result.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from raydistill.config.trial import TrialConfig
+from raydistill.config.trial import TeacherAt, TrialConfig
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.trial import EpochReport, run_trial
@@ -63,10 +63,10 @@ def parts_of(config_of: Callable[..., TrialConfig]) -> Callable[..., TrialParts]
 
 @pytest.fixture(scope="session")
 def train() -> Callable[..., list[EpochReport]]:
-    """Run a trial to its end: `train(config, directory)`."""
+    """Run a trial to its end: `train(config, directory)`, and `teacher_at` where its teacher changes."""
 
-    def run(config: TrialConfig, directory: Path) -> list[EpochReport]:
-        return list(run_trial(config, directory, World.alone()))
+    def run(config: TrialConfig, directory: Path, teacher_at: TeacherAt | None = None) -> list[EpochReport]:
+        return list(run_trial(config, directory, World.alone(), teacher_at))
 
     return run
 
@@ -80,7 +80,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a trial that dies before its n-th step: `interrupt(config, directory, 4)`."""
     from raydistill.training.optimizer import Optimizer
 
-    def run(config: TrialConfig, directory: Path, step: int) -> None:
+    def run(config: TrialConfig, directory: Path, step: int, teacher_at: TeacherAt | None = None) -> None:
         original = Optimizer.step
 
         def dying(self: Optimizer, number: int) -> None:
@@ -91,7 +91,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         with monkeypatch.context() as patch:
             patch.setattr(Optimizer, "step", dying)
             with pytest.raises(InterruptedTrialError):
-                list(run_trial(config, directory, World.alone()))
+                list(run_trial(config, directory, World.alone(), teacher_at))
 
     return run
 
