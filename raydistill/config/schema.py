@@ -144,6 +144,10 @@ class StorageSection(Section):
     """Where runs are written."""
 
     path: str = Field("runs", description="folder in which a run directory gets the configuration file's name")
+    share_trials: bool = Field(
+        True,
+        description="take finished trials of equal work from the runs beside this one, instead of training them again",
+    )
 
 
 class CompareSection(Section):

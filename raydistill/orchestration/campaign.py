@@ -101,7 +101,11 @@ class Campaign:
         lineages = lineages_of(self.config)
         cpus, gpus = cluster_size()
         room = self._room(cpus, gpus)
-        coordinator = start_coordinator(self.root, rules_of(self.config, plans))
+        coordinator = start_coordinator(
+            self.root,
+            rules_of(self.config, plans),
+            self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
+        )
         ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
         if ground.given_teacher is not None:
             for lineage in lineages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from ray.exceptions import RayTaskError
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ladder import Entry, Ladder
+from raydistill.orchestration.library import Library
 from raydistill.planning.records import Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 
@@ -26,8 +27,8 @@ class Coordinator:
     Methods are coroutines, so that the actor needs one thread, serialises its decisions, and still answers while others wait.
     """
 
-    def __init__(self, root: Path, rules: Rules) -> None:
-        self.ladder = Ladder(root, rules)
+    def __init__(self, root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
+        self.ladder = Ladder(root, rules, None if verify is None else Library(root, verify))
 
     async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """See `Ladder.start`."""
@@ -120,8 +121,13 @@ class Coordinator:
         return self.ladder.news(after)
 
 
-def start_coordinator(root: Path, rules: Rules) -> Any:
+def start_coordinator(root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> Any:
     """Make the actor. It restarts by itself for as long as the driver lives; it asks for no CPU.
+
+    Args:
+        root: the run directory.
+        rules: what to decide by.
+        verify: SHA-256 of a sound checkpoint's manifest, where trials of other runs beside this one may be taken over.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -129,7 +135,7 @@ def start_coordinator(root: Path, rules: Rules) -> Any:
     # Read once here: an exception inside an actor's constructor would reach the driver as the actor's death.
     Ladder(root, rules)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
-    return ray.remote(Coordinator).options(**options).remote(root, rules)
+    return ray.remote(Coordinator).options(**options).remote(root, rules, verify)
 
 
 def ask(reference: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.orchestration.shelf import announced
 from raydistill.planning.promotion import candidate, choose
@@ -33,14 +34,14 @@ class Ladder:
     Args:
         root: the run directory.
         rules: what to decide by.
+        library: what other runs have done; None = nothing is taken from them.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
 
-    def __init__(self, root: Path, rules: Rules) -> None:
-        self.root = root
-        self.rules = rules
+    def __init__(self, root: Path, rules: Rules, library: Library | None = None) -> None:
+        self.root, self.rules, self.library = root, rules, library
         self.ledger = Ledger.at(root / LEDGER)
         self.state = CampaignState()
         self.events: list[dict[str, Any]] = []
@@ -70,6 +71,11 @@ class Ladder:
         if known is None:
             if any(one.status == "running" for one in others):
                 return "wait"
+            loan = self.library.borrow(identity, self._folder(key) / identity) if self.library is not None else None
+            if loan is not None:
+                for event in loan_events(head, loan):
+                    self._append(event)
+                return "reused"
             self._append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 
@@ -218,6 +224,10 @@ class Ladder:
         if self.broken is not None:
             raise self.broken
         return self.events[after:]
+
+    def _folder(self, key: TrialKey) -> Path:
+        """Where the trials of a grade write."""
+        return self.root / "grades" / self.state.grades[key[1]] / "trials"
 
     def _twins(self, identity: str, key: TrialKey) -> list[TrialRecord]:
         """The other trials that stand for the same work."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import StorageError
+from raydistill.orchestration.library import link_or_copy
 from raydistill.planning.records import Event, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import worth_announcing
@@ -47,7 +48,7 @@ def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
         return final
     try:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(checkpoint, aside, copy_function=_link)
+        shutil.copytree(checkpoint, aside, copy_function=link_or_copy)
         os.replace(aside, final)
     except (OSError, shutil.Error) as problem:
         raise StorageError(
@@ -63,11 +64,3 @@ def clear_shelves(root: Path) -> None:
     """Remove every shelf of a campaign that is complete: its promoted checkpoints lie elsewhere."""
     for shelf in root.glob(f"grades/*/{FOLDER}"):
         shutil.rmtree(shelf, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target
