@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from raydistill.config.schema import CampaignConfig
+    from raydistill.orchestration.ladder_search import LadderSearch
     from raydistill.planning.state import CampaignState
 
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bool, as_json: bool) -> None:
     """Run the campaign that CONFIG describes, here or on the cluster at RAY_ADDRESS.
 
+    With a `ladders` section a whole search over ladders is run, and the ladders that none beats are shown.
+
     Trains the teacher and every grade of the ladder, searches within each grade, promotes the best student of each,
     scores the promoted ones on the test split, and writes report.html into the run directory.
     """
@@ -33,9 +36,15 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
     folder = run_directory(campaign_config, Path(config).stem, run_dir)
     check_place(folder, resume=resume)
     from raydistill.orchestration.campaign import Campaign
+    from raydistill.orchestration.ladder_search import LadderSearch
 
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
+        if campaign_config.ladders is not None:
+            search = LadderSearch(campaign_config, folder)
+            search.run(resume=resume, observe=observe)
+            show_ladders(search, as_json=as_json)
+            return
         state = Campaign(campaign_config, folder).run(resume=resume, observe=observe)
     show_result(state, campaign_config, folder, as_json=as_json)
 
@@ -82,6 +91,23 @@ def check_place(folder: Path, *, resume: bool) -> None:
             consequence="nothing could be saved",
             remedy="choose another --run-dir, or change the permissions",
         )
+
+
+def show_ladders(search: LadderSearch, *, as_json: bool) -> None:
+    """Print every ladder of a search, the ones that none beats first."""
+    import json
+
+    from raydistill.cli.output import echo_json, echo_tables
+    from raydistill.orchestration.ladder_search import PARETO
+    from raydistill.reporting.ladders import ladder_table
+
+    content = json.loads((search.root / PARETO).read_text(encoding="utf-8"))
+    if as_json:
+        echo_json({"run": str(search.root), "ladders": content})
+        return
+    echo_tables([ladder_table(content)])
+    click.echo(f"pareto set {search.root / PARETO}")
+    click.echo(f"run {search.root}")
 
 
 def show_result(state: CampaignState, config: CampaignConfig, folder: Path, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from raydistill.config.ladders import LadderSearchSection
 from raydistill.config.methods import Method, PMDSection, SearchedPositive
 from raydistill.config.space import Choice, Init, LayerMap, Section, Uniform, View
 from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
@@ -192,6 +193,7 @@ class CampaignConfig(Section):
     resources: ResourcesSection = ResourcesSection()
     storage: StorageSection = StorageSection()
     compare: CompareSection | None = None
+    ladders: LadderSearchSection | None = None
     rerank: RerankSection | None = None
     seed: int = Field(0, ge=0, description="of batches, masks and the search; equal seeds give equal runs")
 
@@ -203,6 +205,14 @@ class CampaignConfig(Section):
                 raise ValueError(
                     f"a student of {below} layers stands below a teacher of {above}; depth may only fall down the ladder"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _ladders_are_of_one_kind(self) -> CampaignConfig:
+        if self.ladders is not None and self.compare is not None:
+            raise ValueError("`ladders` searches over ladders of one method and seed; leave out `compare`")
+        if self.ladders is not None and self.method.name != "pmd":
+            raise ValueError(f"`ladders` searches over PMD's alpha and beta; the method is {self.method.name}")
         return self
 
     @model_validator(mode="after")

@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydistill.config.trial import TeacherReference
-from raydistill.errors import RayDistillError
-from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.chronicle import Chronicle, place_of
 from raydistill.orchestration.library import Library, loan_events
-from raydistill.orchestration.rundir import LEDGER, located, portable
 from raydistill.orchestration.shelf import announced
+from raydistill.orchestration.study import trial_directory
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch
-from raydistill.planning.state import CampaignState
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]
 
 
-class Ladder:
-    """The state of one campaign, and the only writer of its ledger.
+class Ladder(Chronicle):
+    """Every decision about one campaign.
 
     Args:
         root: the run directory.
@@ -41,49 +39,41 @@ class Ladder:
     """
 
     def __init__(self, root: Path, rules: Rules, library: Library | None = None) -> None:
-        self.root, self.rules, self.library = root, rules, library
-        self.ledger = Ledger.at(root / LEDGER)
-        self.state = CampaignState()
-        self.events: list[dict[str, Any]] = []
+        super().__init__(root)
+        self.rules, self.library = rules, library
         self.rungs: dict[tuple[str, int], Halving] = {}
-        self.broken: RayDistillError | None = None
-        for event in self.ledger.read():
-            self._remember(located(event, root))
 
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """Record what the campaign consists of."""
         if not self.state.config_fingerprint:
             names = {"lineages": list(lineages), "grades": list(grades)}
-            self._append({"kind": "campaign_started", "config_fingerprint": fingerprint, **names, "time": time.time()})
+            self.append({"kind": "campaign_started", "config_fingerprint": fingerprint, **names, "time": time.time()})
 
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
         """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
         known = self.state.trials.get(key)
         if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
-        head = {**_place(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
+        head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
         others = self._twins(identity, key)
         # A failure is not taken over: what made it fail may have been mended.
         done = next((one for one in others if one.status in ("finished", "stopped")), None)
         if done is not None:
-            self._append({"kind": "trial_reused", **head, "source": list(done.key)})
+            self.append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
         if known is None:
             if any(one.status == "running" for one in others):
                 return "wait"
-            loan = self.library.borrow(identity, self._folder(key) / identity) if self.library is not None else None
-            if loan is not None:
-                for event in loan_events(head, loan):
-                    self._append(event)
+            if self._borrow(key, head):
                 return "reused"
-            self._append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
+            self.append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 
     def resume(self, key: TrialKey) -> Entry:
         """Record that an interrupted, paused or failed trial is taken up again. `wait`: another trial is just doing its work."""
         if any(one.status == "running" for one in self._twins(self.state.trials[key].identity, key)):
             return "wait"
-        self._append({"kind": "trial_resumed", **_place(key), "time": time.time()})
+        self.tell("trial_resumed", key)
         return "run"
 
     def report(
@@ -95,16 +85,7 @@ class Ladder:
         digest: str | None,
         finished: bool,
     ) -> bool:
-        """Record a completed epoch and say whether the trial should end here.
-
-        Args:
-            key: the trial.
-            epoch: completed epochs.
-            metrics: flat names to numbers.
-            checkpoint: the checkpoint of this epoch.
-            digest: SHA-256 of its manifest.
-            finished: whether this was the last epoch.
-        """
+        """Record the epochs a trial has completed, with the checkpoint and SHA-256 of its manifest; True = the trial should end here."""
         record = self.state.trials[key]
         known = next((one for one in record.reports if one["epoch"] == epoch and one["digest"] == digest), None)
         if record.status != "running":
@@ -118,10 +99,10 @@ class Ladder:
         numbers = {name: float(value) for name, value in metrics.items()}
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
-        self._append({"kind": "trial_reported", **_place(key), **content})
+        self.append({"kind": "trial_reported", **place_of(key), **content})
         announcement = announced(self.root, self.rules, self.state, record, content)
         if announcement is not None:
-            self._append(announcement)
+            self.append(announcement)
         return outcome != "running"
 
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
@@ -135,31 +116,29 @@ class Ladder:
             teacher = teacher_of_epoch(self.state, record, epoch, rules.schedule, rules.settle_epochs)
             if teacher is None:
                 return None
-            files = {"checkpoint": teacher.checkpoint, "digest": teacher.digest}
-            self._append({"kind": "trial_taught", **_place(key), "epoch": epoch, **files, "time": time.time()})
+            self.tell("trial_taught", key, {"epoch": epoch, "checkpoint": teacher.checkpoint, "digest": teacher.digest})
         taught = record.taught[epoch]
         return TeacherReference(path=taught.checkpoint, digest=taught.digest)
 
     def pause(self, key: TrialKey) -> None:
         """Record that a trial gave up its place until its final teacher is there."""
         if self.state.trials[key].status == "running":
-            self._append({"kind": "trial_paused", **_place(key), "time": time.time()})
+            self.tell("trial_paused", key)
 
     def note(self, key: TrialKey, text: str) -> None:
         """Record what a trial warned of, once."""
         if text not in self.state.trials[key].notes:
-            self._append({"kind": "trial_noted", **_place(key), "text": text, "time": time.time()})
+            self.tell("trial_noted", key, {"text": text})
 
     def fail(self, key: TrialKey, reason: str) -> None:
         """Record that a trial is given up. A trial that already ended stays as it ended."""
         if self.state.trials[key].status == "running":
-            self._append({"kind": "trial_failed", **_place(key), "reason": reason, "time": time.time()})
+            self.tell("trial_failed", key, {"reason": reason})
 
     def reject(self, key: TrialKey, digest: str, reason: str) -> None:
         """Record that a reported checkpoint is not what it was, so that it is promoted no more."""
         if digest not in self.state.trials[key].rejected:
-            head = {"kind": "checkpoint_rejected", **_place(key)}
-            self._append({**head, "digest": digest, "reason": reason, "time": time.time()})
+            self.tell("checkpoint_rejected", key, {"digest": digest, "reason": reason})
 
     def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
         """Who teaches a grade: a checkpoint; or, where teachers change, only the grade that does."""
@@ -195,13 +174,13 @@ class Ladder:
     def promote_given(self, promotion: Promotion) -> None:
         """Make a given checkpoint a grade's result, unless it has one."""
         if (promotion.lineage, promotion.grade) not in self.state.promotions:
-            self._append({"kind": "grade_promoted", **asdict(promotion), "time": time.time()})
+            self.append({"kind": "grade_promoted", **asdict(promotion), "time": time.time()})
 
     def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """Record what a promoted checkpoint scores on the test split."""
         if (lineage, grade) not in self.state.tests:
             head = {"kind": "promotion_tested", "lineage": lineage, "grade": grade}
-            self._append({**head, "metrics": dict(metrics), "time": time.time()})
+            self.append({**head, "metrics": dict(metrics), "time": time.time()})
 
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """The trials of a grade, by number."""
@@ -211,23 +190,15 @@ class Ladder:
         """One trial."""
         return self.state.trials[key]
 
-    def abort(self, error: RayDistillError) -> None:
-        """Remember an error that ends the campaign; whoever asks for news is told."""
-        self.broken = self.broken or error
-
-    def news(self, after: int) -> list[dict[str, Any]]:
-        """The events after number `after`.
-
-        Raises:
-            RayDistillError: the error that ended the campaign.
-        """
-        if self.broken is not None:
-            raise self.broken
-        return self.events[after:]
-
-    def _folder(self, key: TrialKey) -> Path:
-        """Where the trials of a grade write."""
-        return self.root / "grades" / self.state.grades[key[1]] / "trials"
+    def _borrow(self, key: TrialKey, head: Mapping[str, Any]) -> bool:
+        """Take a trial over from another run, if one has done it."""
+        if self.library is None:
+            return False
+        folder = trial_directory(self.root, self.state.grades[key[1]], head["identity"])
+        events = loan_events(head, self.library.borrow(head["identity"], folder))
+        for event in events:
+            self.append(event)
+        return bool(events)
 
     def _twins(self, identity: str, key: TrialKey) -> list[TrialRecord]:
         """The other trials that stand for the same work."""
@@ -239,23 +210,3 @@ class Ladder:
             fresh = Halving(self.rules.grace, self.rules.factor, self.rules.epochs[key[1]])
             self.rungs[place] = rebuilt(fresh, self.state, *place)
         return self.rungs[place]
-
-    def _append(self, event: dict[str, Any]) -> None:
-        # A campaign that is ending decides nothing more: a promotion now would leave out what the error interrupted.
-        if self.broken is not None:
-            raise self.broken
-        # Applied before it is written: a contradiction must not enter the ledger. If writing then fails, nothing more is decided.
-        self._remember(event)
-        try:
-            self.ledger.append(portable(event, self.root))
-        except RayDistillError as problem:
-            self.abort(problem)
-            raise
-
-    def _remember(self, event: dict[str, Any]) -> None:
-        self.state.apply(event)
-        self.events.append(event)
-
-
-def _place(key: TrialKey) -> dict[str, Any]:
-    return {"lineage": key[0], "grade": key[1], "number": key[2]}

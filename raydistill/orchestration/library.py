@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,27 @@ class Loan:
     reports: tuple[dict[str, Any], ...]
 
 
-def loan_events(head: Mapping[str, Any], loan: Loan) -> Iterator[dict[str, Any]]:
-    """The events of a trial that was taken over: those of one that was run, and a note that says where.
+def loan_events(head: Mapping[str, Any], loan: Loan | None) -> list[dict[str, Any]]:
+    """The events of a trial that was taken over: those of one that was run, and a note that says where. None without a loan.
 
     Args:
         head: lineage, grade, number, identity, parameters and time of the trial.
         loan: what was taken.
     """
+    if loan is None:
+        return []
     place = {name: head[name] for name in ("lineage", "grade", "number")}
-    yield {"kind": "trial_begun", **head, "epochs": loan.epochs}
-    yield {"kind": "trial_noted", **place, "text": f"taken from {loan.run}", "time": head["time"]}
-    for report in loan.reports:
-        outcome = "finished" if report["epoch"] == loan.epochs else "running"
-        yield {"kind": "trial_reported", **place, **report, "outcome": outcome}
+    reports = [
+        {
+            "kind": "trial_reported",
+            **place,
+            **report,
+            "outcome": "finished" if report["epoch"] == loan.epochs else "running",
+        }
+        for report in loan.reports
+    ]
+    note = {"kind": "trial_noted", **place, "text": f"taken from {loan.run}", "time": head["time"]}
+    return [{"kind": "trial_begun", **head, "epochs": loan.epochs}, note, *reports]
 
 
 class Library:

@@ -74,15 +74,15 @@ def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_owner(root: Path, config: CampaignConfig, *, resume: bool) -> None:
-    """Refuse a directory that is not this campaign's to write.
+def check_owner(root: Path, config: CampaignConfig, *, resume: bool, ledger: str = LEDGER) -> None:
+    """Refuse a directory that is not this campaign's to write; `ledger` is the folder in which its events lie.
 
     Raises:
         RunDirectoryError: it holds another campaign, holds this one but `resume` is off, or holds none although `resume` is on.
     """
     configured = (root / CONFIG).exists()
-    begun = configured and (resume or bool(Ledger.at(root / LEDGER).read()))
-    foreign = [entry.name for entry in root.iterdir() if entry.name[0] != "." and entry.name not in (CONFIG, LEDGER)]
+    begun = configured and (resume or bool(Ledger.at(root / ledger).read()))
+    foreign = [entry.name for entry in root.iterdir() if entry.name[0] != "." and entry.name not in (CONFIG, ledger)]
     if not begun:
         if resume:
             raise RunDirectoryError(

@@ -30,6 +30,7 @@ class Workshop:
         checkpoint_facts: its parameters, bytes and layers.
         test_metrics: score a checkpoint on the test split: (checkpoint, campaign) -> metrics.
         survey: what a campaign stands on.
+        query_milliseconds: time of one query on one CPU thread: (checkpoint, campaign) -> milliseconds.
     """
 
     run_trial: Callable[[TrialConfig, Path, Any, TeacherAt], Iterator[EpochReport]]
@@ -39,11 +40,12 @@ class Workshop:
     checkpoint_facts: Callable[[str], dict[str, Any]]
     test_metrics: Callable[[str, CampaignConfig], dict[str, float]]
     survey: Callable[[CampaignConfig], Ground]
+    query_milliseconds: Callable[[str, CampaignConfig], float]
 
 
 def standard_workshop() -> Workshop:
     """The real thing. Torch is imported when a function is first called, not here."""
-    return Workshop(_run_trial, _world, _set_threads, _verify, _facts, _test_metrics, survey)
+    return Workshop(_run_trial, _world, _set_threads, _verify, _facts, _test_metrics, survey, _query_milliseconds)
 
 
 def survey(config: CampaignConfig) -> Ground:
@@ -101,3 +103,9 @@ def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     rerank = (config.rerank.hops, config.rerank.bonus) if config.rerank is not None else None
     report = evaluate_checkpoint(path, config.data.path, "test", rerank)
     return {name: float(value) for name, value in report.metrics.items()}
+
+
+def _query_milliseconds(path: str, config: CampaignConfig) -> float:
+    from raydistill.training.evaluate import query_milliseconds
+
+    return query_milliseconds(path, config.data.path)

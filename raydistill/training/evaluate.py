@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from raydistill.data.assembly import TextAssembler
@@ -61,6 +63,37 @@ def assembler_of_record(record: dict[str, Any], tokenizer_folder: Path, dataset:
         rule=TextRule(text["max_neighbors"], text["short_description_words"]),
         max_tokens=text["max_tokens"],
     )
+
+
+def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 64) -> float:
+    """Median time to encode one query by itself on one CPU thread, in milliseconds: what a small deployment pays for an answer.
+
+    Args:
+        checkpoint: the model.
+        data: dataset directory whose validation queries are taken.
+        queries: how many are timed, after eight that warm up.
+
+    Raises:
+        CheckpointError: damaged checkpoint.
+        DataError: damaged dataset.
+    """
+    dataset = Dataset.load(data)
+    model, assembler = open_checkpoint(checkpoint, dataset)
+    model.to("cpu")
+    rows = dataset.valid[np.arange(queries + 8) % len(dataset.valid)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = []
+        for head, relation, _ in rows:
+            texts = assembler.query_texts(np.array([head]), np.array([relation]))
+            begun = time.perf_counter()
+            with torch.no_grad():
+                model.encode(texts, "query")
+            seconds.append(time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)
+    return 1000 * float(np.median(seconds[8:]))
 
 
 def best_device() -> torch.device:

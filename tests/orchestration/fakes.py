@@ -134,6 +134,10 @@ def test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     return {"test/both/mrr": 0.25}
 
 
+def query_milliseconds(path: str, config: CampaignConfig) -> float:
+    return float(config.grades[-1].layers)
+
+
 def ground(config: CampaignConfig) -> Ground:
     if config.teacher.checkpoint is None:
         return Ground("d" * 64, "e" * 64, 12)
@@ -154,7 +158,7 @@ def threads(count: int) -> None:
 
 
 def workshop() -> Workshop:
-    return Workshop(run_trial, world, threads, verify, facts, test_metrics, ground)
+    return Workshop(run_trial, world, threads, verify, facts, test_metrics, ground, query_milliseconds)
 
 
 def trained(root: Path) -> list[tuple[str, str, int]]:

@@ -1,0 +1,132 @@
+"""A search over whole ladders: one campaign after another, each in a run directory of its own below RUN/ladders, sharing what they have in common.
+
+RUN/config.yaml   search/00000001.json ... (one file per finished ladder)   pareto.json   ladders/0000/ ladders/0001/ ...
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydistill.config.ladders import Objective
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import PromotionError
+from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.locking import locked
+from raydistill.orchestration.rundir import CONFIG, check_owner, write_aside, write_config
+from raydistill.orchestration.workshop import Workshop, standard_workshop
+from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, pareto, propose_ladder
+from raydistill.planning.records import MRR
+from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
+SEARCH, PARETO, LADDERS = "search", "pareto.json", "ladders"
+
+
+class LadderSearch:
+    """Runs the ladders that a configuration's `ladders` section asks for.
+
+    Args:
+        config: a campaign with a `ladders` section; its own grades say what the section does not (init, view, epochs).
+        run_dir: where to write.
+        workshop: the functions trials are made of; None = raydistill's own.
+        num_cpus: CPUs of a cluster of our own; None = all of the machine.
+    """
+
+    def __init__(
+        self,
+        config: CampaignConfig,
+        run_dir: str | Path,
+        workshop: Workshop | None = None,
+        *,
+        num_cpus: int | None = None,
+    ) -> None:
+        assert config.ladders is not None, "a search over ladders needs a `ladders` section"
+        self.config, self.section = config, config.ladders
+        self.root = Path(run_dir).absolute()
+        self.workshop = workshop or standard_workshop()
+        self.num_cpus = num_cpus
+        self.results: list[LadderResult] = []
+
+    def run(
+        self, *, resume: bool = False, observe: Callable[[CampaignState], None] | None = None
+    ) -> list[LadderResult]:
+        """Run ladder after ladder; returns those that none beats.
+
+        Args:
+            resume: go on with what the run directory holds.
+            observe: told of the state of the ladder that runs.
+
+        Raises:
+            RayDistillError: what ends a campaign; a ladder whose grade cannot promote only counts as failed.
+            PromotionError: every ladder failed.
+        """
+        with locked(self.root), connected(num_cpus=self.num_cpus):
+            check_owner(self.root, self.config, resume=resume, ledger=SEARCH)
+            write_config(self.root, self.config)
+            ledger = Ledger.at(self.root / SEARCH)
+            for event in ledger.read():
+                self._remember(event)
+            while (number := len(self.results)) < self.section.ladders:
+                point = propose_ladder(self.section, self.results, number, self.config.seed)
+                if point is None:
+                    break
+                event = self._ladder(number, point, observe)
+                ledger.append(event)
+                self._remember(event)
+                self._write_pareto()
+        best = pareto(self.results, self.section.objectives)
+        if not best:
+            raise PromotionError(
+                f"none of {len(self.results)} ladders ended; the first: {self.results[0].reason}",
+                expected="one ladder whose every grade promotes",
+                consequence="there is nothing to choose from",
+                remedy="mend what the reason names, then choose another --run-dir",
+            )
+        return best
+
+    def _ladder(
+        self, number: int, point: Mapping[str, Any], observe: Callable[[CampaignState], None] | None
+    ) -> dict[str, Any]:
+        """Run one ladder; returns the event that records it."""
+        config = ladder_config(self.config, ladder_of(self.section, point))
+        folder = self.root / LADDERS / f"{number:04d}"
+        head = {"number": number, "point": dict(point), "time": time.time()}
+        try:
+            state = Campaign(config, folder, self.workshop).run(resume=(folder / CONFIG).exists(), observe=observe)
+        except PromotionError as problem:
+            logger.warning("ladder %d: %s", number, problem.received)
+            return {"kind": "ladder_failed", **head, "values": {}, "reason": problem.received}
+        return {"kind": "ladder_finished", **head, "values": self._values(state, config), "reason": ""}
+
+    def _values(self, state: CampaignState, config: CampaignConfig) -> dict[Objective, float]:
+        place = state.lineages[0], len(state.grades) - 1
+        promotion = state.promotions[place]
+        measured: dict[Objective, Callable[[], float]] = {
+            "mrr": lambda: float(promotion.metrics[MRR]),
+            "bytes": lambda: state.tests[place]["bytes"],
+            "latency": lambda: self.workshop.query_milliseconds(promotion.checkpoint, config),
+        }
+        return {name: measured[name]() for name in self.section.objectives}
+
+    def _remember(self, event: Mapping[str, Any]) -> None:
+        self.results.append(LadderResult(event["number"], event["point"], event["values"], event["reason"]))
+
+    def _write_pareto(self) -> None:
+        best = {one.number for one in pareto(self.results, self.section.objectives)}
+        content = [
+            {
+                **ladder_of(self.section, one.point),
+                "number": one.number,
+                "values": one.values,
+                "pareto": one.number in best,
+            }
+            for one in self.results
+        ]
+        write_aside(self.root / PARETO, (json.dumps(content, indent=2) + "\n").encode())

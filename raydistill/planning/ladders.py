@@ -1,0 +1,135 @@
+"""The search over whole ladders: how many grades, how deep, how much masked, by which weights; and which ladders nobody beats.
+
+Proposing is a pure function of the ladders that are finished, as in `search.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from raydistill.config.ladders import LadderSearchSection, Objective
+from raydistill.config.schema import CampaignConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
+    "mrr": "maximize",
+    "bytes": "minimize",
+    "latency": "minimize",
+}
+MAX_ASKS = 50
+
+
+@dataclass(frozen=True)
+class LadderResult:
+    """A ladder that was run.
+
+    Attributes:
+        number: place in the search, from 0.
+        point: what was drawn; see `propose_ladder`.
+        values: by objective: valid MRR of the last grade, bytes of its weights, milliseconds per query on one CPU thread; empty where a
+            grade of the ladder could not promote.
+        reason: why it could not.
+    """
+
+    number: int
+    point: Mapping[str, Any]
+    values: Mapping[Objective, float]
+    reason: str = ""
+
+
+def propose_ladder(
+    section: LadderSearchSection, results: Sequence[LadderResult], number: int, seed: int
+) -> dict[str, Any] | None:
+    """The point of ladder `number`: `grades`, and for every possible grade i `layers.i`, `mask_ratio.i` and `layer_map.i`, and `alpha`, `beta`.
+
+    Two points that come to the same ladder are tried once; None when a new one was not found.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = {_key(ladder_of(section, result.point)) for result in results}
+    space = _space(section)
+    for attempt in range(MAX_ASKS):
+        study = optuna.create_study(
+            directions=list(map(DIRECTIONS.__getitem__, section.objectives)),
+            sampler=optuna.samplers.TPESampler(
+                multivariate=True, n_startup_trials=section.startup_ladders, seed=_seed(seed, number, attempt)
+            ),
+        )
+        for result in (one for one in results if one.values):
+            values = [result.values[name] for name in section.objectives]
+            point = dict(result.point)
+            study.add_trial(optuna.trial.create_trial(params=point, distributions=dict(space), values=values))
+        drawn = dict(study.ask(dict(space)).params)
+        if _key(ladder_of(section, drawn)) not in known:
+            return drawn
+    return None
+
+
+def ladder_of(section: LadderSearchSection, point: Mapping[str, Any]) -> dict[str, Any]:
+    """What a point comes to: `grades`, each with layers, mask ratio and layer map, and the weights.
+
+    Depths fall down the ladder whatever was drawn, and so do mask ratios where the section asks for it: the drawn values are sorted.
+    """
+    count = int(point["grades"])
+    layers = sorted({int(point[f"layers.{i}"]) for i in range(count)}, reverse=True)
+    masks = [float(point[f"mask_ratio.{i}"]) for i in range(len(layers))]
+    if section.falling_masks:
+        masks.sort(reverse=True)
+    maps = [point[f"layer_map.{i}"] for i in range(len(layers))]
+    grades = [
+        {"layers": depth, "mask_ratio": mask, "layer_map": rule}
+        for depth, mask, rule in zip(layers, masks, maps, strict=True)
+    ]
+    return {"grades": grades, "alpha": float(point["alpha"]), "beta": float(point["beta"])}
+
+
+def ladder_config(config: CampaignConfig, ladder: Mapping[str, Any]) -> CampaignConfig:
+    """The campaign of one ladder: everything else is as `config` says."""
+    first = config.grades[0].model_dump(mode="json")
+    grades = [{**first, **grade, "trials": 1} for grade in ladder["grades"]]
+    method = {**config.method.model_dump(mode="json"), "alpha": ladder["alpha"], "beta": ladder["beta"]}
+    content = {**config.model_dump(mode="json"), "grades": grades, "method": method, "ladders": None}
+    return CampaignConfig.model_validate(content)
+
+
+def pareto(results: Sequence[LadderResult], objectives: Sequence[Objective]) -> list[LadderResult]:
+    """The results that no other one beats: none is at least as good in every objective and better in one."""
+    ended = [one for one in results if one.values]
+    return [one for one in ended if not any(_beats(other, one, objectives) for other in ended)]
+
+
+def _beats(left: LadderResult, right: LadderResult, objectives: Sequence[Objective]) -> bool:
+    signs = [1.0 if DIRECTIONS[name] == "maximize" else -1.0 for name in objectives]
+    gains = [sign * (left.values[name] - right.values[name]) for sign, name in zip(signs, objectives, strict=True)]
+    return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
+
+
+def _space(section: LadderSearchSection) -> dict[str, optuna.distributions.BaseDistribution]:
+    import optuna
+
+    categories = optuna.distributions.CategoricalDistribution
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "grades": optuna.distributions.IntDistribution(*section.grades),
+        "alpha": categories(section.alphas),
+        "beta": categories(section.betas),
+    }
+    for i in range(section.grades[1]):
+        space[f"layers.{i}"] = categories(section.depths)
+        space[f"mask_ratio.{i}"] = categories(section.mask_ratios)
+        space[f"layer_map.{i}"] = categories(section.layer_maps)
+    return space
+
+
+def _key(ladder: Mapping[str, Any]) -> str:
+    return json.dumps(ladder, sort_keys=True)
+
+
+def _seed(*parts: int) -> int:
+    return int.from_bytes(hashlib.sha256("-".join(map(str, parts)).encode()).digest()[:4], "big")
