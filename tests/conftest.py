@@ -58,6 +58,7 @@ TEST = [("bob", "lives_in", "rome"), ("springfield_2", "instance_of", "city")]
 Folder = Callable[..., Path]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the names of the tests get the groups' names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Ray clusters comes first, and in one process: they share the machine, and together take longest."""
     for item in items:
