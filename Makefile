@@ -1,7 +1,9 @@
 # Every target does its own set-up in .venv, and may be called again and again.
 #
 #   make demo       distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
-#   make test       all tests
+#   make test       all tests: the next two side by side
+#   make test-ray   the tests that start Ray clusters
+#   make test-rest  all others
 #   make test-core  the tests of everything below Ray, with Ray made unimportable
 #   make lint       style, types, and which room may import which
 #   make format     rewrite the sources as `make lint` wants them
