@@ -1,7 +1,9 @@
 # Every target does its own set-up in .venv, and may be called again and again.
 #
 #   make demo       distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
-#   make test       all tests
+#   make test       all tests: the next two side by side
+#   make test-ray   the tests that start Ray clusters
+#   make test-rest  all others
 #   make test-core  the tests of everything below Ray, with Ray made unimportable
 #   make lint       style, types, and which room may import which
 #   make format     rewrite the sources as `make lint` wants them
@@ -24,14 +26,11 @@ DEMO_DATA := datasets/demo-$(DEMO_NAME)
 # A run belongs to one configuration, so a changed demo.yaml gets a run of its own and an unchanged one is gone on with.
 DEMO_RUN := runs/demo-$(DEMO_NAME)-$(firstword $(shell cksum < $(DEMO_CONFIG)))
 
-# Two processes: all that starts a Ray cluster runs one after another in one of them, the rest wherever there is time.
-SIDE_BY_SIDE := -n 2 --dist loadgroup
-
 # Tests work on tiny tensors, where more threads only wait for each other.
-test test-core: export OMP_NUM_THREADS = 1
-test test-core demo: export TOKENIZERS_PARALLELISM = false
+test test-ray test-rest test-core: export OMP_NUM_THREADS = 1
+test test-ray test-rest test-core demo: export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-core lint format docs clean
+.PHONY: demo test test-ray test-rest test-core lint format docs clean
 .DEFAULT_GOAL := test
 
 # torch comes first and at its exact version: a range makes some indexes fetch gigabytes of CUDA packages.
@@ -49,10 +48,17 @@ demo: $(READY)
 		$$(if ls $(DEMO_RUN)/ledger/*.json >/dev/null 2>&1; then echo --resume; fi)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-ray test-rest
+
+# What starts Ray clusters runs one after another, because they share the machine; it mostly waits, so the rest runs beside it.
+test-ray: $(READY)
+	$(BIN)/python -m pytest -q -m ray
+
+test-rest: $(READY)
+	$(BIN)/python -m pytest -q -m "not ray"
 
 test-core: $(READY)
-	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray $(SIDE_BY_SIDE)
+	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray
 
 lint: $(READY)
 	$(BIN)/ruff check .

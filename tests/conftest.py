@@ -58,14 +58,6 @@ TEST = [("bob", "lives_in", "rome"), ("springfield_2", "instance_of", "city")]
 Folder = Callable[..., Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray clusters comes first, and in one process: they share the machine, and together take longest."""
-    for item in items:
-        if item.get_closest_marker("ray") is not None:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Sums over several threads are added in another order on another machine."""

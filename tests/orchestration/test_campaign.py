@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,22 +122,36 @@ def test_grade_without_a_survivor_ends_the_campaign_with_the_first_reason(cluste
     assert len([one for one in fakes.trained(tmp_path / "run") if one[0] == "0-teacher"]) == 3
 
 
+@pytest.fixture(scope="module")
+def small() -> CampaignConfig:
+    """A teacher and one grade of one trial."""
+    return fakes.campaign(**INLINE, grades=[{"layers": 6}])
+
+
+@pytest.fixture(scope="module")
+def finished(cluster: None, small: CampaignConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of it; whoever changes something takes a copy."""
+    root = tmp_path_factory.mktemp("finished") / "run"
+    fakes.control(root, warning="a word of warning")
+    run(small, root)
+    return root
+
+
 @pytest.mark.parametrize("damaged", ["best", "all"])
 def test_damaged_checkpoint_is_replaced_before_it_teaches(
-    cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: str
+    finished: Path, small: CampaignConfig, tmp_path: Path, damaged: str
 ) -> None:
     """Bytes that changed after a trial had ended would teach every grade below, or keep the campaign from ever going on."""
-    config = fakes.campaign(**INLINE, grades=[{"layers": 6}])
     root = tmp_path / "run"
-    fakes.control(root, warning="a word of warning")
-    record = run(config, root).trials["main", 1, 0]
+    shutil.copytree(finished, root)
+    record = open_run(root).trials["main", 1, 0]
     assert record.notes == ["a word of warning"]
     assert "a word of warning" in (Path(record.reports[0]["checkpoint"]).parents[1] / "trial.log").read_text()
     forget_from(root, "grade_promoted", grade=1)
     ranked = sorted(record.reports, key=lambda one: -one["metrics"]["valid/both/mrr"])
     for report in ranked[: 1 if damaged == "best" else None]:
         (Path(report["checkpoint"]) / "weights").write_bytes(b"x")
-    state = run(config, root, resume=True)
+    state = run(small, root, resume=True)
     expected = ranked[1] if damaged == "best" else ranked[0]
     assert state.promotions["main", 1].digest == expected["digest"]
     assert fakes.verify(state.promotions["main", 1].checkpoint) == expected["digest"]
@@ -168,31 +183,26 @@ def test_cluster_of_ours_lies_behind_a_closed_door(cluster: None) -> None:
     assert token.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_given_teacher_is_not_trained(cluster: None, tmp_path: Path) -> None:
+def test_given_teacher_is_not_trained(finished: Path, tmp_path: Path) -> None:
     """A teacher named by `teacher.checkpoint` would be trained again, or not be the one that teaches."""
-    first = run(fakes.campaign(grades=[{"layers": 6}], **INLINE), tmp_path / "first")
-    given = first.promotions["main", 0]
+    given = open_run(finished).promotions["main", 0]
     config = fakes.campaign(teacher={"checkpoint": given.checkpoint}, grades=[{"layers": 3}], **INLINE)
     state = run(config, tmp_path / "second")
     assert state.promotions["main", 0].digest == given.digest
     assert {grade for grade, *_ in fakes.trained(tmp_path / "second")} == {"1-layers3"}
 
 
-def test_finished_run_is_returned_and_guarded(cluster: None, tmp_path: Path) -> None:
+def test_finished_run_is_returned_and_guarded(finished: Path, small: CampaignConfig, tmp_path: Path) -> None:
     """A second start would overwrite results; another configuration would mix with them; a typo in --run-dir would start afresh."""
-    config = fakes.campaign(grades=[{"layers": 6}], **INLINE)
-    state = run(config, tmp_path / "run")
-    assert promoted(run(config, tmp_path / "run", resume=True)) == promoted(state)
+    before = promoted(open_run(finished))
+    assert promoted(run(small, finished, resume=True)) == before
     with pytest.raises(RunDirectoryError, match="add --resume"):
-        run(config, tmp_path / "run")
+        run(small, finished)
+    longer = fakes.campaign(grades=[{"layers": 6}], training={"epochs": 5, "batch_size": 4})
     with pytest.raises(RunDirectoryError, match=r"training.epochs: the run has 3, now 5"):
-        run(
-            fakes.campaign(grades=[{"layers": 6}], training={"epochs": 5, "batch_size": 4}),
-            tmp_path / "run",
-            resume=True,
-        )
+        run(longer, finished, resume=True)
     with pytest.raises(RunDirectoryError, match="no run to resume"):
-        run(config, tmp_path / "rum", resume=True)
+        run(small, tmp_path / "rum", resume=True)
 
 
 def test_trial_that_fits_nowhere_is_refused(cluster: None, tmp_path: Path) -> None:

@@ -84,12 +84,13 @@ def test_campaign_survives_the_death_of_any_of_its_processes(cluster: None, tmp_
 
 def test_room_of_a_search_that_died_at_once_is_given_back(cluster: None, tmp_path: Path) -> None:
     """Its trial has told nobody yet which CPUs it has: the next one would wait for them for ever."""
-    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1}, grades=GRADES)
-    fakes.control(tmp_path / "run", seconds=0.3, start=3)
-    killer = Killer(tmp_path / "run", [(0, "ray::StudyRunner"), (1, "ray::StudyRunner")], reports=0)
+    grades = [{"layers": 6}]
+    config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1}, grades=grades)
+    fakes.control(tmp_path / "run", start=2)
+    killer = Killer(tmp_path / "run", [(0, "ray::StudyRunner")], reports=0)
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
-    check(state, config, tmp_path, kills=2)
+    check(state, config, tmp_path, kills=1)
 
 
 @pytest.mark.slow
