@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
 
 from raydistill.cli.failures import explained
 
@@ -17,32 +16,12 @@ def main() -> None:
     parser.add_argument("--settle-epochs", type=int, default=1)
     given = parser.parse_args()
     with explained():
-        from raydistill.errors import ConfigError
         from raydistill.orchestration.rundir import open_run
-        from raydistill.planning.schedule import ScheduleName
-        from raydistill.planning.simulation import measured_costs, wall_seconds
+        from raydistill.reporting.simulated import simulated_lines
 
         state = open_run(given.run)
-        lineage = given.lineage or state.lineages[0]
-        try:
-            costs = measured_costs(state, lineage)
-        except ValueError as problem:
-            raise ConfigError(
-                f"{given.run}: {problem}",
-                expected="a run in which every grade has trained two epochs",
-                remedy="let it go on",
-            ) from None
-        for folder, cost in zip(state.grades, costs, strict=True):
-            print(f"{folder}: {cost.epochs} epochs of {cost.seconds:.1f} s = {cost.total:.0f} s")
-        print(
-            f"longest grade: {max(cost.total for cost in costs):.0f} s, all grades: {sum(cost.total for cost in costs):.0f} s"
-        )
-        for schedule in get_args(ScheduleName):
-            walls = (
-                f"{wall_seconds(costs, schedule, devices, given.settle_epochs):.0f} s on {devices}"
-                for devices in given.devices
-            )
-            print(f"{schedule}: {', '.join(walls)}")
+        for line in simulated_lines(state, given.lineage or state.lineages[0], given.devices, given.settle_epochs):
+            print(line)
 
 
 if __name__ == "__main__":

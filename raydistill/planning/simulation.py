@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raydistill.errors import ConfigError
 from raydistill.planning.schedule import ScheduleName, above
 from raydistill.planning.state import CampaignState
 
@@ -32,7 +33,7 @@ def measured_costs(state: CampaignState, lineage: str) -> tuple[GradeCost, ...]:
     """What each grade of a finished lineage took: the median time between the reports of its trials.
 
     Raises:
-        ValueError: a grade has no trial with two reports, so nothing is known of its epochs.
+        ConfigError: a grade has no trial with two reports, so nothing is known of its epochs.
     """
     costs = []
     for grade, folder in enumerate(state.grades):
@@ -43,7 +44,11 @@ def measured_costs(state: CampaignState, lineage: str) -> tuple[GradeCost, ...]:
             for earlier, later in zip(record.reports, record.reports[1:], strict=False)
         )
         if not gaps:
-            raise ValueError(f"grade {folder} of {lineage} has no trial with two reports")
+            raise ConfigError(
+                f"grade {folder} of {lineage} has no trial with two reports",
+                expected="a run in which every grade has trained two epochs",
+                remedy="let it go on, or take another run",
+            )
         costs.append(GradeCost(max(record.epochs for record in records), gaps[len(gaps) // 2]))
     return tuple(costs)
 

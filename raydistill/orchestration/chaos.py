@@ -1,0 +1,168 @@
+"""Killing processes of a campaign at random moments, to see that nothing is lost: what `jobs/chaos.py` runs.
+
+The driver dies (and is started again with --resume), or a search, a trial, a Train controller or worker, or the coordinator. The campaign must end with the
+same promoted checkpoints as one that nobody disturbed, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from raydistill.orchestration.rundir import open_run
+
+DRIVER = "driver"
+VICTIMS = (
+    DRIVER,
+    "ray::Coordinator",
+    "ray::StudyRunner",
+    "ray::ResourceTrainable",
+    "ray::TrainController",
+    "ray::RayTrainWorker",
+)
+"""The driver, and the beginnings of the titles that Ray gives to a campaign's processes."""
+LONGEST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to disturb, and how.
+
+    Attributes:
+        config: the campaign's file.
+        overrides: values to override in it, as KEY=VALUE.
+        kills: in each campaign.
+        every: seconds between kills, on average.
+    """
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    kills: int = 10
+    every: float = 45.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one campaign.
+
+    Attributes:
+        seed: decides moments and victims.
+        kills: who was killed, in order.
+        same: whether it promoted what the undisturbed campaign did.
+        redone: trials that had finished before a kill and were trained again.
+        orphans: processes of it that were left 15 seconds after its end.
+        seconds: wall time.
+        useful: seconds of the epochs that count.
+    """
+
+    seed: int
+    kills: tuple[str, ...]
+    same: bool
+    redone: int
+    orphans: int
+    seconds: float
+    useful: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether it ended as if nothing had happened."""
+        return self.same and not self.redone and not self.orphans
+
+
+def start(config: Path, root: Path, overrides: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a driver, or start it again where the run has begun."""
+    settings = [part for one in ("storage.share_trials=false", *overrides) for part in ("--set", one)]
+    resume = ["--resume"] if (root / "config.yaml").exists() else []
+    command = [sys.executable, "-m", "raydistill", "run", str(config), "--run-dir", str(root), *settings, *resume]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def kill(victim: str, driver: subprocess.Popen[str]) -> bool:
+    """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
+    if victim == DRIVER:
+        driver.kill()
+        return True
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if " ".join(process.cmdline()).startswith(victim):
+                process.kill()
+                return True
+        except psutil.NoSuchProcess:
+            continue
+    return False
+
+
+def promoted(root: Path) -> dict[tuple[str, int], str]:
+    """Digests of a run's results."""
+    return {place: promotion.digest for place, promotion in open_run(root).promotions.items()}
+
+
+def finished_epochs(root: Path) -> dict[tuple[str, int, int], list[float]]:
+    """When the epochs of finished trials were reported."""
+    if not (root / "config.yaml").exists():
+        return {}
+    trials = open_run(root).trials
+    return {key: [one["time"] for one in trial.reports] for key, trial in trials.items() if trial.status == "finished"}
+
+
+def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed: int) -> Outcome:
+    """Run one campaign to its end, killing on the way.
+
+    Raises:
+        RuntimeError: a driver ended with an error of its own.
+    """
+    chance, kills, family = random.Random(seed), list[str](), set[psutil.Process]()
+    finished: dict[tuple[str, int, int], list[float]] = {}
+    began = time.monotonic()
+    due = began + chance.expovariate(1 / plan.every)
+    driver = start(plan.config, root, plan.overrides)
+    while True:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family |= set(psutil.Process(driver.pid).children(recursive=True))
+        code = driver.poll()
+        if code == 0:
+            break
+        if code is not None:
+            if code != -9:
+                raise RuntimeError(f"{root}: the driver ended with {code}: {driver.stderr and driver.stderr.read()}")
+            driver = start(plan.config, root, plan.overrides)
+        if time.monotonic() > began + LONGEST_SECONDS:
+            raise RuntimeError(f"{root}: not over after {LONGEST_SECONDS:g} s; kills: {kills}")
+        if len(kills) < plan.kills and time.monotonic() > due:
+            before, victim = finished_epochs(root), chance.choice(VICTIMS)
+            if kill(victim, driver):
+                kills.append(victim)
+                finished |= before
+                due = time.monotonic() + chance.expovariate(1 / plan.every)
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    _, alive = psutil.wait_procs(family, timeout=15)
+    final = finished_epochs(root)
+    redone = sum(final.get(key) != times for key, times in finished.items())
+    useful = sum(
+        one["metrics"].get("seconds", 0.0) for trial in open_run(root).trials.values() for one in trial.reports
+    )
+    return Outcome(seed, tuple(kills), promoted(root) == expected, redone, len(alive), seconds, useful)
+
+
+def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outcome]:
+    """Run the campaign once undisturbed, then again and again with kills.
+
+    Raises:
+        RuntimeError: a driver ended with an error of its own.
+    """
+    driver = start(plan.config, out / "undisturbed", plan.overrides)
+    _, said = driver.communicate()
+    if driver.returncode:
+        raise RuntimeError(f"the undisturbed campaign ended with {driver.returncode}: {said}")
+    expected = promoted(out / "undisturbed")
+    for number in range(campaigns):
+        yield disturbed(plan, out / f"{number:02d}", expected, seed + number)
