@@ -147,6 +147,7 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
         world=world,
         pre_batch=config.contrastive.pre_batch,
         measure_gradients=config.training.measure_gradients,
+        gradient_cache=config.training.gradient_cache,
     )
     record = {**trial_record(config, facts), "identity": identity}
     return TrialParts(
