@@ -80,10 +80,14 @@ class TrialParts:
         return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation split with the current weights, in float32 like every other ranking."""
+        """Metrics on the validation split with the current weights, in float32 like every other ranking.
+
+        All workers of the trial must call: each ranks a part of the entities, and all get the metrics.
+        """
         precision, self.student.precision = self.student.precision, "fp32"
         try:
-            return dict(encode.evaluate(self.student, self.assembler, self.task).metrics)
+            report = encode.evaluate(self.student, self.assembler, self.task, workers=self.trainer.world)
+            return dict(report.metrics)
         finally:
             self.student.precision = precision
 
