@@ -53,19 +53,20 @@ class MemoryPlan:
                 # Whoever changes weights cannot go back: no worker does before all have arrived here.
                 self.world.agree_to_go_on()
                 return found
-            except (RuntimeError, MemoryError, OtherWorkerError) as problem:
-                if isinstance(problem, OtherWorkerError):
-                    said = "another worker has no memory left"
-                elif is_out_of_memory(problem):
-                    said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-                    self.world.agree_to_go_on(well=False)
-                else:
+            except OtherWorkerError:
+                said, alone = "another worker has no memory left", False
+            except (RuntimeError, MemoryError) as problem:
+                if not is_out_of_memory(problem):
                     raise
+                said, alone = str(problem).partition("\n")[0] or type(problem).__name__, True
             # Outside of the handler, because until here the problem's traceback held on to the tensors of the failed attempt.
             forget()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            if alone:
+                # The others do not know yet; and even the word to them takes a little memory.
+                self.world.agree_to_go_on(well=False)
             self._shrink(longest, said)
 
     def _shrink(self, longest: int, said: str) -> None:
