@@ -101,6 +101,10 @@ class NonFiniteLossError(TrainingError):
     """A loss or gradient became NaN or infinite; the step was not taken."""
 
 
+class OutOfMemoryError(TrainingError):
+    """A step does not fit into memory, not even one text at a time."""
+
+
 class StorageError(TrainingError):
     """Nothing more can be written: the disk is full or the path is read-only."""
 

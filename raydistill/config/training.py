@@ -38,6 +38,12 @@ class TrainingSection(Section):
     tokens_per_micro_batch: int = Field(
         16384, ge=64, description="texts are encoded in length order, this many tokens at a time"
     )
+    # Not `on` and `off`: YAML reads those as true and false.
+    gradient_cache: Literal["never", "auto", "always"] = Field(
+        "never",
+        description="always: one micro-batch's graph in memory at a time, for one more forward pass and the same gradients; "
+        "auto: from the first step on that runs out of memory; never: such a step ends the trial",
+    )
     trim_vocabulary: bool = Field(
         True, description="train only the embedding rows whose pieces occur in the graph's texts"
     )

@@ -58,6 +58,7 @@ class TrialConfig(Section):
         if self.teacher is not None:
             content["teacher"].pop("path")
         content["training"].pop("keep_checkpoints")
+        content["training"].pop("gradient_cache")
         if self.settle_epochs is None:
             content.pop("settle_epochs")
         if self.method.name == "pmd" and self.mask_ratio == 0:

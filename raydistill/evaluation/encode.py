@@ -14,11 +14,15 @@ from raydistill.data.texts import Texts, fingerprints
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.evaluation.reranking import NeighborReranking
+from raydistill.evaluation.shards import Shard, Workers
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.biencoder import BiEncoder, Tower, micro_batches
+from raydistill.models.features import Needs
 
+Rows = npt.NDArray[np.int64]
+TextsOf = Callable[[Rows], Texts]
 _TEXTS_AT_ONCE = 8192
 """Texts put together at a time: bounds the memory of token ids on large graphs."""
 
@@ -42,22 +46,26 @@ def encode_queries(model: BiEncoder, assembler: TextAssembler, heads: IntArray, 
     )
 
 
-def _encode_distinct(
-    model: BiEncoder, tower: Tower, count: int, texts_of: Callable[[npt.NDArray[np.int64]], Texts]
-) -> Tensor:
+def _encode_distinct(model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf) -> Tensor:
     """Encode each distinct text once.
 
     Not only for speed: a text encoded twice, in batches of other shapes, may get vectors that differ in the last bit, and homonyms would no
     longer tie.
     """
-    keys = [fingerprints(texts_of(rows)) for rows in _parts(np.arange(count))]
-    _, first, place = np.unique(torch.cat(keys).numpy(), return_index=True, return_inverse=True)
+    first, place = _distinct(count, texts_of)
     with torch.no_grad():
         vectors = torch.cat([model.encode(texts_of(rows), tower).vectors for rows in _parts(first)])
-    return vectors[torch.from_numpy(place.reshape(-1)).to(vectors.device)]
+    return vectors[torch.from_numpy(place).to(vectors.device)]
 
 
-def _parts(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _distinct(count: int, texts_of: TextsOf) -> tuple[Rows, Rows]:
+    """The first row of each distinct text, and `(count,)` which distinct text each row has."""
+    keys = [fingerprints(texts_of(rows)) for rows in _parts(np.arange(count))]
+    _, first, place = np.unique(torch.cat(keys).numpy(), return_index=True, return_inverse=True)
+    return first, place.reshape(-1)
+
+
+def _parts(rows: Rows) -> list[Rows]:
     return [rows[start : start + _TEXTS_AT_ONCE] for start in range(0, len(rows), _TEXTS_AT_ONCE)]
 
 
@@ -67,16 +75,78 @@ def evaluate(
     task: LinkPredictionTask,
     *,
     rerank: NeighborReranking | None = None,
+    workers: Workers | None = None,
 ) -> LinkPredictionReport:
     """Rank every entity for every query of `task` with the vectors of `model`.
 
-    The model is put into evaluation mode for the time of the call.
+    The model is put into evaluation mode for the time of the call. With several workers each encodes and ranks a part of the entities; all must
+    call, with equal models, and all get the report that one alone would get.
     """
     training = model.training
     model.eval()
     try:
-        entities = encode_entities(model, assembler, task.num_entities)
-        queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations)
+        if workers is None or workers.size == 1:
+            entities, shard = encode_entities(model, assembler, task.num_entities), None
+            queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations)
+        else:
+            entities, shard = encode_shard(model, assembler, task.num_entities, workers)
+            queries = encode_queries_together(model, assembler, task.distinct_heads, task.distinct_relations, workers)
     finally:
         model.train(training)
-    return task.evaluate(queries, entities, rerank=rerank)
+    return task.evaluate(queries, entities, rerank=rerank, shard=shard)
+
+
+def encode_shard(
+    model: BiEncoder, assembler: TextAssembler, num_entities: int, workers: Workers
+) -> tuple[Tensor, Shard]:
+    """This worker's part of the entities and their vectors, `(own, hidden)`; entities of one text are in one part."""
+    first, place = _distinct(num_entities, assembler.entity_texts)
+    owners, vectors = _encode_own(model, "entity", first, assembler.entity_texts, workers)
+    shard = Shard.of_owners(owners[place], workers)
+    own_texts = np.flatnonzero(owners == workers.rank)
+    rows = np.searchsorted(own_texts, place[shard.entities])
+    return vectors[torch.from_numpy(rows).to(vectors.device)], shard
+
+
+def encode_queries_together(
+    model: BiEncoder, assembler: TextAssembler, heads: IntArray, relations: IntArray, workers: Workers
+) -> Tensor:
+    """What `encode_queries` gives, on every worker, each having encoded a part."""
+
+    def texts_of(rows: Rows) -> Texts:
+        return assembler.query_texts(heads[rows], relations[rows])
+
+    first, place = _distinct(len(heads), texts_of)
+    owners, vectors = _encode_own(model, "query", first, texts_of, workers)
+    # Adding zeros changes no vector, and needs no word about who sends how many.
+    whole = vectors.new_zeros((len(first), vectors.shape[1]))
+    whole[torch.from_numpy(np.flatnonzero(owners == workers.rank)).to(whole.device)] = vectors
+    return workers.total(whole)[torch.from_numpy(place).to(whole.device)]
+
+
+def _encode_own(model: BiEncoder, tower: Tower, rows: Rows, texts_of: TextsOf, workers: Workers) -> tuple[Rows, Tensor]:
+    """Encode this worker's share of distinct texts, in the micro-batches in which one worker alone would encode all.
+
+    A text's vector depends in its last bit on what it is padded with, and ranks shall not depend on the number of workers. Hence whole
+    micro-batches are dealt out, back and forth, so that all workers get nearly equally many texts.
+
+    Returns:
+        `(texts,)` the worker of each text, and the vectors of the own ones, `(own, hidden)`, in the order of `rows`.
+    """
+    owners, places, vectors, number, start = np.zeros(len(rows), np.int64), [], [], 0, 0
+    device = model.log_inverse_temperature.device
+    for some in _parts(rows):
+        texts = texts_of(some)
+        for part in micro_batches(texts.lengths, model.tokens_per_micro_batch):
+            turn = number % (2 * workers.size)
+            owner = min(turn, 2 * workers.size - 1 - turn)
+            owners[start + part.numpy()] = owner
+            if owner == workers.rank:
+                places.append(start + part)
+                with torch.no_grad():
+                    vectors.append(model.encode_part(texts.select(part), tower, Needs()).vectors)
+            number += 1
+        start += len(some)
+    if not vectors:
+        return owners, torch.zeros((0, model.hidden_size), device=device)
+    return owners, torch.cat(vectors)[torch.argsort(torch.cat(places)).to(device)]

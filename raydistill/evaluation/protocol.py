@@ -21,6 +21,7 @@ from raydistill.evaluation.ranks import Ranks, TieRule
 from raydistill.evaluation.relations import RelationCategory, relation_categories
 from raydistill.evaluation.report import LinkPredictionReport, RerankingSettings
 from raydistill.evaluation.reranking import NeighborReranking
+from raydistill.evaluation.shards import Shard
 from raydistill.kg.triples import IntArray, check_ids, query_keys, with_inverses
 from raydistill.kg.truth import TruthIndex
 
@@ -116,6 +117,7 @@ class LinkPredictionTask:
         entity_vectors: Tensor,
         *,
         rerank: NeighborReranking | None = None,
+        shard: Shard | None = None,
         tie_rule: TieRule = "realistic",
         seed: int = 0,
     ) -> LinkPredictionReport:
@@ -123,8 +125,10 @@ class LinkPredictionTask:
 
         Args:
             query_vectors: `(m, hidden)`, of `distinct_heads` and `distinct_relations` in their order.
-            entity_vectors: `(entities, hidden)`.
+            entity_vectors: `(entities, hidden)`; with a shard, those of the shard in its order.
             rerank: the training graph, to re-rank with neighbours; None = off.
+            shard: this worker's part of the entities, where several rank together: all call with the same queries, and
+                all get the ranks among all entities.
             tie_rule: of every metric without a rule in its name.
             seed: of the bootstrap.
 
@@ -133,7 +137,7 @@ class LinkPredictionTask:
             DataError: the graph of `rerank` has another number of entities.
         """
         return LinkPredictionReport.from_ranks(
-            self.rank(query_vectors, entity_vectors, rerank=rerank),
+            self.rank(query_vectors, entity_vectors, rerank=rerank, shard=shard),
             self.relations,
             self.categories,
             split=self.split,
@@ -144,12 +148,20 @@ class LinkPredictionTask:
             seed=seed,
         )
 
-    def rank(self, query_vectors: Tensor, entity_vectors: Tensor, *, rerank: NeighborReranking | None = None) -> Ranks:
+    def rank(
+        self,
+        query_vectors: Tensor,
+        entity_vectors: Tensor,
+        *,
+        rerank: NeighborReranking | None = None,
+        shard: Shard | None = None,
+    ) -> Ranks:
         """Rank all entities for every query; arguments and errors as in `evaluate`. The ranks come back on the CPU."""
         self._check_rows("query vectors", query_vectors, len(self.distinct_heads))
-        self._check_rows("entity vectors", entity_vectors, self.num_entities)
+        shard = shard or Shard.whole(self.num_entities)
+        self._check_rows("entity vectors", entity_vectors, len(shard.entities))
         if rerank is None:
-            return self._rank_rows(np.arange(len(self.gold)), query_vectors, entity_vectors, None)
+            return self._rank_rows(np.arange(len(self.gold)), query_vectors, entity_vectors, None, shard)
         if rerank.num_entities != self.num_entities:
             raise DataError(
                 f"a re-ranking graph of {rerank.num_entities} entities",
@@ -161,7 +173,7 @@ class LinkPredictionTask:
         # stand together.
         order = np.argsort(self.heads, kind="stable")
         blocks = [order[start : start + _RERANKED_AT_ONCE] for start in range(0, len(order), _RERANKED_AT_ONCE)]
-        parts = [self._rank_rows(rows, query_vectors, entity_vectors, rerank) for rows in blocks]
+        parts = [self._rank_rows(rows, query_vectors, entity_vectors, rerank, shard) for rows in blocks]
         return Ranks.concatenate(parts).select(torch.from_numpy(np.argsort(order)))
 
     def _rank_rows(
@@ -170,21 +182,26 @@ class LinkPredictionTask:
         query_vectors: Tensor,
         entity_vectors: Tensor,
         rerank: NeighborReranking | None,
+        shard: Shard,
     ) -> Ranks:
         known_offsets, known_ids = select_lists(self.known_offsets, self.known_ids, rows)
         bonus_lists = (None, None) if rerank is None else rerank.within_reach(self.heads[rows])
-        bonus_offsets, bonus_ids = (None if part is None else torch.from_numpy(part) for part in bonus_lists)
+        bonus_offsets = None if bonus_lists[0] is None else torch.from_numpy(bonus_lists[0])
+        bonus_ids = None if bonus_lists[1] is None else torch.from_numpy(shard.places_of(bonus_lists[1]))
         ranks = rank_candidates(
             query_vectors[torch.from_numpy(self.distinct_of_query[rows]).to(query_vectors.device)],
             entity_vectors,
-            torch.from_numpy(self.gold[rows]),
+            torch.from_numpy(shard.places_of(self.gold[rows])),
             torch.from_numpy(known_offsets),
-            torch.from_numpy(known_ids),
+            torch.from_numpy(shard.places_of(known_ids)),
             bonus_offsets=bonus_offsets,
             bonus_ids=bonus_ids,
             bonus=0.0 if rerank is None else rerank.bonus,
+            first_candidate=shard.first,
+            total=shard.total,
         )
-        return Ranks(ranks.better.cpu(), ranks.tied.cpu(), ranks.rivals.cpu())
+        counts = torch.stack([ranks.better, ranks.tied, ranks.rivals])
+        return Ranks(*(counts if shard.total is None else shard.total(counts)).cpu())
 
     @staticmethod
     def _check_rows(name: str, vectors: Tensor, expected: int) -> None:

@@ -8,13 +8,16 @@ How `rank_candidates` works:
    to anything; what is above and what is equal is counted.
 3. At the gold's own column the streamed score must equal the gold score bit for bit. Where a kernel breaks this, the
    query tile is counted again with the streamed gold score.
+
+Where several workers rank shards at once, gold scores are made where the gold is, and added up over the workers before
+anything is counted; the streamed ones likewise. Every worker then counts with the same gold scores.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +48,7 @@ def rank_candidates(
     bonus: float = 0.0,
     first_candidate: int = 0,
     gold_vectors: Tensor | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Ranks:
     """Rank the gold candidates by inner product, without ever holding the table of scores.
 
@@ -65,15 +69,18 @@ def rank_candidates(
         bonus: what is added.
         first_candidate: id of the shard's first candidate.
         gold_vectors: `(queries, hidden)`, needed where a gold candidate lies in another shard.
+        total: adds a tensor up over the workers that rank the other shards at this moment, with the same queries; takes
+            the place of `gold_vectors`, and the shard may then be empty.
 
     Returns:
-        counts on the device of the queries.
+        counts on the device of the queries, of this shard alone.
 
     Raises:
         ShapeError: shapes that do not fit, vectors that are not finite, or a gold candidate that is in no place we can
             see.
     """
-    check_vectors(queries, candidates, "candidates")
+    if len(candidates) or total is None:
+        check_vectors(queries, candidates, "candidates")
     if not math.isfinite(bonus):
         raise ShapeError(
             f"bonus={bonus}", expected="a finite number", consequence="the raised scores would not compare"
@@ -81,14 +88,17 @@ def rank_candidates(
     num_queries, width = len(queries), len(candidates)
     rows, known = rows_of_lists("known-true candidates", known_offsets, known_ids, num_queries)
     shard = range(first_candidate, first_candidate + width)
-    gold = checked_gold(gold, num_queries, shard if gold_vectors is None else None).to(queries.device)
-    golds = _gold_vectors(queries, candidates, gold - first_candidate, gold_vectors)
+    gold = checked_gold(gold, num_queries, shard if gold_vectors is None and total is None else None).to(queries.device)
     left_out = left_out_pairs(rows.to(gold.device), known.to(gold.device), gold, first_candidate, width)
     raised, gold_raised = raised_pairs(bonus_offsets, bonus_ids, gold, first_candidate, width)
     with torch.autocast(queries.device.type, enabled=False):
         tiles = ScoreTiles(query_tile, candidate_tile, queries.device)
-        gold_scores = tiles.paired(queries, golds)
-        stream = _Stream(tiles, queries, candidates, gold - first_candidate, left_out, raised, bonus)
+        columns = gold - first_candidate
+        if total is not None:
+            gold_scores = _exchanged_gold_scores(tiles, queries, candidates, columns, total)
+        else:
+            gold_scores = tiles.paired(queries, _gold_vectors(queries, candidates, columns, gold_vectors))
+        stream = _Stream(tiles, queries, candidates, columns, left_out, raised, bonus, total)
         better, tied = stream.count(torch.where(gold_raised, gold_scores + bonus, gold_scores))
     return Ranks(better, tied, width - left_out.counts())
 
@@ -102,11 +112,15 @@ class _Stream:
     left_out: PairIndex
     raised: PairIndex
     bonus: float
+    total: Callable[[Tensor], Tensor] | None
 
     def count(self, gold_scores: Tensor) -> tuple[Tensor, Tensor]:
         starts = list(range(0, len(self.queries), self.tiles.query_tile))
         counts = torch.zeros((2, len(self.queries)), dtype=torch.int64, device=gold_scores.device)
         streamed = self._pass(gold_scores, starts, counts)
+        if self.total is not None:
+            here = (self.gold_columns >= 0) & (self.gold_columns < len(self.candidates))
+            streamed = self.total(torch.where(here, streamed, 0.0))
         wrong = streamed != gold_scores
         if bool(wrong.any()):
             logger.warning(
@@ -139,6 +153,17 @@ class _Stream:
         local = self.gold_columns[rows] - columns.start
         here = ((local >= 0) & (local < scores.shape[1])).nonzero().flatten()
         streamed[here + rows.start] = scores[here, local[here]]
+
+
+def _exchanged_gold_scores(
+    tiles: ScoreTiles, queries: Tensor, candidates: Tensor, columns: Tensor, total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Scores of the gold candidates of this shard, and with them those that other workers made for theirs."""
+    here = ((columns >= 0) & (columns < len(candidates))).nonzero().flatten()
+    scores = torch.zeros(len(queries), dtype=torch.float32, device=queries.device)
+    partners = candidates[columns[here].to(candidates.device)]
+    scores[here] = tiles.paired(queries[here], partners)
+    return total(scores)
 
 
 def _gold_vectors(queries: Tensor, candidates: Tensor, columns: Tensor, given: Tensor | None) -> Tensor:

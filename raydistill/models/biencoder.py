@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Literal
 
@@ -76,11 +76,23 @@ class BiEncoder(nn.Module):
         """The encoder of one side."""
         return self.query_encoder if tower == "query" else self.entity_encoder
 
-    def encode(self, texts: Texts, tower: Tower, needs: Needs = Needs()) -> TowerOutput:  # noqa: B008 - frozen
+    def encode(
+        self,
+        texts: Texts,
+        tower: Tower,
+        needs: Needs = Needs(),  # noqa: B008 - frozen
+        before_part: Callable[[int], None] | None = None,
+    ) -> TowerOutput:
         """Vectors and captured states of `texts`.
 
         Texts are encoded in order of length, `tokens_per_micro_batch` padded tokens at a time, so that little is padding; the outputs
         come back in the order of `texts`.
+
+        Args:
+            texts: what to read.
+            tower: which encoder reads it.
+            needs: layers to capture.
+            before_part: called with the number of each micro-batch before it is encoded, to set what its dropout draws.
 
         Raises:
             IndexError: a token outside a trimmed vocabulary, or a layer the encoder does not have.
@@ -89,11 +101,13 @@ class BiEncoder(nn.Module):
         if not len(texts):
             return self._nothing(self.encoder(tower), needs)
         vectors, captured, order = [], {layer: [] for layer in sorted(needs.layers)}, []  # type: ignore[var-annotated]
-        for part in micro_batches(texts.lengths, self.tokens_per_micro_batch):
+        for number, part in enumerate(micro_batches(texts.lengths, self.tokens_per_micro_batch)):
+            if before_part is not None:
+                before_part(number)
             order.append(part)
-            pooled, states = self._encode_padded(texts.select(part), self.encoder(tower), needs, device)
-            vectors.append(pooled)
-            for layer, state in states.items():
+            output = self.encode_part(texts.select(part), tower, needs)
+            vectors.append(output.vectors)
+            for layer, state in output.states.items():
                 captured[layer].append(state)
         back = torch.argsort(torch.cat(order))
         flat_back = _token_order(texts.lengths, torch.cat(order)).to(device)
@@ -107,9 +121,9 @@ class BiEncoder(nn.Module):
         empty = next(encoder.parameters()).reshape(-1)[:0].reshape(0, 1).expand(0, self.hidden_size)
         return TowerOutput(vectors=empty, states=dict.fromkeys(needs.layers, empty))
 
-    def _encode_padded(
-        self, texts: Texts, encoder: nn.Module, needs: Needs, device: torch.device
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    def encode_part(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        """Vectors and captured states of one micro-batch, which is encoded at once; arguments and errors as in `encode`."""
+        encoder, device = self.encoder(tower), self.log_inverse_temperature.device
         longest = int(texts.lengths.max())
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
         pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
@@ -127,7 +141,7 @@ class BiEncoder(nn.Module):
         hidden = output.last_hidden_state
         vectors = nn.functional.normalize(pool(hidden.float(), real, self.pooling), dim=-1)
         # hidden_states[0] are the embeddings, so layer j is at j + 1.
-        return vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)}
+        return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)})
 
 
 def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:

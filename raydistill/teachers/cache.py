@@ -42,6 +42,10 @@ class RememberingTeacher:
             return self.live.encode(texts, tower, needs)
         return TowerOutput(vectors[place.to(vectors.device)], {})
 
+    def encode_at_most(self, tokens: int) -> None:
+        """Make the live teacher's micro-batches smaller; what is remembered stays."""
+        self.live.encode_at_most(tokens)
+
 
 def _remember(live: TeacherSource, texts: Texts, tower: Tower) -> tuple[Tensor, Tensor]:
     keys, order = torch.sort(fingerprints(texts), stable=True)

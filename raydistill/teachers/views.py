@@ -29,6 +29,10 @@ class TeacherSource(Protocol):
         """The teacher's outputs for `texts`, in their order."""
         ...
 
+    def encode_at_most(self, tokens: int) -> None:
+        """From now on encode no more than so many padded tokens at a time, where memory is short."""
+        ...
+
 
 class LiveTeacher:
     """A frozen model that encodes what it is asked for, in evaluation mode and without gradient."""
@@ -48,6 +52,10 @@ class LiveTeacher:
         with torch.no_grad():
             return self.model.encode(texts, tower, needs)
 
+    def encode_at_most(self, tokens: int) -> None:
+        """Make micro-batches smaller, never larger."""
+        self.model.tokens_per_micro_batch = min(tokens, self.model.tokens_per_micro_batch)
+
 
 class NoTeacher:
     """For methods without a teacher: asking it is a mistake in the assembly of the method."""
@@ -65,3 +73,6 @@ class NoTeacher:
             "a term asked for a teacher's outputs in a trial without a teacher",
             expected="a method without teacher terms",
         )
+
+    def encode_at_most(self, tokens: int) -> None:
+        """Nothing is encoded."""

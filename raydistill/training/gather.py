@@ -4,6 +4,10 @@ Every worker knows the whole batch, encodes its share of the distinct texts, and
 returns to each worker the gradient of its own share times the number of workers, so that the *mean* of the workers' gradients, which is then
 taken for all parameters, equals the gradient of one worker with the whole batch; parameters used after the gather (the temperature) have equal
 gradients everywhere, and their mean is right as it is.
+
+A worker that runs out of memory alone would leave the others waiting in an exchange for ever. Where a step may be taken again, workers
+therefore say before every exchange that they are well, and one that is not says so in the place of its next exchange: all learn of it at the
+same point of the step.
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+class OtherWorkerError(Exception):
+    """Another worker cannot go on with the step."""
+
+
 @dataclass(frozen=True)
 class World:
     """The workers of a trial.
@@ -24,10 +32,12 @@ class World:
     Args:
         rank: this worker's number, from zero.
         size: how many there are.
+        careful: whether workers ask each other before an exchange of a step if all can take part.
     """
 
     rank: int = 0
     size: int = 1
+    careful: bool = False
 
     @classmethod
     def alone(cls) -> World:
@@ -65,19 +75,43 @@ class World:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self.agree_to_go_on()
         dist.all_reduce(flat)
         flat /= self.size
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [part.view_as(tensor).clone() for part, tensor in zip(parts, tensors, strict=True)]
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """Element-wise sum over the workers; all must bring the same shape and type."""
+        if self.size == 1:
+            return tensor
+        # Always a copy: what the worker brings stays as it is.
+        added = tensor.detach().to(_exchange_device(), copy=True).contiguous()
+        dist.all_reduce(added)
+        return added.to(tensor.device)
+
+    def agree_to_go_on(self, well: bool = True) -> None:
+        """Say whether this worker can go on, and hear whether all can; nothing where workers are not careful.
+
+        Raises:
+            OtherWorkerError: this one is well, and another one is not.
+        """
+        if self.size == 1 or not self.careful:
+            return
+        unwell = torch.tensor([0 if well else 1], device=_exchange_device())
+        dist.all_reduce(unwell)
+        if well and int(unwell):
+            raise OtherWorkerError
+
     def agree(self, text: str) -> str:
         """The first worker's text, on all workers."""
         if self.size == 1:
             return text
-        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        length = torch.tensor([len(content)])
+        device = _exchange_device()
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+        length = torch.tensor([len(content)], device=device)
         dist.broadcast(length, 0)
-        buffer = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+        buffer = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8, device=device)
         dist.broadcast(buffer, 0)
         return bytes(buffer.tolist()).decode()
 
@@ -119,7 +153,8 @@ class _Gather(torch.autograd.Function):
         padded = local.new_zeros((longest, *local.shape[1:]))
         padded[: local.shape[0]] = local
         parts = [torch.empty_like(padded) for _ in range(world.size)]
-        dist.all_gather(parts, padded.contiguous())
+        world.agree_to_go_on()
+        dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
@@ -127,3 +162,8 @@ class _Gather(torch.autograd.Function):
         start = sum(ctx.counts[: ctx.world.rank])
         own = gradients[0][start : start + ctx.counts[ctx.world.rank]]
         return own * ctx.world.size, None, None
+
+
+def _exchange_device() -> torch.device:
+    """Where tensors must lie to be exchanged: NCCL knows GPUs only."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

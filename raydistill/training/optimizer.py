@@ -47,6 +47,10 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = self.rate(step)
         self.adamw.step()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Free the gradients."""
         self.adamw.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:

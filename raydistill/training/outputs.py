@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +12,14 @@ from torch import Tensor
 from raydistill.data.batches import TripleBatch
 from raydistill.data.masking import View
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.objectives.weighted import Weighted
 from raydistill.teachers.views import TeacherSource
 from raydistill.training.gather import Share, World
+
+Encode = Callable[[Texts, Tower, Needs], TowerOutput]
+"""How a model reads texts."""
 
 
 @dataclass(frozen=True)
@@ -112,22 +116,22 @@ class Wanted:
 def encode_view(
     batch: TripleBatch,
     views: tuple[View, View],
-    student: BiEncoder,
+    student: Encode,
     teacher: TeacherSource,
     wanted: Wanted,
     world: World,
 ) -> Encoded:
     """Run both models over this worker's share of the queries and candidates of a view."""
-    device = student.log_inverse_temperature.device
 
     def side(view: View, tower: Tower) -> Side:
         share = world.share(view.texts.lengths)
         texts = view.texts if world.size == 1 else view.texts.select(share.mine)
         masked = view.masked if world.size == 1 else _of_texts(view, share.mine)
+        output = student(texts, tower, wanted.student)
         return Side(
             texts=texts,
-            masked=masked.to(device),
-            student=student.encode(texts, tower, wanted.student),
+            masked=masked.to(output.vectors.device),
+            student=output,
             teacher=None if wanted.teacher is None else teacher.encode(texts, tower, wanted.teacher),
             share=share,
         )

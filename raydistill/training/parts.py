@@ -80,10 +80,14 @@ class TrialParts:
         return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation split with the current weights, in float32 like every other ranking."""
+        """Metrics on the validation split with the current weights, in float32 like every other ranking.
+
+        All workers of the trial must call: each ranks a part of the entities, and all get the metrics.
+        """
         precision, self.student.precision = self.student.precision, "fp32"
         try:
-            return dict(encode.evaluate(self.student, self.assembler, self.task).metrics)
+            report = encode.evaluate(self.student, self.assembler, self.task, workers=self.trainer.world)
+            return dict(report.metrics)
         finally:
             self.student.precision = precision
 
@@ -147,6 +151,7 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
         world=world,
         pre_batch=config.contrastive.pre_batch,
         measure_gradients=config.training.measure_gradients,
+        gradient_cache=config.training.gradient_cache,
     )
     record = {**trial_record(config, facts), "identity": identity}
     return TrialParts(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,10 +18,22 @@ from raydistill.errors import NonFiniteLossError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.teachers.views import TeacherSource
 from raydistill.training.gather import World
+from raydistill.training.gradient_cache import StudentPass
+from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
+from raydistill.training.randomness import mix
 from raydistill.training.terms import OnView, Term, wanted_on
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What is left of a step whose gradients are ready, beside them: nothing that holds a graph."""
+
+    values: dict[str, Tensor]
+    gradient_norms: dict[str, float]
+    column_vectors: Tensor
 
 
 class Trainer:
@@ -39,6 +52,7 @@ class Trainer:
         world: the workers of this trial.
         pre_batch: how many earlier batches serve as negatives.
         measure_gradients: gradient norm of each term on the first batch of an epoch.
+        gradient_cache: whether steps are taken in parts (see `MemoryPlan`); changes no result.
     """
 
     def __init__(
@@ -56,10 +70,14 @@ class Trainer:
         world: World,
         pre_batch: int = 0,
         measure_gradients: bool = True,
+        gradient_cache: GradientCache = "never",
     ) -> None:
         self.student, self.teacher, self.terms = student, teacher, tuple(terms)
         self.source, self.builder, self.optimizer, self.corruption = source, builder, optimizer, corruption
-        self.max_gradient_norm, self.seed, self.world = max_gradient_norm, seed, world
+        self.max_gradient_norm, self.seed = max_gradient_norm, seed
+        # A step that is never taken again needs no word between the workers.
+        self.world = replace(world, careful=gradient_cache != "never")
+        self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.progress = Progress()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
@@ -77,6 +95,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: a term, or the gradient, is NaN or infinite; the step was not taken.
+            OutOfMemoryError: a step does not fit into memory; it was not taken.
         """
         self.student.train()
         progress = self.progress
@@ -100,28 +119,46 @@ class Trainer:
 
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
-        outputs = self._outputs(batch, step)
+        outputs = self._outputs(batch, step, self._student_pass(step, cached=False))
         return {term.name: term.value(outputs) for term in self.terms}
 
     def _step(self, triples: NDArray[np.int32]) -> None:
         step = self.global_step
-        torch.manual_seed(mix(self.seed, step, self.world.rank))
         batch = self.builder.build(triples, self.pre_batch.all_entities())
-        outputs = self._outputs(batch, step)
+        longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
+        taken = self.memory.fit(
+            lambda: self._gradients(batch, step), self.optimizer.forget_gradients, longest, self.teacher
+        )
+        self.optimizer.step(step)
+        self.pre_batch.push(taken.column_vectors, batch.column_entities)
+        self.progress.sums.update(taken.gradient_norms)
+        self._accumulate(taken.values)
+
+    def _gradients(self, batch: TripleBatch, step: int) -> _Taken:
+        """Everything of a step but the change of weights: may be done again."""
+        student = self._student_pass(step, cached=self.memory.cached)
+        outputs = self._outputs(batch, step, student)
         values = {term.name: term.value(outputs) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         self._refuse_non_finite(loss, values)
+        norms = {}
         if self.measure_gradients and self.progress.step_in_epoch == 0:
-            self._record(self._gradient_norms(values))
-        loss.backward()  # type: ignore[no-untyped-call]
+            norms = self._gradient_norms(values, student)
+        student.backward(loss)
         self.world.mean_gradients(self.optimizer.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
         self._refuse_non_finite(norm, {"gradient norm": norm})
-        self.optimizer.step(step)
-        self.pre_batch.push(outputs.clean.candidate_vectors[: batch.num_columns], batch.column_entities)
-        self._accumulate({"loss": loss, **{f"loss/{name}": value for name, value in values.items()}})
+        reported = {"loss": loss, **{f"loss/{name}": value for name, value in values.items()}}
+        return _Taken(
+            {key: value.detach() for key, value in reported.items()},
+            norms,
+            outputs.clean.candidate_vectors[: batch.num_columns].detach(),
+        )
 
-    def _outputs(self, batch: TripleBatch, step: int) -> StepOutputs:
+    def _student_pass(self, step: int, *, cached: bool) -> StudentPass:
+        return StudentPass(self.student, (self.seed, step, self.world.rank), cached=cached)
+
+    def _outputs(self, batch: TripleBatch, step: int, student: StudentPass) -> StepOutputs:
         clean = clean_view(batch.queries), clean_view(batch.candidates)
         score_view = clean
         wanted = self._wanted["clean"]
@@ -129,11 +166,13 @@ class Trainer:
             score_view, wanted = self._corrupted(batch, step), wanted | self._wanted["corrupted"]
         elif not self._separate:
             wanted = wanted | self._wanted["corrupted"]
-        encoded = encode_view(batch, score_view, self.student, self.teacher, wanted, self.world)
+        encode = partial(student.encode, "clean")
+        encoded = encode_view(batch, score_view, encode, self.teacher, wanted, self.world)
         corrupted = encoded
         if self._separate:
-            views = self._corrupted(batch, step)
-            corrupted = encode_view(batch, views, self.student, self.teacher, self._wanted["corrupted"], self.world)
+            views, wanted = self._corrupted(batch, step), self._wanted["corrupted"]
+            encode = partial(student.encode, "corrupted")
+            corrupted = encode_view(batch, views, encode, self.teacher, wanted, self.world)
         return StepOutputs(
             clean=encoded,
             corrupted=corrupted,
@@ -151,13 +190,11 @@ class Trainer:
             corrupted_view(batch.candidates, ratio, mask_id, generator),
         )
 
-    def _gradient_norms(self, values: dict[str, Tensor]) -> dict[str, float]:
+    def _gradient_norms(self, values: dict[str, Tensor], student: StudentPass) -> dict[str, float]:
         """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""
         norms = {}
         for name, value in values.items():
-            gradients = torch.autograd.grad(
-                value, self.optimizer.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+            gradients = student.gradients(value, self.optimizer.parameters)
             squares = [gradient.float().square().sum() for gradient in self.world.mean(gradients)]
             norms[f"gradient_norm/{name}"] = float(torch.stack(squares).sum().sqrt())
         return norms
@@ -173,17 +210,8 @@ class Trainer:
             remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
         )
 
-    def _record(self, numbers: dict[str, float]) -> None:
-        self.progress.sums.update(numbers)
-
     def _accumulate(self, values: dict[str, Tensor]) -> None:
         sums = self.progress.sums
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + float(value)
         sums["steps"] = sums.get("steps", 0.0) + 1.0
-
-
-def mix(*numbers: int) -> int:
-    """A seed that differs wherever any of the numbers differs."""
-    text = ",".join(str(number) for number in numbers)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -113,9 +113,7 @@ def _train(
             continue
         timings = trainer.averages()
         learned = {key: timings.pop(key) for key in list(timings) if key not in ("seconds", "examples_per_second")}
-        # Every worker validates would be wasted work: ranks are the same everywhere, so the first worker does it and the others wait.
-        ranked = parts.validate() if world.rank == 0 else {}
-        metrics = {**ranked, **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}
+        metrics = {**parts.validate(), **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}
         saved = keeper.save_epoch(parts, metrics)
         world.barrier()
         path, digest = (str(saved.path), saved.digest) if saved is not None else (None, None)

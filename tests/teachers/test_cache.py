@@ -50,6 +50,14 @@ def test_memory_is_used_where_it_can_be_and_only_there(
     assert asked == [8, 8, 8]
 
 
+def test_shortage_of_memory_reaches_the_live_teacher(model: BiEncoder, texts: tuple[Texts, Texts]) -> None:
+    """A student in ever smaller parts beside a teacher that takes all the memory; or one that grows again later."""
+    remembering = RememberingTeacher(LiveTeacher(model), *texts)
+    for tokens, expected in ((40, 40), (80, 40), (1, 1)):
+        remembering.encode_at_most(tokens)
+        assert model.tokens_per_micro_batch == expected
+
+
 def test_memory_does_not_depend_on_the_order_of_the_texts(model: BiEncoder, texts: tuple[Texts, Texts]) -> None:
     """A resumed trial whose teacher differs in the last bit."""
     turned = [part.select(torch.arange(len(part)).flip(0)) for part in texts]

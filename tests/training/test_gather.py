@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +12,9 @@ from raydistill.config.trial import TrialConfig
 from raydistill.training.gather import World
 
 sys.path.insert(0, str(Path(__file__).parent))
-from worker import take_steps
+from worker import RANK, SMALL_STEPS, rank_split, run_workers, take_steps
 
-SMALL_STEPS = {"epochs": 3, "learning_rate": 1e-6, "max_gradient_norm": 1e9}
-"""Gradients as they are, and steps so small that the second one begins at equal weights."""
+CACHED = {**SMALL_STEPS, "gradient_cache": "always"}
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "pmd, separate view": ("pmd", {"view": "separate"}),
     "pmd, shared view": ("pmd", {"view": "shared"}),
@@ -28,6 +24,20 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "self-negatives and pre-batch": ("none", {"contrastive": {"self_negatives": True, "pre_batch": 2}}),
     "shared towers": ("pmd", {"encoder": {"shared_towers": True}, "view": "separate"}),
     "two examples": ("pmd", {"training": {**SMALL_STEPS, "batch_size": 2}, "view": "separate"}),
+    "gradient cache, separate view": ("pmd", {"training": CACHED, "view": "separate"}),
+    "gradient cache, shared view": ("pmd-reference", {"training": CACHED, "view": "shared"}),
+    "gradient cache, pkd": ("pkd", {"training": CACHED, "layers": 3}),
+    "gradient cache, self-negatives and pre-batch": (
+        "none",
+        {"training": CACHED, "contrastive": {"self_negatives": True, "pre_batch": 2}},
+    ),
+    "gradient cache, a worker without a text": (
+        "none",
+        {
+            "training": {**CACHED, "batch_size": 2},
+            "contrastive": {"train_temperature": False, "self_negatives": True},
+        },
+    ),
     "frozen temperature": (
         "none",
         {
@@ -36,39 +46,6 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-
-
-def run_workers(folder: Path, jobs: list[tuple[TrialConfig, int]], size: int) -> list[list[Any]]:
-    """What each of `size` worker processes found."""
-    path = folder / "jobs.json"
-    path.write_text(json.dumps([(config.model_dump(mode="json"), steps) for config, steps in jobs]))
-    script, environment = str(Path(__file__).parent / "worker.py"), {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                script,
-                str(rank),
-                str(size),
-                str(folder / "meeting"),
-                str(path),
-                str(folder / f"out{rank}"),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        said = [process.communicate(timeout=300)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * size, "\n".join(said)
-    return [torch.load(folder / f"out{rank}") for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +57,7 @@ def configs(config_of: Callable[..., TrialConfig]) -> dict[str, TrialConfig]:
 @pytest.fixture(scope="module")
 def outcomes(configs: dict[str, TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Per trial what rank 0 and rank 1 of two workers found; one pair of processes for all trials."""
-    found = run_workers(tmp_path_factory.mktemp("workers"), [(config, 2) for config in configs.values()], 2)
+    found = run_workers(tmp_path_factory.mktemp("workers"), [(config, 2, {}) for config in configs.values()], 2)
     return {name: [rank[number] for rank in found] for number, name in enumerate(configs)}
 
 
@@ -90,7 +67,9 @@ def test_two_workers_equal_one_worker_with_the_whole_batch(
     configs: dict[str, TrialConfig], outcomes: dict[str, list[Any]], name: str
 ) -> None:
     """Gradients halved, doubled or of half the negatives; means of means where masks differ; workers that drift apart."""
-    alone = take_steps(configs[name], 2, World.alone())
+    config = configs[name]
+    plain = config.model_copy(update={"training": config.training.model_copy(update={"gradient_cache": "never"})})
+    alone = take_steps(plain, 2, World.alone())
     for rank in outcomes[name]:
         for one, two in zip(alone["gradients"], rank["gradients"], strict=True):
             assert one.keys() == two.keys()
@@ -110,15 +89,27 @@ def test_workers_of_a_trial_report_together_and_resume_together(
 ) -> None:
     """Workers that wait for each other for ever, two that write one checkpoint, or one that resumes alone."""
     config = config_of("pmd", training={"epochs": 2, "checkpoint_steps": 1}, view="separate")
-    [first], [second] = run_workers(tmp_path, [(config, 0)], 2)
+    [first], [second] = run_workers(tmp_path, [(config, 0, {})], 2)
     assert [report["epoch"] for report in first] == [report["epoch"] for report in second] == [1, 2]
     assert [report["finished"] for report in second] == [False, True]
     assert all(report["checkpoint"] is None and report["digest"] is None for report in second)
     assert all(Path(report["checkpoint"]).is_dir() for report in first)
     (tmp_path / "meeting").unlink(missing_ok=True)
-    [again], [too] = run_workers(tmp_path, [(config, 0)], 2)
+    [again], [too] = run_workers(tmp_path, [(config, 0, {})], 2)
     assert [report["epoch"] for report in again] == [report["epoch"] for report in too] == [2]
     assert again[0]["digest"] == first[-1]["digest"]
+
+
+@pytest.mark.slow
+def test_workers_rank_together_as_one_alone(config_of: Callable[..., TrialConfig], tmp_path: Path) -> None:
+    """A checkpoint that is chosen by other metrics on three machines than on one; a worker without a text that hangs the rest."""
+    configs = [config_of("none", training={"tokens_per_micro_batch": tokens}) for tokens in (64, 16384)]
+    found = run_workers(tmp_path, [(config, RANK, {}) for config in configs], 3)
+    for config, *ranked in zip(configs, *found, strict=True):
+        alone = rank_split(config, World.alone())
+        for one in ranked:
+            assert torch.equal(one["ranks"], alone["ranks"])
+            assert one["metrics"] == alone["metrics"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
@@ -138,4 +129,6 @@ def test_world_without_process_group_is_one_worker() -> None:
     assert World.from_process_group() == World.alone() == World(0, 1)
     tensors = [torch.ones(2), torch.zeros(3)]
     assert World.alone().mean(tensors) == tensors
+    assert World.alone().total(tensors[0]) is tensors[0]
+    World(careful=True).agree_to_go_on(well=False)
     World.alone().barrier()

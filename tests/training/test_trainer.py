@@ -13,7 +13,7 @@ from raydistill.errors import NonFiniteLossError, ShapeError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.parts import TrialParts
-from raydistill.training.trainer import mix
+from raydistill.training.randomness import mix
 
 Make = Callable[..., TrialParts]
 Seen = list[tuple[str, str, list[int]]]
@@ -39,9 +39,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrialParts], Seen]:
         calls: Seen = []
         original = BiEncoder.encode
 
-        def encode(self: BiEncoder, texts: Any, tower: Any, needs: Any = None) -> Any:
+        def encode(self: BiEncoder, texts: Any, tower: Any, *rest: Any) -> Any:
             calls.append(("student" if self is parts.student else "teacher", tower, texts.tokens.tolist()))
-            return original(self, texts, tower, needs) if needs is not None else original(self, texts, tower)
+            return original(self, texts, tower, *rest)
 
         monkeypatch.setattr(BiEncoder, "encode", encode)
         return calls
@@ -113,7 +113,7 @@ def test_score_terms_ignore_entries_that_are_not_valid(parts_of: Make, name: str
     parts = parts_of(name, **LIVE)
     trainer, [_, term] = parts.trainer, [term for term in parts.trainer.terms if term.name in ("ce", "score", "kl")]
     batch = trainer.builder.build(trainer.source.triples)
-    outputs = trainer._outputs(batch, 0)
+    outputs = trainer._outputs(batch, 0, trainer._student_pass(0, cached=False))
     scores = outputs.clean.scores.detach().requires_grad_()
     outputs.clean.__dict__["scores"] = scores  # as if the towers had given them
     value = term.value(outputs)

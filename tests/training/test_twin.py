@@ -141,11 +141,11 @@ def spied_texts(parts: TrialParts, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     seen: list[tuple[str, list[Any]]] = []
     original = parts.student.encode
 
-    def encode(texts: Any, tower: str, needs: Any) -> Any:
+    def encode(texts: Any, tower: str, *rest: Any) -> Any:
         lengths = texts.lengths.tolist()
         columns = zip(texts.tokens.split(lengths), texts.types.split(lengths), strict=True)
         seen.append((tower, [(tuple(tokens.tolist()), tuple(types.tolist())) for tokens, types in columns]))
-        return original(texts, tower, needs)  # type: ignore[arg-type]
+        return original(texts, tower, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parts.student, "encode", encode)
     return seen

@@ -1,0 +1,102 @@
+"""Steps that do not fit into memory: what is out of memory, and how the same step is taken again with less."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import torch
+
+from raydistill.errors import OutOfMemoryError
+from raydistill.models.biencoder import BiEncoder
+from raydistill.teachers.views import TeacherSource
+from raydistill.training.gather import OtherWorkerError, World
+
+logger = logging.getLogger(__name__)
+GradientCache = Literal["auto", "always", "never"]
+Found = TypeVar("Found")
+_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What PyTorch says in a plain RuntimeError: its CPU allocator (two systems), asynchronous CUDA errors, cuBLAS."""
+
+
+class MemoryPlan:
+    """How much of a step is held in memory at once; less after every step that did not fit.
+
+    Args:
+        student: encodes `tokens_per_micro_batch` at a time.
+        world: the workers; they take a step again together, or not at all.
+        gradient_cache: `always` = every step is a cached one; `auto` = from the first one on that did not fit; `never` = such a step ends the trial.
+    """
+
+    def __init__(self, student: BiEncoder, world: World, gradient_cache: GradientCache) -> None:
+        self.student, self.world = student, world
+        self.cached, self.adapts = gradient_cache == "always", gradient_cache != "never"
+
+    def fit(self, take: Callable[[], Found], forget: Callable[[], None], longest: int, teacher: TeacherSource) -> Found:
+        """Take a step, with smaller and smaller micro-batches until it fits.
+
+        Args:
+            take: takes the step up to, and without, the change of weights; equal calls give equal results.
+            forget: removes what an attempt left.
+            longest: tokens of the longest text of all workers, which no micro-batch can be smaller than.
+            teacher: encodes in micro-batches of the same size.
+
+        Raises:
+            OutOfMemoryError: it does not fit one text at a time, or may not be taken again.
+        """
+        while True:
+            teacher.encode_at_most(self.student.tokens_per_micro_batch)
+            try:
+                found = take()
+                # Whoever changes weights cannot go back: no worker does before all have arrived here.
+                self.world.agree_to_go_on()
+                return found
+            except OtherWorkerError:
+                said, alone = "another worker has no memory left", False
+            except (RuntimeError, MemoryError) as problem:
+                if not is_out_of_memory(problem):
+                    raise
+                said, alone = str(problem).partition("\n")[0] or type(problem).__name__, True
+            # Outside of the handler, because until here the problem's traceback held on to the tensors of the failed attempt.
+            forget()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if alone:
+                # The others do not know yet; and even the word to them takes a little memory.
+                self.world.agree_to_go_on(well=False)
+            self._shrink(longest, said)
+
+    def _shrink(self, longest: int, said: str) -> None:
+        tokens = self.student.tokens_per_micro_batch
+        if not self.adapts:
+            raise OutOfMemoryError(
+                f"a step did not fit into memory: {said}",
+                expected="room for the outputs of all layers for all texts of a batch",
+                consequence="the step was not taken; checkpoints written before it are sound",
+                remedy="set training.gradient_cache to auto, which takes such steps in parts, or lower training.batch_size",
+            )
+        if self.cached and tokens <= longest:
+            raise OutOfMemoryError(
+                f"a step did not fit into memory in micro-batches of one text of {longest} tokens: {said}",
+                expected="room for one text, and for vectors and scores of the whole batch",
+                consequence="the step was not taken; checkpoints written before it are sound",
+                remedy="lower data.max_tokens, training.batch_size or the grade's layers, or free memory",
+            )
+        self.cached = True
+        self.student.tokens_per_micro_batch = max(1, tokens // 2)
+        logger.warning(
+            "out of memory (%s); the step is taken again with the gradient cache and %d instead of %d tokens at a time, and so are all later ones",
+            said,
+            self.student.tokens_per_micro_batch,
+            tokens,
+        )
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether less memory would have helped."""
+    if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(problem, RuntimeError) and any(phrase in str(problem) for phrase in _PHRASES)
