@@ -77,12 +77,23 @@ urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/api/version", head
 PY
 }
 
+# `ray start`, in a session of its own, so that a Ctrl-C that is meant for something else does not reach it. Ray turns 127.0.0.1 into the machine's
+# outer address, in every process anew, unless this variable tells it that machines may not join; then `ray start` lets no worker join either. So its
+# children are told so, and `ray start` itself is told where it is.
+RAY_START='
+import os
+os.setsid()
+from ray._private import ray_constants, services
+if os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0":
+    ray_constants.ENABLE_RAY_CLUSTER = True
+    services.get_node_ip_address = lambda address=None: "127.0.0.1"
+from ray.scripts.scripts import main
+main()'
+
 launch() { # role, then arguments of `ray start`
     local role=$1 pid
     shift
-    # A session of its own: a Ctrl-C that is meant for something else does not reach it.
-    "$PYTHON" -c 'import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])' \
-        "$PYTHON" -m ray.scripts.scripts start --block --disable-usage-stats "$@" >"$DIR/$role.log" 2>&1 </dev/null &
+    "$PYTHON" -c "$RAY_START" start --block --disable-usage-stats "$@" >"$DIR/$role.log" 2>&1 </dev/null &
     pid=$!
     echo "$role $pid $(birth $pid)" >>"$DIR/processes"
     local deadline=$((SECONDS + START_SECONDS))
@@ -128,7 +139,7 @@ start() {
     trap 'exit 143' TERM
 
     local ports
-    read -r -a ports <<<"$(free_ports $((2 * (workers + 1) + 2)))"
+    read -r -a ports <<<"$(free_ports $((workers + 3)))"
     port=${port:-${ports[0]}}
     dashboard=${dashboard:-${ports[1]}}
     local machine
@@ -141,22 +152,23 @@ start() {
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token RAY_USAGE_STATS_ENABLED=0
     # The command of a job starts with `python`: this one.
     export PATH="$(dirname "$PYTHON"):$PATH"
+    # Figures for Prometheus would be told to everybody who asks: their port knows no token.
+    export RAY_enable_metrics_collection=0
     # Worker ports are whichever are free, so that several clusters fit on a machine; Ray Client is not needed and stays away.
     local each=(--num-cpus "$cpus" --object-store-memory 200000000 --min-worker-port 0 --max-worker-port 0)
     local head=(--head --port "$port" --dashboard-host "$host" --dashboard-port "$dashboard" --ray-client-server-port 0
-        --temp-dir "$temporary/r" --dashboard-agent-listen-port "${ports[2]}" --metrics-export-port "${ports[3]}")
+        --temp-dir "$temporary/r" --dashboard-agent-listen-port "${ports[2]}")
     say "starting a head and $workers worker(s) on $host, $cpus CPU(s) each"
     if [ "$host" = 127.0.0.1 ]; then
-        # Ray has no option for the loopback interface (it turns 127.0.0.1 into the outer address); on Linux, this switch makes it stay there.
-        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 launch head "${each[@]}" "${head[@]}"
+        export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
     else
         say "warning: whoever reaches $host and has the token runs code as $(id -un), and the token passes unencrypted"
-        launch head "${each[@]}" "${head[@]}" --node-ip-address "$host"
+        head+=(--node-ip-address "$host")
     fi
+    launch head "${each[@]}" "${head[@]}"
     local place
     for ((place = 1; place <= workers; place++)); do
-        launch "worker$place" "${each[@]}" --address "$host:$port" \
-            --dashboard-agent-listen-port "${ports[$((2 * place + 2))]}" --metrics-export-port "${ports[$((2 * place + 3))]}"
+        launch "worker$place" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 2))]}"
     done
     local deadline=$((SECONDS + START_SECONDS))
     until answers "http://$host:$dashboard"; do
@@ -170,6 +182,8 @@ export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH='$DIR/token'
 unset RAY_AUTH_TOKEN
 ENVIRONMENT
+    # For programs that call Ray themselves; raydistill's own do without.
+    [ "$host" != 127.0.0.1 ] || echo 'export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0' >>"$DIR/environment"
     trap - EXIT INT TERM
     say "dashboard http://$host:$dashboard (it asks for the token: cat '$DIR/token')"
     say "point a shell at it with the lines below; stop it with: $0 stop"

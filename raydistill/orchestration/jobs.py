@@ -23,7 +23,7 @@ from ray.job_submission import JobSubmissionClient
 from raydistill.errors import ConfigError, JobError
 from raydistill.orchestration.reaching import ADDRESSES, api_address, authorization, refusal, try_address
 
-IDENTITY = re.compile(r"[A-Za-z0-9_.-]+")
+IDENTITY = re.compile(r"\w[\w.-]*", re.ASCII)
 REQUEST_SECONDS = 60.0
 _aiohttp: Any = getattr(sdk, "aiohttp", None)
 """The library Ray's client reads logs with; None where Ray was installed without its job API."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -93,6 +94,43 @@ def test_every_port_is_on_the_loopback_interface(started: Started) -> None:
     addresses = listening(started)
     assert len(addresses) > 5
     assert {host for host, _ in addresses} <= {"127.0.0.1", "::1"}
+
+
+def refusal_of_http(address: tuple[str, int]) -> int | None:
+    """The status a port answers an HTTP request without a token with; None where it speaks no HTTP."""
+    connection = http.client.HTTPConnection(*address, timeout=5)
+    try:
+        connection.request("GET", "/api/jobs/")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def refusal_of_rpc(address: tuple[str, int], token: str | None) -> str:
+    """The status a port answers a remote call of Ray's own with."""
+    grpc = pytest.importorskip("grpc")
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(f"{address[0]}:{address[1]}") as channel:
+        call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        try:
+            call(b"", timeout=5, metadata=metadata)
+        except grpc.RpcError as problem:
+            return str(problem.code().name)
+    return "OK"
+
+
+def test_every_port_refuses_requests_without_the_token(started: Started) -> None:
+    """One port that answers everybody is enough to run code, or to read what a campaign trains on."""
+    spoken = {address: refusal_of_http(address) for address in listening(started)}
+    web = {address: status for address, status in spoken.items() if status is not None}
+    assert len(web) >= 2
+    assert {address: status for address, status in web.items() if status not in REFUSED} == {}
+    for token in (None, "0" * 64):
+        calls = {address: refusal_of_rpc(address, token) for address in spoken.keys() - web.keys()}
+        assert {address: code for address, code in calls.items() if code == "OK"} == {}
+        assert "UNAUTHENTICATED" in calls.values()
 
 
 def test_second_start_is_refused(started: Started) -> None:
