@@ -148,7 +148,7 @@ start() {
     [ "$cpus" -ge 1 ] || cpus=1
 
     # What the environment says of other clusters and tokens is not meant for this one.
-    unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
+    unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token RAY_USAGE_STATS_ENABLED=0
     # The command of a job starts with `python`: this one.
     export PATH="$(dirname "$PYTHON"):$PATH"
