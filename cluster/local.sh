@@ -139,7 +139,7 @@ start() {
     trap 'exit 143' TERM
 
     local ports
-    read -r -a ports <<<"$(free_ports $((workers + 3)))"
+    read -r -a ports <<<"$(free_ports $((workers + 4)))"
     port=${port:-${ports[0]}}
     dashboard=${dashboard:-${ports[1]}}
     local machine
@@ -152,11 +152,12 @@ start() {
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token RAY_USAGE_STATS_ENABLED=0
     # The command of a job starts with `python`: this one.
     export PATH="$(dirname "$PYTHON"):$PATH"
-    # Figures for Prometheus would be told to everybody who asks: their port knows no token.
-    export RAY_enable_metrics_collection=0
-    # Worker ports are whichever are free, so that several clusters fit on a machine; Ray Client is not needed and stays away.
+    # Figures for Prometheus would be told to everybody who asks: their ports know no token. Two of the three cannot be turned off, only be given
+    # a number that is none.
+    export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
+    # Worker ports are whichever are free, so that several clusters fit on a machine.
     local each=(--num-cpus "$cpus" --object-store-memory 200000000 --min-worker-port 0 --max-worker-port 0)
-    local head=(--head --port "$port" --dashboard-host "$host" --dashboard-port "$dashboard" --ray-client-server-port 0
+    local head=(--head --port "$port" --dashboard-host "$host" --dashboard-port "$dashboard" --ray-client-server-port "${ports[3]}"
         --temp-dir "$temporary/r" --dashboard-agent-listen-port "${ports[2]}")
     say "starting a head and $workers worker(s) on $host, $cpus CPU(s) each"
     if [ "$host" = 127.0.0.1 ]; then
@@ -168,7 +169,7 @@ start() {
     launch head "${each[@]}" "${head[@]}"
     local place
     for ((place = 1; place <= workers; place++)); do
-        launch "worker$place" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 2))]}"
+        launch "worker$place" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 3))]}"
     done
     local deadline=$((SECONDS + START_SECONDS))
     until answers "http://$host:$dashboard"; do

@@ -50,6 +50,7 @@ address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-a
 port=$((20000 + SLURM_JOB_ID % 5000))
 dashboard=$((25000 + SLURM_JOB_ID % 5000))
 agent=$((15000 + SLURM_JOB_ID % 5000))
+client=$((10000 + SLURM_JOB_ID % 5000))
 common=(--block --disable-usage-stats --num-cpus "${SLURM_CPUS_PER_TASK:-1}" --min-worker-port 0 --max-worker-port 0
     --dashboard-agent-listen-port "$agent")
 
@@ -66,7 +67,7 @@ trap end EXIT
 
 # The paths of Ray's sockets have to fit into 107 characters, so its files lie in a short place, on each machine's own disk.
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" ray start --head "${common[@]}" --node-ip-address "$address" --port "$port" \
-    --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" --ray-client-server-port 0 --temp-dir "/tmp/rd-$SLURM_JOB_ID" &
+    --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" --ray-client-server-port "$client" --temp-dir "/tmp/rd-$SLURM_JOB_ID" &
 starters+=($!)
 for _ in $(seq 60); do
     ray status --address "$address:$port" >/dev/null 2>&1 && break

@@ -39,8 +39,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-PRIVATE = {"RAY_enable_metrics_collection": "0"}
-"""For clusters of our own. Where Ray is installed with its dashboard, figures for Prometheus would be told to everybody: their port knows no token."""
+PRIVATE = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+"""For clusters of our own. Where Ray is installed with its dashboard, figures for Prometheus would be told to everybody: their ports know no token. Two of
+the three cannot be turned off, only be given a number that is none."""
 
 
 @contextlib.contextmanager

@@ -64,8 +64,8 @@ async def _follow(jobs: Jobs, identity: str, write: Callable[[str], None]) -> Jo
 
 
 async def _pieces(jobs: Jobs, identity: str) -> AsyncIterator[str]:
-    """The log until it ends, or until it is silent and the job over."""
-    log = jobs.log(identity)
+    """The log until it ends, or until it is silent and the job over; then what it has not told yet is asked for at once."""
+    log, told = jobs.log(identity), 0
     while True:
         waiting = asyncio.ensure_future(anext(log))
         while not waiting.done():
@@ -74,11 +74,13 @@ async def _pieces(jobs: Jobs, identity: str) -> AsyncIterator[str]:
                 waiting.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await waiting
+                yield jobs.whole_log(identity)[told:]
                 return
         try:
             piece = waiting.result()
         except StopAsyncIteration:
             return
+        told += len(piece)
         yield piece
 
 

@@ -166,6 +166,11 @@ class Jobs:
         pieces: AsyncIterator[str] = self._client.tail_job_logs(identity)
         return pieces
 
+    def whole_log(self, identity: str) -> str:
+        """What a job has written so far."""
+        with self._explained(identity):
+            return str(self._client.get_job_logs(identity))
+
     @contextlib.contextmanager
     def _explained(self, identity: str = "") -> Iterator[None]:
         if identity and not IDENTITY.fullmatch(identity):

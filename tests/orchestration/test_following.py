@@ -20,14 +20,17 @@ class FakeJobs:
 
     address = "http://there:8265"
 
-    def __init__(self, connections: list[list[object]], states: list[object]) -> None:
-        self.connections, self.states = connections, states
+    def __init__(self, connections: list[list[object]], states: list[object], whole: str = "") -> None:
+        self.connections, self.states, self.whole = connections, states, whole
 
     def one(self, identity: str) -> Job:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         if isinstance(state, Exception):
             raise state
         return Job(identity, str(state), "command", exit_code=0)
+
+    def whole_log(self, identity: str) -> str:
+        return self.whole
 
     async def log(self, identity: str) -> AsyncIterator[str]:
         pieces = self.connections.pop(0) if self.connections else []
@@ -67,8 +70,15 @@ def test_broken_connection_goes_on_where_it_broke() -> None:
 
 def test_connection_that_died_without_a_word_ends_with_the_job() -> None:
     """A client that waits for ever for a job that is over."""
-    text, ended = followed(FakeJobs([["one\n", SILENCE]], ["RUNNING", "RUNNING", "RUNNING", "STOPPED"]))
-    assert (text, ended.status) == ("one\n", "STOPPED")
+    jobs = FakeJobs([["one\n", SILENCE]], ["RUNNING", "RUNNING", "RUNNING", "STOPPED"], whole="one\ntwo\n")
+    text, ended = followed(jobs)
+    assert (text, ended.status) == ("one\ntwo\n", "STOPPED")
+
+
+def test_job_that_was_over_before_its_log_began_is_told_in_full() -> None:
+    """A configuration that is refused at once: an exit code without a word of why."""
+    text, ended = followed(FakeJobs([[SILENCE]], ["PENDING", "FAILED"], whole="error: why\n"))
+    assert (text, ended.status) == ("error: why\n", "FAILED")
 
 
 def test_cluster_out_of_reach_for_a_moment_is_waited_for() -> None:
