@@ -115,3 +115,9 @@ class TrialError(TrainingError):
 
 class PromotionError(TrainingError):
     """No trial of a grade can become the next teacher."""
+
+
+class JobError(RayDistillError):
+    """A job on a cluster, or the cluster itself, was lost; or the job failed before its command could."""
+
+    exit_code = 5

@@ -11,11 +11,13 @@ import click
 from raydistill import __version__
 from raydistill.cli.evaluate import evaluate
 from raydistill.cli.failures import TERMINATED, explained
+from raydistill.cli.jobs import jobs, stop
 from raydistill.cli.output import configure_logging
 from raydistill.cli.predict import predict
 from raydistill.cli.prepare import prepare
 from raydistill.cli.run import run
 from raydistill.cli.status import status
+from raydistill.cli.submit import submit
 from raydistill.cli.verify import verify
 
 
@@ -41,13 +43,13 @@ def commands(verbose: bool, debug: bool) -> None:
 
     A big text model learns a knowledge graph; a ladder of ever smaller students learns from it, grade by grade.
 
-    Exit codes: 0 done, 2 usage or configuration, 3 data, 4 damaged checkpoint or ledger, 5 training or storage
-    failed, 70 unexpected error, 130 interrupted, 143 terminated.
+    Exit codes: 0 done, 2 usage or configuration, 3 data, 4 damaged checkpoint or ledger, 5 training, storage or
+    a job failed, 70 unexpected error, 130 interrupted, 143 terminated. `submit` ends with the code of its job.
     """
     configure_logging(verbose=verbose, debug=debug)
 
 
-for command in (prepare, run, status, evaluate, predict, verify):
+for command in (prepare, run, status, submit, jobs, stop, evaluate, predict, verify):
     commands.add_command(command)
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,10 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+PRIVATE = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+"""For clusters of our own. Where Ray is installed with its dashboard, figures for Prometheus would be told to everybody: their ports know no token. Two of
+the three cannot be turned off, only be given a number that is none."""
 
 
 @contextlib.contextmanager
@@ -68,7 +73,8 @@ def cluster_size() -> tuple[float, float]:
 @contextlib.contextmanager
 def _other_cluster(address: str) -> Iterator[None]:
     try:
-        ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level=logging.ERROR)
+        with _loopback() if _is_inward(address) else contextlib.nullcontext():
+            ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise ConfigError(
             f"Ray cluster {address}: {str(problem).splitlines()[0]}",
@@ -81,11 +87,24 @@ def _other_cluster(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _is_inward(address: str) -> bool:
+    """Whether a cluster listens on the loopback interface alone. Ray looks for one at 127.0.0.1 at this machine's outer address."""
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost") or not port.isdecimal():
+        return False
+    try:
+        outer = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        socket.create_connection((outer, int(port)), timeout=1.0).close()
+    except OSError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def _own_cluster(num_cpus: int | None) -> Iterator[None]:
     # The socket paths below it have to fit into 107 characters.
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
-    with _reaped(folder), _environment({**ENVIRONMENT, **_token(folder)}), _loopback():
+    with _reaped(folder), _environment({**ENVIRONMENT, **PRIVATE, **_token(folder)}), _loopback():
         try:
             ray.init(
                 address="local",

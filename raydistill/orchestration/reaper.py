@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,10 @@ def main(folder: str) -> None:
 
 
 def writers(folder: str) -> list[int]:
-    """Processes that have a file below `folder` open. Their titles were overwritten by Ray, their open logs were not."""
+    """Processes that have a file below `folder` open for writing. Their titles were overwritten by Ray, their open logs were not.
+
+    Whoever only reads such a log is none of the cluster's.
+    """
     return [
         int(process.name)
         for process in Path("/proc").glob("[0-9]*")
@@ -47,7 +51,8 @@ def _open_files(process: Path) -> list[str]:
     with contextlib.suppress(OSError):
         for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
-                names.append(os.readlink(descriptor))
+                if descriptor.lstat().st_mode & stat.S_IWUSR:
+                    names.append(os.readlink(descriptor))
     return names
 
 

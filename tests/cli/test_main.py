@@ -37,7 +37,9 @@ def test_status_needs_neither_torch_nor_ray(tmp_path: Path, smallest: str) -> No
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "prepare", "run", "status", "evaluate", "predict", "verify"])
+@pytest.mark.parametrize(
+    "command", ["", "prepare", "run", "status", "submit", "jobs", "stop", "evaluate", "predict", "verify"]
+)
 def test_every_command_has_help(call: Callable[..., Result], command: str) -> None:
     """A command that needs its arguments before it explains them."""
     result = call(*([command] if command else []), "--help")

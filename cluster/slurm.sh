@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# One campaign on Slurm: a Ray cluster over the job's machines, the campaign on it, and both end together.
+#
+#   sbatch --nodes 4 cluster/slurm.sh CONFIG RUN_DIR [options of raydistill run]
+#   squeue --me ; tail -f raydistill-JOB.log         its state, its log
+#   raydistill status RUN_DIR                        grades and trials, from any machine that sees RUN_DIR
+#   scancel --signal=TERM --batch JOB                end it: the campaign saves; the same sbatch line goes on with it
+#
+# Costs: nodes * hours of whatever the site charges for the resources below (sbatch's options override them).
+#
+# Reaching it: the head's own ports listen on its address inside Slurm's network, because the other machines have to reach them; all of Ray asks for
+# a token that only this user can read. The dashboard listens on the head's 127.0.0.1: ssh -L 8265:127.0.0.1:PORT HEAD (both are in the log).
+#
+# Needs: a file system that all machines see for this repository, its .venv (RAYDISTILL_VENV names another one), CONFIG's dataset, and RUN_DIR.
+#
+#SBATCH --job-name=raydistill
+#SBATCH --output=raydistill-%j.log
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus-per-node=1
+#SBATCH --mem=32G
+#SBATCH --time=24:00:00
+# Two minutes before the time is over, or when the job is preempted, the campaign is told to save; then Slurm runs the job again, which goes on.
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+[ $# -ge 2 ] || { echo "usage: sbatch [options] $0 CONFIG RUN_DIR [options of raydistill run]" >&2; exit 2; }
+[ -n "${SLURM_JOB_ID:-}" ] || { echo "error: not inside a Slurm job; start it with sbatch" >&2; exit 2; }
+config=$1 run=$2
+shift 2
+
+venv=${RAYDISTILL_VENV:-$SLURM_SUBMIT_DIR/.venv}
+export PATH="$venv/bin:$PATH"
+command -v ray >/dev/null && command -v raydistill >/dev/null || { echo "error: no ray and raydistill in $venv" >&2; exit 2; }
+
+# What the environment says of other clusters and tokens is not meant for this one.
+unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
+files=$(mktemp -d "$HOME/.raydistill-$SLURM_JOB_ID-XXXXXX")
+(umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$files/token")
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$files/token RAY_USAGE_STATS_ENABLED=0
+
+mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${machines[0]}
+address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v -e : -e '^127\.' | head -n 1)
+[ -n "$address" ] || { echo "error: $head has no address but the loopback one" >&2; exit 1; }
+# Several jobs may share a machine: ports of its own for each, below those that systems hand out.
+port=$((20000 + SLURM_JOB_ID % 5000))
+dashboard=$((25000 + SLURM_JOB_ID % 5000))
+agent=$((15000 + SLURM_JOB_ID % 5000))
+client=$((10000 + SLURM_JOB_ID % 5000))
+common=(--block --disable-usage-stats --num-cpus "${SLURM_CPUS_PER_TASK:-1}" --min-worker-port 0 --max-worker-port 0
+    --dashboard-agent-listen-port "$agent")
+
+end() {
+    local status=$?
+    trap - EXIT
+    kill -TERM "${starters[@]}" 2>/dev/null || true
+    wait "${starters[@]}" 2>/dev/null || true
+    rm -rf "$files"
+    exit "$status"
+}
+starters=()
+trap end EXIT
+
+# The paths of Ray's sockets have to fit into 107 characters, so its files lie in a short place, on each machine's own disk.
+srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" ray start --head "${common[@]}" --node-ip-address "$address" --port "$port" \
+    --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" --ray-client-server-port "$client" --temp-dir "/tmp/rd-$SLURM_JOB_ID" &
+starters+=($!)
+for _ in $(seq 60); do
+    ray status --address "$address:$port" >/dev/null 2>&1 && break
+    kill -0 "${starters[0]}" 2>/dev/null || { echo "error: the head did not start" >&2; exit 1; }
+    sleep 1
+done
+others=$((${#machines[@]} - 1))
+if [ "$others" -gt 0 ]; then
+    srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" ray start "${common[@]}" --address "$address:$port" &
+    starters+=($!)
+fi
+echo "head $head, Ray $address:$port, dashboard http://127.0.0.1:$dashboard on $head, ${#machines[@]} machine(s)"
+
+resume=()
+if ls "$run"/ledger/*.json >/dev/null 2>&1; then resume=(--resume); fi
+export RAY_ADDRESS=$address:$port
+raydistill --verbose run "$config" --run-dir "$run" "${resume[@]}" "$@" &
+campaign=$!
+trap 'kill -TERM "$campaign" 2>/dev/null || true' TERM INT
+status=0
+wait "$campaign" || status=$?
+# A signal ends `wait` before the campaign has saved.
+while kill -0 "$campaign" 2>/dev/null; do wait "$campaign" && status=0 || status=$?; done
+# 143: told to end. Where Slurm did so because of the time, it is asked for another turn.
+if [ "$status" -eq 143 ]; then
+    left=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %L 2>/dev/null || true)
+    case $left in 0:[0-5][0-9] | 1:[0-5][0-9] | 2:0[0-9]) scontrol requeue "$SLURM_JOB_ID" || true ;; esac
+fi
+exit "$status"

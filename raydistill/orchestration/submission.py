@@ -1,0 +1,127 @@
+"""A campaign as a job: what is sent to the cluster, under which name, and with which command.
+
+Sent are this package and the configuration as it was resolved here, nothing else: datasets, encoders and runs lie where all machines of the cluster
+see them, and a relative path means the same place there as here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+import raydistill
+from raydistill.config.load import dump_config
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import ConfigError
+from raydistill.orchestration.cluster import ENVIRONMENT
+from raydistill.orchestration.jobs import Jobs
+
+STOP_SECONDS = "30"
+"""How long a campaign that is stopped may take to save; Ray would kill it after three seconds."""
+UNSENT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+
+
+def submit(
+    jobs: Jobs, config: CampaignConfig, name: str, run_dir: str, *, resume: bool, environment: Mapping[str, str]
+) -> str:
+    """Run a campaign on a cluster as a job of its own; returns the job's name, without waiting for it.
+
+    Args:
+        jobs: the cluster's.
+        config: what to run; relative paths are taken from the working directory.
+        name: of the configuration file, without its suffix.
+        run_dir: where to write, as all machines of the cluster see it.
+        resume: go on with what the run directory holds.
+        environment: variables that every process of the job is to have.
+
+    Raises:
+        ConfigError: a variable is raydistill's own, or the token is refused.
+        JobError: the cluster did not take the job.
+    """
+    own = sorted(ENVIRONMENT.keys() & environment.keys())
+    if own:
+        raise ConfigError(
+            f"--env {', '.join(own)}",
+            expected="variables that raydistill does not set itself",
+            consequence="Ray refuses a job and a driver that both set a variable, after the job has started",
+            remedy="leave them out",
+        )
+    identity = job_name(name)
+    with tempfile.TemporaryDirectory(prefix="raydistill-") as folder:
+        file = lay_out(Path(folder), placed(config), name)
+        jobs.submit(
+            command(file, run_dir, resume=resume),
+            identity,
+            Path(folder),
+            {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **environment},
+            {"campaign": name, "run": run_dir, "raydistill": raydistill.__version__},
+        )
+    return identity
+
+
+def job_name(campaign: str) -> str:
+    """A name that nobody else's job has, and that says which campaign it is."""
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", campaign).strip("-.") or "campaign"
+    return f"{words}-{secrets.token_hex(4)}"
+
+
+def command(file: str, run_dir: str, *, resume: bool) -> str:
+    """The command of the job, for the shell on the head of the cluster.
+
+    `exec` puts the campaign in the shell's place: signals reach it, and its exit code is the job's.
+    """
+    words = ["python", "-m", "raydistill", "--verbose", "run", file, "--run-dir", run_dir]
+    return "exec " + shlex.join([*words, *(["--resume"] if resume else [])])
+
+
+def lay_out(folder: Path, config: CampaignConfig, name: str) -> str:
+    """Put into a folder what the job needs; returns the name of the configuration file in it."""
+    package = Path(raydistill.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=UNSENT)
+    file = f"{name}.yaml"
+    (folder / file).write_text(dump_config(config), encoding="utf-8")
+    return file
+
+
+def placed(config: CampaignConfig) -> CampaignConfig:
+    """The same campaign with its relative local paths made absolute: the job runs in another working directory."""
+    changes: dict[str, BaseModel] = {"data": config.data.model_copy(update={"path": absolute(config.data.path)})}
+    if Path(config.encoder.name).is_dir():
+        changes["encoder"] = config.encoder.model_copy(update={"name": absolute(config.encoder.name)})
+    if config.teacher.checkpoint is not None:
+        checkpoint = absolute(config.teacher.checkpoint)
+        changes["teacher"] = config.teacher.model_copy(update={"checkpoint": checkpoint})
+    return config.model_copy(update=changes)
+
+
+def absolute(path: str) -> str:
+    """A path from the root of the file system; a place with a scheme (s3://...) stays as it is."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """Variables for the job from `NAME`, which takes the value it has here, and `NAME=VALUE`.
+
+    Raises:
+        ConfigError: one is not set here, or is no name of a variable.
+    """
+    chosen = {}
+    for one in given:
+        name, mark, value = one.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or (not mark and name not in os.environ):
+            raise ConfigError(
+                f"--env {one if not mark else name}",
+                expected="NAME of a variable that is set here, or NAME=VALUE",
+                consequence="the job would run without it",
+                remedy="set it, give a value, or leave it out",
+            )
+        chosen[name] = value if mark else os.environ[name]
+    return chosen

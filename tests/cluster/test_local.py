@@ -1,0 +1,165 @@
+"""cluster/local.sh against real Ray processes: what it starts, who may reach it, and that stopping it ends all of it and nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+psutil = pytest.importorskip("psutil")
+SCRIPT = Path(__file__).parents[2] / "cluster/local.sh"
+REFUSED = (401, 403)
+
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A cluster: where its state lies, what `start` printed, and its processes' common folder."""
+
+    folder: Path
+    exported: dict[str, str]
+    temporary: str
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(SCRIPT), *arguments, "--dir", str(self.folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=120)
+
+    def processes(self) -> list[int]:
+        from raydistill.orchestration.reaper import writers
+
+        return writers(self.temporary)
+
+
+def environment() -> dict[str, str]:
+    """A shell that knows of no cluster."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**plain, "PYTHON": sys.executable}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """A head and a worker of one CPU each."""
+    folder = tmp_path_factory.mktemp("state")
+    cluster = Started(folder, {}, "")
+    try:
+        done = cluster.call("start", "--workers", "1", "--cpus", "1")
+        assert done.returncode == 0, done.stderr
+        exported = dict(re.findall(r"^export (\w+)='?(.*?)'?$", done.stdout, flags=re.MULTILINE))
+        yield Started(folder, exported, (folder / "temporary").read_text().strip())
+    finally:
+        cluster.call("stop")
+
+
+def listening(cluster: Started) -> set[tuple[str, int]]:
+    """Every address on which a process of the cluster takes connections."""
+    found = set()
+    for pid in cluster.processes():
+        for connection in psutil.Process(pid).net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add((connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
+    return found
+
+
+def test_driver_sees_both_machines_with_what_start_printed(started: Started) -> None:
+    """`eval "$(cluster/local.sh start)"` has to be all that a shell needs."""
+    code = "import ray; ray.init(); print(len(ray.nodes()), ray.cluster_resources()['CPU'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**environment(), **started.exported}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "2.0"]
+
+
+def test_token_is_readable_by_its_owner_alone(started: Started) -> None:
+    """Ray's own token files are readable by everybody on the machine."""
+    path = Path(started.exported["RAY_AUTH_TOKEN_PATH"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text().strip()) == 64
+    assert stat.S_IMODE(Path(started.temporary).stat().st_mode) == 0o700
+
+
+def test_every_port_is_on_the_loopback_interface(started: Started) -> None:
+    """Ray turns 127.0.0.1 into the outer address: a laptop in a café would offer its CPUs to everybody."""
+    addresses = listening(started)
+    assert len(addresses) > 5
+    assert {host for host, _ in addresses} <= {"127.0.0.1", "::1"}
+
+
+def refusal_of_http(address: tuple[str, int]) -> int | None:
+    """The status a port answers an HTTP request without a token with; None where it speaks no HTTP."""
+    connection = http.client.HTTPConnection(*address, timeout=5)
+    try:
+        connection.request("GET", "/api/jobs/")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def refusal_of_rpc(address: tuple[str, int], token: str | None) -> str:
+    """The status a port answers a remote call of Ray's own with."""
+    grpc = pytest.importorskip("grpc")
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(f"{address[0]}:{address[1]}") as channel:
+        call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+        try:
+            call(b"", timeout=5, metadata=metadata)
+        except grpc.RpcError as problem:
+            return str(problem.code().name)
+    return "OK"
+
+
+def test_every_port_refuses_requests_without_the_token(started: Started) -> None:
+    """One port that answers everybody is enough to run code, or to read what a campaign trains on."""
+    spoken = {address: refusal_of_http(address) for address in listening(started)}
+    web = {address: status for address, status in spoken.items() if status is not None}
+    assert len(web) >= 2
+    assert {address: status for address, status in web.items() if status not in REFUSED} == {}
+    for token in (None, "0" * 64):
+        calls = {address: refusal_of_rpc(address, token) for address in spoken.keys() - web.keys()}
+        assert {address: code for address, code in calls.items() if code == "OK"} == {}
+        assert "UNAUTHENTICATED" in calls.values()
+
+
+def test_second_start_is_refused(started: Started) -> None:
+    """Two clusters of one folder, and `stop` knows of the second alone."""
+    done = started.call("start")
+    assert done.returncode == 2
+    assert "a cluster is running already" in done.stderr
+
+
+def test_status_tells_the_processes_and_the_environment(started: Started) -> None:
+    """A second shell has to find the way to the cluster."""
+    done = started.call("status")
+    assert done.returncode == 0
+    assert re.search(r"^head: process \d+ runs$", done.stderr, flags=re.MULTILINE)
+    assert re.search(r"^worker1: process \d+ runs$", done.stderr, flags=re.MULTILINE)
+    assert f"export RAY_ADDRESS={started.exported['RAY_ADDRESS']}" in done.stdout
+
+
+def test_stop_ends_all_of_it_and_nothing_else(started: Started) -> None:
+    """A raylet that stays holds the memory; a reader of its logs, or another Ray, is none of its business."""
+    before = started.processes()
+    assert len(before) > 5
+    log = next(Path(started.temporary).rglob("gcs_server.out"))
+    with subprocess.Popen(["tail", "-f", str(log)], stdout=subprocess.DEVNULL) as reader:
+        done = started.call("stop")
+        assert done.returncode == 0, done.stderr
+        assert reader.poll() is None
+        reader.kill()
+    assert [pid for pid in before if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"] == []
+    assert not Path(started.temporary).exists()
+    assert list(started.folder.iterdir()) == []
+    assert started.call("status").returncode == 3
