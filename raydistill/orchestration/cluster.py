@@ -70,6 +70,12 @@ def cluster_size() -> tuple[float, float]:
     return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
 
 
+def largest_machine() -> float:
+    """CPUs of the machine of the cluster that has most of them."""
+    machines = ray.nodes()  # type: ignore[no-untyped-call]
+    return float(max((one["Resources"].get("CPU", 0) for one in machines if one["Alive"]), default=0))
+
+
 @contextlib.contextmanager
 def _other_cluster(address: str) -> Iterator[None]:
     try:

@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, TrialError
+from raydistill.orchestration.cluster import largest_machine
 from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
 from raydistill.orchestration.room import free_orphaned_room
@@ -154,7 +155,8 @@ class Driver:
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
         trials = study.limit * self._neighbours(grade)
-        return replace(study, cpus=cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials))
+        each = cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials, largest_machine())
+        return replace(study, cpus=each)
 
     def _neighbours(self, grade: int) -> int:
         """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""

@@ -25,6 +25,11 @@ from raydistill.orchestration.reaching import ADDRESSES, api_address, authorizat
 
 IDENTITY = re.compile(r"\w[\w.-]*", re.ASCII)
 REQUEST_SECONDS = 60.0
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 _aiohttp: Any = getattr(sdk, "aiohttp", None)
 """The library Ray's client reads logs with; None where Ray was installed without its job API."""
 BROKEN: tuple[type[Exception], ...] = (RuntimeError, OSError, *([_aiohttp.ClientError] if _aiohttp else []))
@@ -99,7 +104,7 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         # Ray tells every upload and every closed connection; what users need to know, we tell.
-        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         if _aiohttp is None:
             raise ConfigError(

@@ -34,19 +34,23 @@ def capacity(resources: ResourcesSection, cpus: float, gpus: float) -> int:
     return int(room + EPSILON)
 
 
-def cpus_per_worker(resources: ResourcesSection, cpus: float, places: int, trials: int) -> float:
-    """CPUs a worker gets in a grade: what is asked for, or an even share of the cluster.
+def cpus_per_worker(
+    resources: ResourcesSection, cpus: float, places: int, trials: int, widest: float = math.inf
+) -> float:
+    """CPUs a worker gets in a grade: what is asked for, or an even share of the cluster, but no more than one machine has.
 
     Args:
         resources: what the campaign asks for.
         cpus: CPUs of the cluster.
         places: trials that fit on it at once.
         trials: trials of the grade.
+        widest: CPUs of the cluster's largest machine. A worker that asks for more waits for ever.
     """
     if resources.cpus_per_worker != "auto":
         return resources.cpus_per_worker
     at_once = max(1, min(trials, places))
-    return float(max(1, int(cpus // (at_once * resources.workers_per_trial))))
+    share = min(cpus // (at_once * resources.workers_per_trial), widest)
+    return float(max(1, int(share)))
 
 
 def share_out(free: int, waiting: Sequence[tuple[int, int]]) -> list[int]:

@@ -81,6 +81,16 @@ def test_driver_sees_both_machines_with_what_start_printed(started: Started) -> 
     assert done.stdout.split() == ["2", "2.0"]
 
 
+def test_campaigns_need_no_more_than_address_and_token(started: Started) -> None:
+    """Ray looks for a head at 127.0.0.1 at this machine's outer address, where it does not listen."""
+    code = "from raydistill.orchestration.cluster import *\nwith connected(): print(*cluster_size())"
+    needed = {name: value for name, value in started.exported.items() if name.startswith(("RAY_ADDRESS", "RAY_AUTH"))}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**environment(), **needed})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2.0", "0.0"]
+
+
 def test_token_is_readable_by_its_owner_alone(started: Started) -> None:
     """Ray's own token files are readable by everybody on the machine."""
     path = Path(started.exported["RAY_AUTH_TOKEN_PATH"])

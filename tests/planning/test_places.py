@@ -56,3 +56,9 @@ def test_free_places_are_shared_and_nobody_overtakes(
 ) -> None:
     """A wide trial would wait for ever behind narrow ones, or more trials start than there is room for."""
     assert share_out(free, waiting) == shares
+
+
+@pytest.mark.parametrize(("widest", "each"), [(4, 4), (64, 16), (0, 1)])
+def test_worker_gets_no_more_than_one_machine_has(widest: float, each: float) -> None:
+    """A share of four machines, asked for on one of them: the campaign would wait for ever, and say nothing."""
+    assert cpus_per_worker(ResourcesSection(), 16, 16, 1, widest) == each
