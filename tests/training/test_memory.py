@@ -202,23 +202,24 @@ def test_teacher_encodes_in_parts_of_the_same_size(parts_of: Make, limit: Callab
 @pytest.mark.slow
 def test_workers_take_a_step_again_together(config_of: Callable[..., TrialConfig], tmp_path: Path) -> None:
     """One worker that waits for ever for vectors of another that has no memory, or weights that drift apart."""
-    config = config_of(
-        "pmd",
-        view="separate",
-        training={**SMALL_STEPS, "gradient_cache": "auto", "remember_teacher": False, "measure_gradients": False},
+    training = {**SMALL_STEPS, "gradient_cache": "auto", "remember_teacher": False, "measure_gradients": False}
+    # Texts of 16 tokens leave room to halve 64 tokens twice.
+    long, short = (
+        config_of("pmd", view="separate", data={"max_tokens": tokens}, training=training) for tokens in (32, 16)
     )
-    failing: list[dict[str, list[int]]] = [
-        {"1": [0]},  # before anything is exchanged
-        {"0": [9]},  # somewhere on the way, the other worker is elsewhere
-        {"1": [20]},
-        {"0": [6], "1": [6]},  # both at once
-        {"0": [2], "1": [31]},  # one after the other: twice halved
-        {"0": [40]},  # in the second step
+    failing: list[tuple[TrialConfig, dict[str, list[int]], list[int]]] = [
+        (long, {"1": [0]}, [32]),  # before anything is exchanged
+        (long, {"0": [9]}, [32]),  # somewhere on the way, the other worker is elsewhere
+        (long, {"1": [12]}, [32]),
+        (long, {"0": [22]}, [32]),  # in the second step
+        (short, {"0": [6], "1": [6]}, [32, 16]),  # both: at once, or the later one when the step is taken again
+        (short, {"0": [2], "1": [12]}, [16]),  # one after the other
     ]
-    found = run_workers(tmp_path, [(config, 2, calls) for calls in failing], 2)
-    plain = take_steps(config, 2, World.alone())
-    for first, second in zip(*found, strict=True):
-        assert first["tokens"] == second["tokens"] < 64
+    found = run_workers(tmp_path, [(config, 2, calls) for config, calls, _ in failing], 2)
+    for (config, _, tokens), first, second in zip(failing, *found, strict=True):
+        assert first["tokens"] == second["tokens"]
+        assert first["tokens"] in tokens
+        plain = take_steps(config, 2, World.alone())
         for rank in (first, second):
             for expected, received in zip(plain["gradients"], rank["gradients"], strict=True):
                 for name, gradient in expected.items():
