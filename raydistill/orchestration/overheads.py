@@ -1,0 +1,178 @@
+"""What orchestration costs beside the training it runs: trials of one grade through Ray against the same trial in this process; calls; replays."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import ray
+from pyarrow import fs
+
+from raydistill.config.schema import CampaignConfig, GradeSection
+from raydistill.config.space import LogUniform
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.errors import LedgerError
+from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.chronicle import Chronicle
+from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.coordinator import ask, start_coordinator
+from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.rundir import LEDGER
+from raydistill.orchestration.workshop import standard_workshop
+from raydistill.planning.rules import Rules
+from raydistill.planning.state import CampaignState
+
+Backend = Literal["inline", "train"]
+TRIALS = 4
+REPORTS = 100
+SPREAD = LogUniform(log_uniform=(0.9, 1.1))
+GRADE = 1
+
+
+class BackendCost(NamedTuple):
+    """What a back end adds to a trial.
+
+    Attributes:
+        backend: which.
+        alone: seconds the same trial takes in this process, without Ray, after one to warm up.
+        first: seconds the first trial of a grade takes beyond that; its process has to start.
+        later: seconds every later one does, the median.
+        report: seconds from one report to the next beyond those without Ray, the median.
+    """
+
+    backend: Backend
+    alone: float
+    first: float
+    later: float
+    report: float
+
+
+def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> BackendCost:
+    """Run some trials of a campaign's last grade one after another, on one CPU each, then one of them again without Ray.
+
+    Args:
+        config: where data, encoder, method and epochs come from; its last grade is measured under its teacher.
+        backend: how trials run.
+        out: where to write; the teacher in `out/inline` is used again for the other back end.
+    """
+    measured = _measured(config, backend, out)
+    state = Campaign(measured, out / backend, num_cpus=1).run()
+    records = state.of(state.lineages[0], GRADE)
+    ends = [record.reports[-1]["time"] for record in records]
+    alone = _alone(out / backend / "grades" / state.grades[GRADE] / "trials" / records[-1].identity, out / "alone")
+    gaps = [second["time"] - first["time"] for record in records for first, second in pairwise(record.reports)]
+    return BackendCost(
+        backend,
+        alone[-1],
+        ends[0] - records[0].begun - alone[-1],
+        statistics.median(later - earlier for earlier, later in pairwise(ends)) - alone[-1],
+        statistics.median(gaps) - statistics.median(later - earlier for earlier, later in pairwise(alone)),
+    )
+
+
+def calls_per_second(root: Path, clients: int = 8, seconds: float = 5.0) -> float:
+    """Questions a coordinator answers each second when so many processes ask one after another: what a trial's status is."""
+    rules = Rules("sequential", 0.0, False, 1, 2, epochs=(1, 1), sizes=(2, 1))
+    with connected():
+        coordinator = start_coordinator(root, rules)
+        ask(coordinator.start.remote("0" * 64, ["main"], ["0-teacher", "1-layers1"]))
+        ask(coordinator.begin.remote(("main", 0, 0), "a" * 16, {}))
+        crowd: list[Any] = [ray.remote(_Client).options(num_cpus=0).remote(coordinator) for _ in range(clients)]
+        ray.get([one.count.remote(0.2) for one in crowd])
+        return float(sum(ray.get([one.count.remote(seconds) for one in crowd])) / seconds)
+
+
+def replay_seconds(root: Path, events: int = 10_000) -> float:
+    """Seconds from a ledger of so many events, of trials with a hundred reports each, to the campaign's state."""
+    # Not synced one by one, which would take longer than all the rest.
+    ledger = Ledger(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), str((root / LEDGER).absolute()))
+    names = {"lineages": ["main"], "grades": ["0-teacher", "1-layers1"]}
+    ledger.append({"kind": "campaign_started", "config_fingerprint": "0" * 64, **names, "time": 0.0})
+    metrics = {f"metric/{number}": number / 7 for number in range(20)}
+    files = {"checkpoint": None, "digest": None}
+    for number in range(1, events):
+        trial, epoch = divmod(number - 1, REPORTS + 1)
+        head = {"lineage": "main", "grade": 0, "number": trial, "time": float(number)}
+        if epoch == 0:
+            begun = {"identity": f"{trial:016x}", "parameters": {"learning_rate": trial / 7}, "epochs": REPORTS}
+            ledger.append({"kind": "trial_begun", **head, **begun})
+        else:
+            outcome = "finished" if epoch == REPORTS else "running"
+            ledger.append(
+                {"kind": "trial_reported", **head, **files, "epoch": epoch, "metrics": metrics, "outcome": outcome}
+            )
+    began = time.perf_counter()
+    found = len(Chronicle(root).events)
+    seconds = time.perf_counter() - began
+    if found != events:
+        raise LedgerError(f"{root}: {found} events were replayed", expected=f"{events}")
+    return seconds
+
+
+class _Client:
+    """Asks one question after another."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self.coordinator = coordinator
+
+    def count(self, seconds: float) -> int:
+        """Answers within some seconds."""
+        calls, deadline = 0, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            ask(self.coordinator.record.remote(("main", 0, 0)))
+            calls += 1
+        return calls
+
+
+def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignConfig:
+    last = config.grades[-1]
+    rate = last.learning_rate if isinstance(last.learning_rate, float) else config.training.learning_rate
+    low, high = (rate * factor for factor in SPREAD.log_uniform)
+    fixed = {
+        "layers": last.layers,
+        "epochs": last.epochs,
+        "init": last.init if isinstance(last.init, str) else "teacher",
+    }
+    grade = GradeSection.model_validate({**fixed, "learning_rate": {"log_uniform": (low, high)}, "trials": TRIALS})
+    teacher = config.teacher
+    promoted = (out / "inline" / "ledger").exists() and _teacher(out / "inline")
+    if promoted:
+        teacher = teacher.model_copy(update={"checkpoint": promoted})
+    resources = config.resources.model_copy(
+        update={"backend": backend, "workers_per_trial": 1, "cpus_per_worker": 1.0, "concurrent_trials": 1}
+    )
+    search = config.search.model_copy(update={"algorithm": "random", "early_stopping": "none"})
+    storage = config.storage.model_copy(update={"share_trials": False})
+    changes = {"grades": (grade,), "teacher": teacher, "resources": resources, "search": search, "storage": storage}
+    return config.model_copy(update={**changes, "compare": None, "ladders": None})
+
+
+def _teacher(root: Path) -> str:
+    from raydistill.orchestration.rundir import open_run
+
+    state: CampaignState = open_run(root)
+    return state.promotions[state.lineages[0], 0].checkpoint
+
+
+def _alone(trial: Path, folder: Path) -> list[float]:
+    """Seconds to each report of a trial, and to its end, in this process: of the second time it is run."""
+    content = json.loads((trial / "trial.json").read_text())
+    content.pop("identity")
+    config, workshop = TrialConfig.model_validate(content), standard_workshop()
+    workshop.set_threads(1)
+    for turn in ("first", "second"):
+        began = time.perf_counter()
+        directory = folder / trial.parents[3].name / turn
+        times = [
+            time.perf_counter() - began
+            for _ in workshop.run_trial(config, directory, workshop.world(False), _no_change)
+        ]
+    return times
+
+
+def _no_change(epoch: int) -> TeacherReference | None:
+    return None
