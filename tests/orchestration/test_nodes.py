@@ -285,12 +285,14 @@ def test_lost_head_ends_the_campaign_with_a_way_back(faked: tuple[CampaignConfig
     """A driver that waits for a cluster that is gone, or that Ray ends without a word; and a run that cannot be gone on with."""
     config, path = faked
     root = tmp_path / "run"
-    fakes.control(root, seconds=2.0)
+    fakes.control(root, seconds=1.0)
     with simulated(1) as nodes, drive(root, path, nodes) as driver:
         try:
-            wait_for(lambda: running(root) == 2, driver)
+            wait_for(lambda: reports(root) >= 4, driver)
+            began = time.monotonic()
             nodes.kill(nodes.machines[0])
             code, said = ended(driver)
+            assert time.monotonic() - began < 50
         finally:
             driver.kill()
     assert code == 5, said
