@@ -3,6 +3,7 @@
 #
 #   eval "$(cluster/local.sh start --workers 2)"     start it, and point this shell at it
 #   raydistill submit jobs/configs/demo.yaml         run a campaign on it as a job (or `raydistill run ...`, from here)
+#   cluster/local.sh add                             one more worker, which running campaigns use at once
 #   cluster/local.sh status                          its processes and addresses again
 #   cluster/local.sh stop                            end it: its own processes, no others
 #
@@ -12,6 +13,7 @@
 #         [--dashboard-port P]  the port of the dashboard and its job API; default: a free one
 #         [--host ADDRESS]      the address it listens on; default 127.0.0.1. With another one, everybody who reaches this machine and has the
 #                               token runs code on it, and what passes over the network is not encrypted.
+#   add   [--cpus N]            CPUs that it offers; default: as many as the others
 #   --dir DIR                   where token and process numbers are kept (for more than one cluster); default ~/.local/state/raydistill/cluster
 #
 # Costs: nothing but this machine. Measured: see cluster/README.md.
@@ -107,6 +109,24 @@ launch() { # role, then arguments of `ray start`
     done
 }
 
+# What every `ray start` is told. Worker ports are whichever are free, so that several clusters fit on a machine.
+common_options() { # CPUs
+    echo --num-cpus "$1" --object-store-memory 200000000 --min-worker-port 0 --max-worker-port 0
+}
+
+# What the processes of a cluster have in their environment, beside the address of the token.
+prepare_environment() {
+    # What the environment says of other clusters and tokens is not meant for this one.
+    unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token RAY_USAGE_STATS_ENABLED=0
+    # The command of a job starts with `python`: this one.
+    export PATH="$(dirname "$PYTHON"):$PATH"
+    # Figures for Prometheus would be told to everybody who asks: their ports know no token. Two of the three cannot be turned off, only be given
+    # a number that is none.
+    export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
+    if [ "$1" = 127.0.0.1 ]; then export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0; fi
+}
+
 print_environment() {
     cat "$DIR/environment"
 }
@@ -134,6 +154,11 @@ start() {
     local temporary
     temporary=$(mktemp -d /tmp/rd-XXXXXX)
     echo "$temporary" >"$DIR/temporary"
+    local machine
+    machine=$("$PYTHON" -c 'import os; print(os.cpu_count())')
+    cpus=${cpus:-$((machine / (workers + 1)))}
+    [ "$cpus" -ge 1 ] || cpus=1
+    echo "$cpus" >"$DIR/cpus"
     trap 'code=$?; stop >/dev/null 2>&1; exit $code' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -142,27 +167,14 @@ start() {
     read -r -a ports <<<"$(free_ports $((workers + 4)))"
     port=${port:-${ports[0]}}
     dashboard=${dashboard:-${ports[1]}}
-    local machine
-    machine=$("$PYTHON" -c 'import os; print(os.cpu_count())')
-    cpus=${cpus:-$((machine / (workers + 1)))}
-    [ "$cpus" -ge 1 ] || cpus=1
 
-    # What the environment says of other clusters and tokens is not meant for this one.
-    unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
-    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$DIR/token RAY_USAGE_STATS_ENABLED=0
-    # The command of a job starts with `python`: this one.
-    export PATH="$(dirname "$PYTHON"):$PATH"
-    # Figures for Prometheus would be told to everybody who asks: their ports know no token. Two of the three cannot be turned off, only be given
-    # a number that is none.
-    export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
-    # Worker ports are whichever are free, so that several clusters fit on a machine.
-    local each=(--num-cpus "$cpus" --object-store-memory 200000000 --min-worker-port 0 --max-worker-port 0)
-    local head=(--head --port "$port" --dashboard-host "$host" --dashboard-port "$dashboard" --ray-client-server-port "${ports[3]}"
+    prepare_environment "$host"
+    local each head
+    read -r -a each <<<"$(common_options "$cpus")"
+    head=(--head --port "$port" --dashboard-host "$host" --dashboard-port "$dashboard" --ray-client-server-port "${ports[3]}"
         --temp-dir "$temporary/r" --dashboard-agent-listen-port "${ports[2]}")
     say "starting a head and $workers worker(s) on $host, $cpus CPU(s) each"
-    if [ "$host" = 127.0.0.1 ]; then
-        export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
-    else
+    if [ "$host" != 127.0.0.1 ]; then
         say "warning: whoever reaches $host and has the token runs code as $(id -un), and the token passes unencrypted"
         head+=(--node-ip-address "$host")
     fi
@@ -191,6 +203,25 @@ ENVIRONMENT
     print_environment
 }
 
+add() {
+    local cpus= address options port
+    while [ $# -gt 0 ]; do
+        [ $# -ge 2 ] || refuse "$1 without a value" "see the head of $0"
+        case $1 in
+        --cpus) number "$1" "$2" 1 && cpus=$2 ;;
+        *) refuse "$1 is no option of add" "see the head of $0" ;;
+        esac
+        shift 2
+    done
+    if [ "$(num_running)" -eq 0 ] || [ ! -f "$DIR/environment" ]; then refuse "no cluster is running (nothing in $DIR)" "start it first, or give its --dir"; fi
+    address=$(sed -n 's/^export RAY_ADDRESS=//p' "$DIR/environment")
+    prepare_environment "${address%:*}"
+    read -r -a options <<<"$(common_options "${cpus:-$(cat "$DIR/cpus")}")"
+    port=$(free_ports 1)
+    launch "worker$(wc -l <"$DIR/processes")" "${options[@]}" --address "$address" --dashboard-agent-listen-port "$port"
+    say "added"
+}
+
 stop() {
     local role pid born deadline=$((SECONDS + STOP_SECONDS)) temporary
     [ -f "$DIR/processes" ] || { say "no cluster was started (nothing in $DIR)"; return 0; }
@@ -205,7 +236,7 @@ stop() {
     # What is left writes below the cluster's own folder; nobody else's process does.
     temporary=$(cat "$DIR/temporary")
     case $temporary in /tmp/rd-??????) "$PYTHON" -I -S "$ROOT/raydistill/orchestration/reaper.py" "$temporary" </dev/null ;; esac
-    rm -f "$DIR"/processes "$DIR"/environment "$DIR"/temporary "$DIR"/token "$DIR"/head.log "$DIR"/worker[0-9]*.log
+    rm -f "$DIR"/processes "$DIR"/environment "$DIR"/temporary "$DIR"/cpus "$DIR"/token "$DIR"/head.log "$DIR"/worker[0-9]*.log
     say "stopped"
 }
 
@@ -233,6 +264,6 @@ while [ $# -gt 0 ]; do
     fi
 done
 case ${rest[0]:-} in
-start | stop | status) "${rest[@]}" ;;
-*) say "usage: $0 start [--workers N] [--cpus N] [--port P] [--dashboard-port P] [--host ADDRESS] | stop | status   [--dir DIR]"; exit 2 ;;
+start | add | stop | status) "${rest[@]}" ;;
+*) say "usage: $0 start [--workers N] [--cpus N] [--port P] [--dashboard-port P] [--host ADDRESS] | add [--cpus N] | stop | status   [--dir DIR]"; exit 2 ;;
 esac

@@ -41,6 +41,9 @@ unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
 files=$(mktemp -d "$HOME/.raydistill-$SLURM_JOB_ID-XXXXXX")
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$files/token")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$files/token RAY_USAGE_STATS_ENABLED=0
+# Figures for Prometheus would be told to everybody on Slurm's network: their ports know no token. Two of the three cannot be turned off, only be given
+# a number that is none.
+export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
 
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}

@@ -117,6 +117,12 @@ class PromotionError(TrainingError):
     """No trial of a grade can become the next teacher."""
 
 
+class ClusterError(RayDistillError):
+    """The cluster a campaign runs on was lost."""
+
+    exit_code = 5
+
+
 class JobError(RayDistillError):
     """A job on a cluster, or the cluster itself, was lost; or the job failed before its command could."""
 

@@ -14,11 +14,12 @@ from types import FrameType
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError
-from raydistill.orchestration.cluster import cluster_size, connected
+from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
 from raydistill.orchestration.locking import locked
+from raydistill.orchestration.machines import Machines, room_of
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -30,7 +31,7 @@ from raydistill.orchestration.rundir import (
 )
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
-from raydistill.planning.places import capacity, least_cpus
+from raydistill.planning.places import least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
@@ -99,8 +100,7 @@ class Campaign:
         observe: Callable[[CampaignState], None] | None,
     ) -> CampaignState:
         lineages = lineages_of(self.config)
-        cpus, gpus = cluster_size()
-        room = self._room(cpus, gpus)
+        machines = self._machines()
         coordinator = start_coordinator(
             self.root,
             rules_of(self.config, plans),
@@ -112,25 +112,25 @@ class Campaign:
                 ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
         # Trials work in other directories than this process; what a run records is the path as it was written.
         driver = Driver(
-            anchored(self.config), ground, lineages, plans, self.root, room, cpus, coordinator, self.workshop, observe
+            anchored(self.config), ground, lineages, plans, self.root, machines, coordinator, self.workshop, observe
         )
         try:
             return driver.run()
         finally:
             shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
-    def _room(self, cpus: float, gpus: float) -> int:
-        room = capacity(self.config.resources, cpus, gpus)
-        if room < 1:
+    def _machines(self) -> Machines:
+        room = room_of(self.config.resources)
+        if room.places < 1:
             needs = self.config.resources
             raise CapabilityError(
                 f"a trial needs {needs.workers_per_trial} x {least_cpus(needs):g} CPUs and "
-                f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {cpus:g} and {gpus:g}",
+                f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",
             )
-        return room
+        return Machines(self.config.resources, room)
 
 
 @contextlib.contextmanager

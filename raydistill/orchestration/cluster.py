@@ -35,6 +35,8 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Of a search of our own, Tune would start one process after the other; our searcher says itself how many.
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -62,18 +64,6 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
     connect = _own_cluster(num_cpus) if address == "local" else _other_cluster(address)
     with connect:
         yield
-
-
-def cluster_size() -> tuple[float, float]:
-    """CPUs and GPUs of the cluster."""
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
-
-
-def largest_machine() -> float:
-    """CPUs of the machine of the cluster that has most of them."""
-    machines = ray.nodes()  # type: ignore[no-untyped-call]
-    return float(max((one["Resources"].get("CPU", 0) for one in machines if one["Alive"]), default=0))
 
 
 @contextlib.contextmanager

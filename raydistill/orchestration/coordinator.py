@@ -15,6 +15,7 @@ from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
+from raydistill.orchestration.machines import beside_driver
 from raydistill.planning.records import Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 
@@ -122,7 +123,7 @@ class Coordinator:
 
 
 def start_coordinator(root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> Any:
-    """Make the actor. It restarts by itself for as long as the driver lives; it asks for no CPU.
+    """Make the actor. It restarts by itself for as long as the driver lives, on the driver's machine; it asks for no CPU.
 
     Args:
         root: the run directory.
@@ -134,7 +135,7 @@ def start_coordinator(root: Path, rules: Rules, verify: Callable[[str], str] | N
     """
     # Read once here: an exception inside an actor's constructor would reach the driver as the actor's death.
     Ladder(root, rules)
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
+    options = {**beside_driver(), "max_restarts": -1, "max_task_retries": 3}
     return ray.remote(Coordinator).options(**options).remote(root, rules, verify)
 
 

@@ -6,6 +6,7 @@ Everything it starts is a child of this process, so nothing outlives it; everyth
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,19 +16,19 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError, TrialError
-from raydistill.orchestration.cluster import largest_machine
-from raydistill.orchestration.coordinator import ask, unwrapped
-from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
+from raydistill.errors import PromotionError
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.losses import Head, given_up, head_watched
+from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.scoring import start_scoring
 from raydistill.orchestration.shelf import clear_shelves
-from raydistill.orchestration.studies import Job, StudyRunner
+from raydistill.orchestration.studies import Job, start_runner
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
-from raydistill.planning.places import cpus_per_worker, places_of_a_trial, share_out
+from raydistill.planning.places import share_out
 from raydistill.planning.schedule import ready
 from raydistill.planning.state import CampaignState
 
@@ -46,8 +47,7 @@ class Driver:
         lineages: its ladders.
         plans: the grades of each.
         root: the run directory.
-        capacity: trials the cluster can run at once.
-        cpus: CPUs of the cluster.
+        machines: the room there is.
         coordinator: handle of the coordinator.
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
@@ -58,8 +58,7 @@ class Driver:
     lineages: Sequence[Lineage]
     plans: Sequence[GradePlan]
     root: Path
-    capacity: int
-    cpus: float
+    machines: Machines
     coordinator: Any
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
@@ -76,23 +75,31 @@ class Driver:
         Raises:
             PromotionError: a grade has no trial to promote; every lineage that does not need it has been run to its end.
             TrialError: a process that the campaign cannot do without died too often.
+            ClusterError: the head of the cluster is lost.
         """
-        try:
-            self._loop()
-            clear_shelves(self.root)
-        except RayError as problem:
-            raise self._given_up("the campaign", problem) from problem
-        finally:
-            self._stop()
-            write_table(self.root, self.state)
+        with head_watched() as head:
+            try:
+                self._loop(head)
+                clear_shelves(self.root)
+            except RayError as problem:
+                head.require()
+                raise given_up(self.root, "the campaign", problem) from problem
+            finally:
+                if head.lost is None:
+                    self._stop()
+                write_table(self.root, self.state)
         return self.state
 
-    def _loop(self) -> None:
+    def _loop(self, head: Head) -> None:
         self._listen()
         while not self.state.complete:
+            if not head.check():
+                time.sleep(POLL_SECONDS)
+                continue
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
-            self._start_scorings(self._start_studies())
+            self._look()
+            self._start_scorings(self._grow(self._start_studies()))
             if self.failures and not self.jobs and not self.scorings:
                 raise next(iter(self.failures.values()))
             done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
@@ -110,6 +117,18 @@ class Driver:
         if news and self.observe is not None:
             self.observe(self.state)
 
+    def _look(self) -> None:
+        """Follow the cluster: machines are lost, come back and are added."""
+        if not self.machines.look():
+            return
+        for job in self.jobs.values():
+            if job.places and job.study.cpus > self.machines.room.widest:
+                logger.warning(
+                    "%s: a worker has %g CPUs, and no machine that is left has so many; its trials wait for one",
+                    self._title(job.study.place),
+                    job.study.cpus,
+                )
+
     def _start_studies(self) -> int:
         """Start what may run; returns how many more trials would fit."""
         places = ready(
@@ -123,14 +142,24 @@ class Driver:
             # It finds every trial done, so it need not wait for room.
             self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
-        free = self.capacity - len(self.scorings) - sum(job.places for job in self.jobs.values())
-        weights = [places_of_a_trial(self.config.resources, self.cpus, self.capacity, one.cpus) for one in fresh]
+        free = self.machines.room.places - len(self.scorings) - sum(job.places for job in self.jobs.values())
+        weights = [self.machines.weight(one.cpus) for one in fresh]
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
         for study, weight, share in zip(fresh, weights, shares, strict=True):
             if share:
                 self._start(Job(replace(study, concurrency=share), None, share * weight))
                 free -= share * weight
         return free
+
+    def _grow(self, free: int) -> int:
+        """Give running studies the room that came since they were started; returns what is left of it.
+
+        Only that: room that another study has left is for the next one, which would have to wait for it otherwise.
+        """
+        added, taken = min(free, self.machines.added()), 0
+        for job in self.jobs.values():
+            taken += job.grow(added - taken, self.machines.weight(job.study.cpus))
+        return free - taken
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
         """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
@@ -155,8 +184,7 @@ class Driver:
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
         trials = study.limit * self._neighbours(grade)
-        each = cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials, largest_machine())
-        return replace(study, cpus=each)
+        return replace(study, cpus=self.machines.cpus_for(trials))
 
     def _neighbours(self, grade: int) -> int:
         """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
@@ -165,7 +193,7 @@ class Driver:
         return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
 
     def _start(self, job: Job) -> None:
-        job.runner = self.idle.pop() if self.idle else ray.remote(StudyRunner).options(num_cpus=0).remote()
+        job.runner = self.idle.pop() if self.idle else start_runner()
         logger.info(
             "%s, grade %s: %d trials at once", job.study.lineage.name, job.study.plan.folder, job.study.concurrency
         )
@@ -200,7 +228,7 @@ class Driver:
         try:
             metrics = ask(reference)
         except RayError as problem:
-            raise self._given_up(self._title(place), problem) from problem
+            raise given_up(self.root, self._title(place), problem) from problem
         ask(self.coordinator.record_test.remote(*place, metrics))
 
     def _finish_study(self, reference: Any, job: Job) -> None:
@@ -208,12 +236,12 @@ class Driver:
             ask(reference)
         except RayActorError as problem:
             if job.lives == 0:
-                raise self._given_up(self._title(job.study.place), problem) from problem
+                raise given_up(self.root, self._title(job.study.place), problem) from problem
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
             self._start(replace(job, lives=job.lives - 1))
             return
         except RayError as problem:
-            raise self._given_up(self._title(job.study.place), problem) from problem
+            raise given_up(self.root, self._title(job.study.place), problem) from problem
         except PromotionError as problem:
             # Another lineage may do better, and its results are wanted whatever became of this one.
             logger.warning("%s: %s", self._title(job.study.place), problem.received)
@@ -223,16 +251,6 @@ class Driver:
 
     def _title(self, place: Place) -> str:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"
-
-    def _given_up(self, what: str, problem: RayError) -> TrialError:
-        cause = str(unwrapped(problem)).strip().splitlines()[-1]
-        return TrialError(
-            f"{what}: {cause}",
-            expected="processes that end by themselves",
-            consequence="the campaign ends here; everything recorded so far is kept",
-            remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {self.root / 'grades'}, and whether the machine runs out of memory; "
-            "then run again with --resume",
-        )
 
     def _stop(self) -> None:
         for runner in [*self.idle, *(job.runner for job in self.jobs.values())]:

@@ -17,7 +17,8 @@ from raydistill.errors import StorageError, TrialError
 logger = logging.getLogger(__name__)
 NAME = ".lock"
 PATIENCE_SECONDS = 10.0
-HOLD_SECONDS = 60.0
+HOLD_SECONDS = 300.0
+"""A machine that lost its power holds its locks on a file server until its lease runs out, which is 90 seconds on Linux and twice that on others."""
 
 
 @contextlib.contextmanager

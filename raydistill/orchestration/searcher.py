@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray.tune.search import Searcher
@@ -72,22 +73,32 @@ class Proposer:
         return lost or [one for one in records if one.status == "failed"]
 
 
+@dataclass
+class Allowance:
+    """How many trials of a study may run at once; it changes with the cluster."""
+
+    trials: int
+
+
 class StudySearcher(Searcher):
     """A proposer in the form Ray Tune asks for.
 
     Args:
         proposer: where the points come from.
         first: a trial it has given out already.
+        allowance: how many trials may run at once. It is counted here, because Tune's own limit stands as it was at the start.
     """
 
-    def __init__(self, proposer: Proposer, first: int | Literal["wait"]) -> None:
+    def __init__(self, proposer: Proposer, first: int | Literal["wait"], allowance: Allowance) -> None:
         super().__init__()
-        self.proposer = proposer
+        self.proposer, self.allowance = proposer, allowance
         self.first: int | None = None if first == "wait" else first
         self.numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, as {"number": n}. Everything else about it the trial asks of the coordinator."""
+        if len(self.numbers) >= self.allowance.trials:
+            return None
         number = self.first if self.first is not None else self.proposer.next()
         self.first = None
         if number is None:
@@ -99,8 +110,9 @@ class StudySearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial that Tune gave up has no process left to say so itself."""
-        if error and trial_id in self.numbers:
-            key = self.proposer.study.key(self.numbers[trial_id])
+        number = self.numbers.pop(trial_id, None)
+        if error and number is not None:
+            key = self.proposer.study.key(number)
             ask(self.proposer.coordinator.fail.remote(key, DIED))
 
     def save(self, checkpoint_path: str) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from raydistill.errors import CheckpointError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
-from raydistill.orchestration.searcher import Proposer, StudySearcher
+from raydistill.orchestration.machines import beside_driver
+from raydistill.orchestration.searcher import Allowance, Proposer, StudySearcher
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.trials import InlineTrial, TrainTrial
 from raydistill.orchestration.workshop import Workshop
@@ -43,9 +45,36 @@ class Job:
     places: int
     lives: int = RUNNER_LIVES
 
+    def grow(self, places: int, weight: int) -> int:
+        """Let more of its trials run at once; returns how many places that takes.
+
+        Args:
+            places: what there is to take.
+            weight: places of one trial.
+        """
+        more = min(places // weight, self.study.limit - self.study.concurrency)
+        if not self.places or more <= 0:
+            return 0
+        self.study = replace(self.study, concurrency=self.study.concurrency + more)
+        self.places += more * weight
+        self.runner.allow.remote(self.study.concurrency)
+        return more * weight
+
+
+def start_runner() -> Any:
+    """Make the process of a `StudyRunner`, which can be spoken to while it runs a study."""
+    return ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
+
 
 class StudyRunner:
     """A process that runs studies, one after another."""
+
+    def __init__(self) -> None:
+        self.allowance = Allowance(1)
+
+    def allow(self, trials: int) -> None:
+        """Let more trials of the running study run at once."""
+        self.allowance.trials = trials
 
     def run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         """Run the trials that are left of a study, then promote; or leave it where trials wait for their final teacher.
@@ -54,6 +83,7 @@ class StudyRunner:
             PromotionError: no trial can be promoted.
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
+        self.allowance = Allowance(study.concurrency)
         with logged(study.root / "grades" / study.plan.folder / SEARCH_LOG):
             self._run(study, coordinator, workshop)
 
@@ -63,7 +93,7 @@ class StudyRunner:
             proposer = Proposer(study, coordinator)
             first = proposer.next()
             if first is not None:
-                _tune(study, StudySearcher(proposer, first), coordinator, workshop)
+                _tune(study, StudySearcher(proposer, first, self.allowance), coordinator, workshop)
             records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
             if any(one.status == "paused" for one in records):
                 # They gave up their room; the study is taken up again when the final teacher is there.
@@ -106,7 +136,6 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
-                max_concurrent_trials=study.concurrency,
                 reuse_actors=inline,
                 trial_dirname_creator=_dirname,
             ),

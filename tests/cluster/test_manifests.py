@@ -201,7 +201,7 @@ def test_options_of_ray_start_exist(path: Path) -> None:
     code = "\n".join(line for line in text_of(path).splitlines() if not line.lstrip().startswith("#"))
     pieces = re.findall(r"ray start(?: |$)(.*?)(?:;|&\n|\n  - |\n\w|\Z)", code, flags=re.DOTALL)
     pieces += re.findall(r"(?:common|head|each)=\((.*?)\)\n", code, flags=re.DOTALL) + re.findall(
-        r"launch .*?(?:\n(?=    \w)|\n\})", code, flags=re.DOTALL
+        r"launch .*?(?:\n(?=    \w)|\n\})|common_options\(\).*?\n\}", code, flags=re.DOTALL
     )
     used = {option for piece in pieces for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", piece)}
     assert {"--head", "--address", "--dashboard-host"} <= used

@@ -171,9 +171,10 @@ def trained(root: Path) -> list[tuple[str, str, int]]:
     return [(grade, identity, int(line)) for grade, identity, line in lines]
 
 
-def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
+def expected(config: CampaignConfig, root: Path, real: Workshop | None = None) -> dict[tuple[str, int], str]:
     """The digests a campaign must promote, found without Ray: trial after trial, each run to its end."""
-    ground_ = ground(config)
+    shop = real or workshop()
+    ground_ = shop.survey(config)
     digests: dict[tuple[str, int], str] = {}
     for lineage in lineages_of(config):
         teachers: list[TeacherReference] = []
@@ -181,7 +182,7 @@ def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
             above = teachers[-1 if config.schedule.name == "sequential" else 0] if teachers else None
             space = grade_space(lineage, plan)
             history: list[Observation] = []
-            best: list[tuple[float, Report]] = []
+            best: list[tuple[float, Any]] = []
             for number in range(trial_limit(space, plan, config.search.algorithm)):
                 point = propose(
                     space,
@@ -198,7 +199,7 @@ def expected(config: CampaignConfig, root: Path) -> dict[tuple[str, int], str]:
                 trial = trial_config(config, lineage, plan, point, ground_, above)
                 place = root / lineage.name / "grades" / plan.folder / "trials" / trial.identity
                 place.mkdir(parents=True)
-                reports = list(run_trial(trial, place, Ranks()))
+                reports = list(shop.run_trial(trial, place, shop.world(False), lambda epoch: None))
                 top = max(reports, key=lambda one: (one.metrics["valid/both/mrr"], -one.epoch))
                 history.append(Observation(number, point, top.metrics["valid/both/mrr"]))
                 best.append((top.metrics["valid/both/mrr"], top))

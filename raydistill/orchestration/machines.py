@@ -1,0 +1,97 @@
+"""The machines of the cluster a campaign runs on: how much room they have together, just now, and which of them the driver is on.
+
+Machines are lost, come back and are added while a campaign runs, so the driver looks again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raydistill.config.schema import ResourcesSection
+from raydistill.planning.places import capacity, cpus_per_worker, places_of_a_trial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the machines that are there have together.
+
+    Attributes:
+        places: trials that fit at once.
+        cpus, gpus: of all machines.
+        widest: CPUs of the machine that has most of them.
+    """
+
+    places: int
+    cpus: float
+    gpus: float
+    widest: float
+
+
+def room_of(resources: ResourcesSection) -> Room:
+    """The room there is for a campaign's trials at this moment, whoever uses it."""
+    machines = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+    cpus, gpus = (sum(float(one.get(kind, 0)) for one in machines) for kind in ("CPU", "GPU"))
+    widest = max((float(one.get("CPU", 0)) for one in machines), default=0.0)
+    return Room(capacity(resources, cpus, gpus), cpus, gpus, widest)
+
+
+class Machines:
+    """The room of one campaign, as it was when it was last looked at.
+
+    Args:
+        resources: what a trial gets.
+        room: what there is at the start.
+    """
+
+    def __init__(self, resources: ResourcesSection, room: Room) -> None:
+        self.resources = resources
+        self.room = self.most = room
+        self._added = 0
+
+    def look(self) -> bool:
+        """See how much room there is now; returns whether that has changed."""
+        before, self.room = self.room, room_of(self.resources)
+        if self.room == before:
+            return False
+        self.most = max(self.most, self.room, key=lambda room: (room.places, room.cpus))
+        self._added = max(0, self._added + self.room.places - before.places)
+        places = self.room.places
+        logger.info(
+            "the cluster has %g CPUs and %g GPUs now: room for %d trials", self.room.cpus, self.room.gpus, places
+        )
+        return True
+
+    def added(self) -> int:
+        """Places that have come and that nobody has asked for yet; asked for once."""
+        added, self._added = self._added, 0
+        return added
+
+    def cpus_for(self, trials: int) -> float:
+        """CPUs of each worker in a grade of so many trials.
+
+        By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
+        """
+        return cpus_per_worker(self.resources, self.most.cpus, self.most.places, trials, self.room.widest)
+
+    def weight(self, cpus: float) -> int:
+        """Places that a trial takes whose workers have so many CPUs each."""
+        if not self.room.cpus:
+            return 1
+        return places_of_a_trial(self.resources, self.room.cpus, self.room.places, cpus)
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor that belongs to the driver: on its machine, and without a CPU of it.
+
+    Ray puts an actor that asks for nothing anywhere. The campaign's own would then be lost with a machine that is none of theirs, and be made
+    anew from the ledger; here they are lost only together with the driver, which needs `--resume` in any case.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
