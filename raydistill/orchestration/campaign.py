@@ -14,7 +14,7 @@ from types import FrameType
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError
-from raydistill.orchestration.cluster import cluster_size, connected
+from raydistill.orchestration.cluster import cluster_size, connected, machines
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
@@ -30,7 +30,7 @@ from raydistill.orchestration.rundir import (
 )
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
-from raydistill.planning.places import capacity, least_cpus
+from raydistill.planning.places import capacity, least_cpus, workers_that_fit
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
@@ -112,7 +112,17 @@ class Campaign:
                 ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
         # Trials work in other directories than this process; what a run records is the path as it was written.
         driver = Driver(
-            anchored(self.config), ground, lineages, plans, self.root, room, cpus, coordinator, self.workshop, observe
+            anchored(self.config),
+            ground,
+            lineages,
+            plans,
+            self.root,
+            room,
+            cpus,
+            gpus,
+            coordinator,
+            self.workshop,
+            observe,
         )
         try:
             return driver.run()
@@ -120,12 +130,14 @@ class Campaign:
             shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
     def _room(self, cpus: float, gpus: float) -> int:
-        room = capacity(self.config.resources, cpus, gpus)
-        if room < 1:
-            needs = self.config.resources
+        needs = self.config.resources
+        room = capacity(needs, cpus, gpus)
+        fits = workers_that_fit(needs, least_cpus(needs), machines())
+        if room < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
             raise CapabilityError(
-                f"a trial needs {needs.workers_per_trial} x {least_cpus(needs):g} CPUs and "
-                f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {cpus:g} and {gpus:g}",
+                f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
+                f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {cpus:g} and {gpus:g} on "
+                f"{len(machines())} machines",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray._private.state import available_resources_per_node
 
 from raydistill.errors import ConfigError
 from raydistill.orchestration import reaper
@@ -72,8 +73,17 @@ def cluster_size() -> tuple[float, float]:
 
 def largest_machine() -> float:
     """CPUs of the machine of the cluster that has most of them."""
-    machines = ray.nodes()  # type: ignore[no-untyped-call]
-    return float(max((one["Resources"].get("CPU", 0) for one in machines if one["Alive"]), default=0))
+    return float(max((one.get("CPU", 0) for one in machines()), default=0))
+
+
+def machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has."""
+    return [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def free_machines() -> list[dict[str, float]]:
+    """What is free on each machine of the cluster at the moment."""
+    return list(available_resources_per_node().values())  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, TrialError
 from raydistill.orchestration.cluster import largest_machine
 from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
 from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.scoring import start_scoring
@@ -27,7 +28,7 @@ from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
-from raydistill.planning.places import cpus_per_worker, places_of_a_trial, share_out
+from raydistill.planning.places import places_of_a_trial, share_of_a_trial, share_out
 from raydistill.planning.schedule import ready
 from raydistill.planning.state import CampaignState
 
@@ -48,6 +49,7 @@ class Driver:
         root: the run directory.
         capacity: trials the cluster can run at once.
         cpus: CPUs of the cluster.
+        gpus: its GPUs.
         coordinator: handle of the coordinator.
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
@@ -60,6 +62,7 @@ class Driver:
     root: Path
     capacity: int
     cpus: float
+    gpus: float
     coordinator: Any
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
@@ -82,6 +85,9 @@ class Driver:
             clear_shelves(self.root)
         except RayError as problem:
             raise self._given_up("the campaign", problem) from problem
+        except (SystemExit, KeyboardInterrupt):
+            halt_all(self.coordinator)
+            raise
         finally:
             self._stop()
             write_table(self.root, self.state)
@@ -124,7 +130,8 @@ class Driver:
             self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.capacity - len(self.scorings) - sum(job.places for job in self.jobs.values())
-        weights = [places_of_a_trial(self.config.resources, self.cpus, self.capacity, one.cpus) for one in fresh]
+        size = self.config.resources, self.cpus, self.capacity
+        weights = [places_of_a_trial(*size, one.cpus, one.workers) for one in fresh]
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
         for study, weight, share in zip(fresh, weights, shares, strict=True):
             if share:
@@ -134,8 +141,8 @@ class Driver:
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
         """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
-        running = {job.study.place for job in self.jobs.values()}
-        doing = {job.study.fingerprint for job in self.jobs.values()}
+        studies = [job.study for job in self.jobs.values()]
+        running, doing = {study.place for study in studies}, {study.fingerprint for study in studies}
         waiting: list[Study] = []
         for place in places:
             study = self._study(place)
@@ -154,9 +161,9 @@ class Driver:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
-        trials = study.limit * self._neighbours(grade)
-        each = cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials, largest_machine())
-        return replace(study, cpus=each)
+        size = self.cpus, self.gpus, largest_machine(), self.capacity
+        workers, each = share_of_a_trial(self.config.resources, *size, study.limit * self._neighbours(grade))
+        return replace(study, cpus=each, workers=workers)
 
     def _neighbours(self, grade: int) -> int:
         """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
@@ -239,6 +246,5 @@ class Driver:
             ray.kill(runner)
         for reference in self.scorings:
             ray.cancel(reference, force=True)
-        self.jobs.clear()
-        self.scorings.clear()
-        self.idle.clear()
+        for things in (self.jobs, self.scorings, self.idle):
+            things.clear()
