@@ -41,7 +41,7 @@ class GiveUp(ray.train.UserCallback):
 class NoticingBackend(_TorchBackend):
     """Ray's own, whose workers take SIGTERM as a notice. Training runs in a thread of a worker, and only its main thread may ask for signals."""
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Called before training starts."""
         super().on_start(worker_group, backend_config)
         worker_group.execute(take_sigterm_as_notice)
@@ -86,7 +86,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
     # Started again by Ray a run would wait for as many workers as before, whether or not they fit.
     restarts = resources.max_failures if resources.least_workers == resources.most_workers else 0
     trainer = TorchTrainer(
-        work,
+        work,  # type: ignore[arg-type]
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
         torch_config=NoticingTorchConfig(backend=process_group_of(resources)),
         scaling_config=scaling(study, workers),
@@ -99,7 +99,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
             ),
         ),
     )
-    return bool(trainer.fit().return_value)
+    return bool(trainer.fit().return_value)  # type: ignore[attr-defined]
 
 
 def work(settings: dict[str, Any]) -> bool:
