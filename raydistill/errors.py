@@ -113,6 +113,10 @@ class TrialError(TrainingError):
     """A trial failed for good."""
 
 
+class TrialInterruptedError(TrainingError):
+    """A trial was told to end here; what it had learnt is in its newest checkpoint, from which it may go on."""
+
+
 class PromotionError(TrainingError):
     """No trial of a grade can become the next teacher."""
 

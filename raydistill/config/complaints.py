@@ -70,8 +70,10 @@ def _complaint(error: Any, content: Any, schema: Form) -> tuple[Place, str] | No
 
 def _meant(value: Any, options: list[Form]) -> Form | None:
     """The alternative that the shape of `value` asks for."""
-    if isinstance(value, dict) and len(value) == 1:
-        return next((option for option in options if space_key(option) in value), None)
+    if isinstance(value, dict):
+        found = [one for one in options if len(value) == 1 and space_key(one) in value]
+        found = found or [one for one in options if "properties" in one and not space_key(one)]
+        return found[0] if len(found) == 1 else None
     if isinstance(value, list):
         return next((option for option in options if option.get("type") == "array"), None)
     return None
@@ -79,6 +81,8 @@ def _meant(value: Any, options: list[Form]) -> Form | None:
 
 def _speaks_of(label: str, member: Form) -> bool:
     """Whether pydantic's name for a union member is that of `member`."""
+    if member.get("title") in re.findall(r"\w+", label):
+        return True
     named = re.search(r"Choice|LogUniform|Uniform|tuple", label)
     return named is not None and named[0].lower() == (space_key(member) or "tuple").replace("_", "")
 

@@ -140,7 +140,9 @@ def _meaning(form: Form, schema: Form) -> str:
 
 def _value(form: Form, schema: Form) -> str:
     below = sections(form, schema)
-    if below and not any(space_key(section) for section in below):
+    # A number or a small section of its own, as {min: 1, max: 4}, is told in one phrase.
+    either = {"integer", "number"} & {str(member.get("type")) for member in members(form, schema)}
+    if below and not either and not any(space_key(section) for section in below):
         listed = "items" in resolve(form, schema)
         nullable = any(member.get("type") == "null" for member in form.get("anyOf", []))
         kind = "a list of sections" if listed else "a section"

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from raydistill.config.ladders import LadderSearchSection
 from raydistill.config.methods import Method, PMDSection, SearchedPositive
+from raydistill.config.resources import ResourcesSection
 from raydistill.config.space import Choice, Init, LayerMap, Section, Uniform, View
 from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
 
@@ -121,24 +122,6 @@ class ScheduleSection(Section):
         0.0, ge=0, description="pipelined: MRR by which a checkpoint must beat the announced teacher to take its place"
     )
     settle_epochs: int = Field(1, ge=1, description="pipelined: last epochs of every trial, under the final teacher")
-
-
-class ResourcesSection(Section):
-    """What a trial gets and how many run at once."""
-
-    backend: Literal["auto", "inline", "train"] = Field(
-        "auto", description="auto = inline for one CPU worker, else train"
-    )
-    workers_per_trial: Count = Field(1, description="processes that share each batch of a trial")
-    cpus_per_worker: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
-        "auto",
-        description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine",
-    )
-    gpus_per_worker: float = Field(0.0, ge=0, description="0 = train on CPUs; a fraction lets trials share a GPU")
-    concurrent_trials: Literal["auto"] | Count = Field(
-        "auto", description="trials of a grade at once; auto = as many as the cluster has room for"
-    )
-    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died")
 
 
 class StorageSection(Section):

@@ -23,6 +23,7 @@ from raydistill.models.features import Needs
 
 Rows = npt.NDArray[np.int64]
 TextsOf = Callable[[Rows], Texts]
+BeforePart = Callable[[int], None]
 _TEXTS_AT_ONCE = 8192
 """Texts put together at a time: bounds the memory of token ids on large graphs."""
 
@@ -34,19 +35,31 @@ def link_prediction_task(dataset: Dataset, split: str) -> LinkPredictionTask:
     return LinkPredictionTask.from_triples(dataset.split(split), truth, dataset.train, split=split)
 
 
-def encode_entities(model: BiEncoder, assembler: TextAssembler, num_entities: int) -> Tensor:
+def encode_entities(
+    model: BiEncoder, assembler: TextAssembler, num_entities: int, before_part: BeforePart | None = None
+) -> Tensor:
     """Vectors of all entities, `(entities, hidden)` float32, normalised; entities of one text get one vector, bit for bit."""
-    return _encode_distinct(model, "entity", num_entities, assembler.entity_texts)
+    return _encode_distinct(model, "entity", num_entities, assembler.entity_texts, before_part)
 
 
-def encode_queries(model: BiEncoder, assembler: TextAssembler, heads: IntArray, relations: IntArray) -> Tensor:
+def encode_queries(
+    model: BiEncoder,
+    assembler: TextAssembler,
+    heads: IntArray,
+    relations: IntArray,
+    before_part: BeforePart | None = None,
+) -> Tensor:
     """Vectors of queries, `(queries, hidden)` float32, normalised; `relations` counts inverses from num_relations on."""
-    return _encode_distinct(
-        model, "query", len(heads), lambda rows: assembler.query_texts(heads[rows], relations[rows])
-    )
+
+    def texts_of(rows: Rows) -> Texts:
+        return assembler.query_texts(heads[rows], relations[rows])
+
+    return _encode_distinct(model, "query", len(heads), texts_of, before_part)
 
 
-def _encode_distinct(model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf) -> Tensor:
+def _encode_distinct(
+    model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf, before_part: BeforePart | None
+) -> Tensor:
     """Encode each distinct text once.
 
     Not only for speed: a text encoded twice, in batches of other shapes, may get vectors that differ in the last bit, and homonyms would no
@@ -54,7 +67,8 @@ def _encode_distinct(model: BiEncoder, tower: Tower, count: int, texts_of: Texts
     """
     first, place = _distinct(count, texts_of)
     with torch.no_grad():
-        vectors = torch.cat([model.encode(texts_of(rows), tower).vectors for rows in _parts(first)])
+        parts = [model.encode(texts_of(rows), tower, before_part=before_part).vectors for rows in _parts(first)]
+        vectors = torch.cat(parts)
     return vectors[torch.from_numpy(place).to(vectors.device)]
 
 
@@ -76,32 +90,39 @@ def evaluate(
     *,
     rerank: NeighborReranking | None = None,
     workers: Workers | None = None,
+    before_part: BeforePart | None = None,
 ) -> LinkPredictionReport:
     """Rank every entity for every query of `task` with the vectors of `model`.
 
     The model is put into evaluation mode for the time of the call. With several workers each encodes and ranks a part of the entities; all must
-    call, with equal models, and all get the report that one alone would get.
+    call, with equal models, and all get the report that one alone would get. `before_part` is called before each micro-batch that is encoded.
     """
     training = model.training
     model.eval()
     try:
         if workers is None or workers.size == 1:
-            entities, shard = encode_entities(model, assembler, task.num_entities), None
-            queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations)
+            entities, shard = encode_entities(model, assembler, task.num_entities, before_part), None
+            queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations, before_part)
         else:
-            entities, shard = encode_shard(model, assembler, task.num_entities, workers)
-            queries = encode_queries_together(model, assembler, task.distinct_heads, task.distinct_relations, workers)
+            entities, shard = encode_shard(model, assembler, task.num_entities, workers, before_part)
+            queries = encode_queries_together(
+                model, assembler, task.distinct_heads, task.distinct_relations, workers, before_part
+            )
     finally:
         model.train(training)
     return task.evaluate(queries, entities, rerank=rerank, shard=shard)
 
 
 def encode_shard(
-    model: BiEncoder, assembler: TextAssembler, num_entities: int, workers: Workers
+    model: BiEncoder,
+    assembler: TextAssembler,
+    num_entities: int,
+    workers: Workers,
+    before_part: BeforePart | None = None,
 ) -> tuple[Tensor, Shard]:
     """This worker's part of the entities and their vectors, `(own, hidden)`; entities of one text are in one part."""
     first, place = _distinct(num_entities, assembler.entity_texts)
-    owners, vectors = _encode_own(model, "entity", first, assembler.entity_texts, workers)
+    owners, vectors = _encode_own(model, "entity", first, assembler.entity_texts, workers, before_part)
     shard = Shard.of_owners(owners[place], workers)
     own_texts = np.flatnonzero(owners == workers.rank)
     rows = np.searchsorted(own_texts, place[shard.entities])
@@ -109,7 +130,12 @@ def encode_shard(
 
 
 def encode_queries_together(
-    model: BiEncoder, assembler: TextAssembler, heads: IntArray, relations: IntArray, workers: Workers
+    model: BiEncoder,
+    assembler: TextAssembler,
+    heads: IntArray,
+    relations: IntArray,
+    workers: Workers,
+    before_part: BeforePart | None = None,
 ) -> Tensor:
     """What `encode_queries` gives, on every worker, each having encoded a part."""
 
@@ -117,14 +143,21 @@ def encode_queries_together(
         return assembler.query_texts(heads[rows], relations[rows])
 
     first, place = _distinct(len(heads), texts_of)
-    owners, vectors = _encode_own(model, "query", first, texts_of, workers)
+    owners, vectors = _encode_own(model, "query", first, texts_of, workers, before_part)
     # Adding zeros changes no vector, and needs no word about who sends how many.
     whole = vectors.new_zeros((len(first), vectors.shape[1]))
     whole[torch.from_numpy(np.flatnonzero(owners == workers.rank)).to(whole.device)] = vectors
     return workers.total(whole)[torch.from_numpy(place).to(whole.device)]
 
 
-def _encode_own(model: BiEncoder, tower: Tower, rows: Rows, texts_of: TextsOf, workers: Workers) -> tuple[Rows, Tensor]:
+def _encode_own(
+    model: BiEncoder,
+    tower: Tower,
+    rows: Rows,
+    texts_of: TextsOf,
+    workers: Workers,
+    before_part: BeforePart | None,
+) -> tuple[Rows, Tensor]:
     """Encode this worker's share of distinct texts, in the micro-batches in which one worker alone would encode all.
 
     A text's vector depends in its last bit on what it is padded with, and ranks shall not depend on the number of workers. Hence whole
@@ -142,6 +175,8 @@ def _encode_own(model: BiEncoder, tower: Tower, rows: Rows, texts_of: TextsOf, w
             owner = min(turn, 2 * workers.size - 1 - turn)
             owners[start + part.numpy()] = owner
             if owner == workers.rank:
+                if before_part is not None:
+                    before_part(number)
                 places.append(start + part)
                 with torch.no_grad():
                     vectors.append(model.encode_part(texts.select(part), tower, Needs()).vectors)

@@ -19,7 +19,7 @@ from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.machines import Machines, room_of
+from raydistill.orchestration.machines import Machines, all_machines, room_of
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -31,7 +31,7 @@ from raydistill.orchestration.rundir import (
 )
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
-from raydistill.planning.places import least_cpus
+from raydistill.planning.places import least_cpus, workers_that_fit
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
@@ -120,12 +120,14 @@ class Campaign:
             shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
     def _machines(self) -> Machines:
-        room = room_of(self.config.resources)
-        if room.places < 1:
-            needs = self.config.resources
+        needs, room = self.config.resources, room_of(self.config.resources)
+        machines = all_machines()
+        fits = workers_that_fit(needs, least_cpus(needs), machines)
+        if room.places < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
             raise CapabilityError(
-                f"a trial needs {needs.workers_per_trial} x {least_cpus(needs):g} CPUs and "
-                f"{needs.workers_per_trial} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g}",
+                f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
+                f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
+                f"{len(machines)} machines",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",

@@ -13,6 +13,7 @@ from ray.exceptions import RayTaskError
 
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
+from raydistill.orchestration.halts import Halts
 from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
 from raydistill.orchestration.machines import beside_driver
@@ -30,6 +31,7 @@ class Coordinator:
 
     def __init__(self, root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
         self.ladder = Ladder(root, rules, None if verify is None else Library(root, verify))
+        self.halts = Halts()
 
     async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """See `Ladder.start`."""
@@ -112,6 +114,26 @@ class Coordinator:
                 break
             await asyncio.sleep(0.05)
         return self.ladder.record(key)
+
+    async def listen(self, key: TrialKey) -> bool:
+        """See `Halts.listen`."""
+        return await self.halts.listen(key)
+
+    async def rest(self, key: TrialKey) -> None:
+        """See `Halts.rest`."""
+        await self.halts.rest(key)
+
+    async def halt(self, key: TrialKey) -> None:
+        """See `Halts.halt`."""
+        await self.halts.halt(key)
+
+    async def halt_all(self, seconds: float) -> int:
+        """See `Halts.halt_all`."""
+        return await self.halts.halt_all(seconds)
+
+    async def goes_on(self, key: TrialKey) -> bool:
+        """Whether a trial whose process ended is to be started again at once."""
+        return self.ladder.record(key).status == "running" and not self.halts.all
 
     async def abort(self, error: RayDistillError) -> None:
         """See `Ladder.abort`."""

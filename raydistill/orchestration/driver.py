@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayError
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
@@ -84,6 +85,10 @@ class Driver:
             except RayError as problem:
                 head.require()
                 raise given_up(self.root, "the campaign", problem) from problem
+            except (SystemExit, KeyboardInterrupt):
+                if head.lost is None:
+                    halt_all(self.coordinator)
+                raise
             finally:
                 if head.lost is None:
                     self._stop()
@@ -143,7 +148,7 @@ class Driver:
             self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.machines.room.places - len(self.scorings) - sum(job.places for job in self.jobs.values())
-        weights = [self.machines.weight(one.cpus) for one in fresh]
+        weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
         for study, weight, share in zip(fresh, weights, shares, strict=True):
             if share:
@@ -158,13 +163,13 @@ class Driver:
         """
         added, taken = min(free, self.machines.added()), 0
         for job in self.jobs.values():
-            taken += job.grow(added - taken, self.machines.weight(job.study.cpus))
+            taken += job.grow(added - taken, self.machines.weight(job.study.cpus, job.study.workers))
         return free - taken
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
         """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
-        running = {job.study.place for job in self.jobs.values()}
-        doing = {job.study.fingerprint for job in self.jobs.values()}
+        studies = [job.study for job in self.jobs.values()]
+        running, doing = {study.place for study in studies}, {study.fingerprint for study in studies}
         waiting: list[Study] = []
         for place in places:
             study = self._study(place)
@@ -183,8 +188,8 @@ class Driver:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
-        trials = study.limit * self._neighbours(grade)
-        return replace(study, cpus=self.machines.cpus_for(trials))
+        workers, each = self.machines.share(study.limit * self._neighbours(grade))
+        return replace(study, cpus=each, workers=workers)
 
     def _neighbours(self, grade: int) -> int:
         """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
@@ -257,6 +262,5 @@ class Driver:
             ray.kill(runner)
         for reference in self.scorings:
             ray.cancel(reference, force=True)
-        self.jobs.clear()
-        self.scorings.clear()
-        self.idle.clear()
+        for things in (self.jobs, self.scorings, self.idle):
+            things.clear()

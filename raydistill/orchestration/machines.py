@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydistill.config.schema import ResourcesSection
-from raydistill.planning.places import capacity, cpus_per_worker, places_of_a_trial
+from raydistill.config.resources import ResourcesSection
+from raydistill.planning.places import capacity, places_of_a_trial, share_of_a_trial
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,19 @@ class Room:
     widest: float
 
 
+def all_machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has."""
+    return [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def free_machines() -> list[dict[str, float]]:
+    """What is free on each machine of the cluster at the moment."""
+    return list(available_resources_per_node().values())  # type: ignore[no-untyped-call]
+
+
 def room_of(resources: ResourcesSection) -> Room:
     """The room there is for a campaign's trials at this moment, whoever uses it."""
-    machines = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+    machines = all_machines()
     cpus, gpus = (sum(float(one.get(kind, 0)) for one in machines) for kind in ("CPU", "GPU"))
     widest = max((float(one.get("CPU", 0)) for one in machines), default=0.0)
     return Room(capacity(resources, cpus, gpus), cpus, gpus, widest)
@@ -73,18 +84,19 @@ class Machines:
         added, self._added = self._added, 0
         return added
 
-    def cpus_for(self, trials: int) -> float:
-        """CPUs of each worker in a grade of so many trials.
+    def share(self, trials: int) -> tuple[int, float]:
+        """Workers of each trial in a grade of so many, and CPUs of each worker.
 
         By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
         """
-        return cpus_per_worker(self.resources, self.most.cpus, self.most.places, trials, self.room.widest)
+        most = self.most
+        return share_of_a_trial(self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials)
 
-    def weight(self, cpus: float) -> int:
-        """Places that a trial takes whose workers have so many CPUs each."""
+    def weight(self, cpus: float, workers: int) -> int:
+        """Places that a trial takes that has so many workers with so many CPUs each."""
         if not self.room.cpus:
             return 1
-        return places_of_a_trial(self.resources, self.room.cpus, self.room.places, cpus)
+        return places_of_a_trial(self.resources, self.room.cpus, self.room.places, cpus, workers)
 
 
 def beside_driver() -> dict[str, Any]:

@@ -169,9 +169,13 @@ def _alone(trial: Path, folder: Path) -> list[float]:
         directory = folder / trial.parents[3].name / turn
         times = [
             time.perf_counter() - began
-            for _ in workshop.run_trial(config, directory, workshop.world(False), _no_change)
+            for _ in workshop.run_trial(config, directory, workshop.world(False), _no_change, _never)
         ]
     return times
+
+
+def _never() -> bool:
+    return False
 
 
 def _no_change(epoch: int) -> TeacherReference | None:

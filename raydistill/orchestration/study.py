@@ -29,6 +29,7 @@ class Study:
         root: the run directory.
         concurrency: trials at once.
         cpus: CPUs of each worker.
+        workers: of each trial, where there is room for all.
     """
 
     config: CampaignConfig
@@ -39,6 +40,7 @@ class Study:
     root: Path
     concurrency: int = 1
     cpus: float = 1.0
+    workers: int = 1
 
     @property
     def threads(self) -> int:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from raydistill.errors import TrialError
+from raydistill.errors import TrialError, TrialInterruptedError
 from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.elastic import WorkerRuns
+from raydistill.orchestration.halting import noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
-from raydistill.orchestration.workers import fit
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from raydistill.training.trial import EpochReport
 
 JOIN_SECONDS = 60.0
+NOTICE_SECONDS = 5.0
+REST_SECONDS = 60.0
 
 
 class _Trial(tune.Trainable):
@@ -39,6 +43,7 @@ class _Trial(tune.Trainable):
     ) -> None:
         """Called by Tune once per process, with what `tune.with_parameters` was given."""
         self.study, self.coordinator, self.workshop = study, coordinator, workshop
+        take_sigterm_as_notice()
         self.start(study.key(config["number"]))
 
     def start(self, key: TrialKey) -> None:
@@ -51,6 +56,14 @@ class _Trial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load: `run_trial` resumes from its own checkpoints."""
+
+    def rest(self) -> dict[str, Any]:
+        """After an interruption: end with the process; or wait for the end of the campaign, so that no other trial takes this one's place."""
+        sigterm = sigterm_notice()
+        if sigterm.received:
+            sigterm.leave()
+        time.sleep(REST_SECONDS)
+        return {"done": True}
 
 
 class InlineTrial(_Trial):
@@ -73,6 +86,9 @@ class InlineTrial(_Trial):
             if self.reports is None:
                 self.reports = self._train()
             report = next(self.reports, None)
+        except TrialInterruptedError:
+            self.cleanup()
+            return self.rest()
         except Exception as problem:
             self.cleanup()
             settle(self.coordinator, self.key, problem)
@@ -95,11 +111,12 @@ class InlineTrial(_Trial):
         directory = self.study.directory(record.identity)
         with held(directory), logged(directory / TRIAL_LOG, Notes(self.coordinator, self.key)):
             finished, guide = False, Guide(self.coordinator, self.key)
-            for report in self.workshop.run_trial(
-                self.study.resolve(record.parameters), directory, self.workshop.world(False), guide
-            ):
-                finished = report.finished
-                yield report
+            with noticing(self.coordinator, self.key) as notice:
+                for report in self.workshop.run_trial(
+                    self.study.resolve(record.parameters), directory, self.workshop.world(False), guide, notice
+                ):
+                    finished = report.finished
+                    yield report
         if not finished and not guide.waits:
             raise TrialError("the trial ended without saying that it was finished")
 
@@ -118,15 +135,22 @@ class TrainTrial(_Trial):
         super().start(key)
         self.seen = 0
         self.thread: threading.Thread | None = None
-        self.problem: BaseException | None = None
+        self.runs = WorkerRuns(self.study, key, self.coordinator, self.workshop, Path(self.logdir))
 
     def step(self) -> dict[str, Any]:
         """Wait for the next report of the workers, or for their end."""
         if self.thread is None:
             self.seen = len(ask(self.coordinator.record.remote(self.key)).reports)
-            self.thread = threading.Thread(target=self._fit, daemon=True)
+            self.thread = threading.Thread(target=self.runs.run, daemon=True)
             self.thread.start()
+        sigterm = sigterm_notice()
+        sigterm.at_work = True
         while True:
+            if sigterm.received:
+                ask(self.coordinator.halt.remote(self.key))
+                self.thread.join(NOTICE_SECONDS)
+                return self.rest()
+            self.runs.look()
             alive = self.thread.is_alive()
             record: TrialRecord = ask(self.coordinator.wait.remote(self.key, self.seen))
             if record.status != "running":
@@ -137,16 +161,11 @@ class TrainTrial(_Trial):
                 report = record.reports[self.seen - 1]
                 return {"epoch": report["epoch"], MRR: report["metrics"].get(MRR), "done": False}
             if not alive:
-                problem = self.problem or TrialError("the workers ended without saying that they were finished")
+                if self.runs.halted:
+                    return self.rest()
+                problem = self.runs.problem or TrialError("the workers ended without saying that they were finished")
                 settle(self.coordinator, self.key, problem)
                 return {"done": True}
-
-    def _fit(self) -> None:
-        try:
-            fit(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))
-        except BaseException as problem:
-            # Whatever ended the run is looked at by the thread that waits for it.
-            self.problem = problem
 
     def cleanup(self) -> None:
         """A trial that is ended from outside must leave no workers behind."""

@@ -23,7 +23,8 @@ class Workshop:
     """The functions a campaign runs on. Each must be importable by name, because worker processes look it up again.
 
     Attributes:
-        run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes.
+        run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes, and after every step
+            whether it is to end.
         world: the world of a process; True = it belongs to a process group.
         set_threads: how many CPU threads a trial may use.
         verify_checkpoint: SHA-256 of a sound checkpoint's manifest.
@@ -33,7 +34,7 @@ class Workshop:
         query_milliseconds: time of one query on one CPU thread: (checkpoint, campaign) -> milliseconds.
     """
 
-    run_trial: Callable[[TrialConfig, Path, Any, TeacherAt], Iterator[EpochReport]]
+    run_trial: Callable[[TrialConfig, Path, Any, TeacherAt, Callable[[], bool]], Iterator[EpochReport]]
     world: Callable[[bool], World]
     set_threads: Callable[[int], None]
     verify_checkpoint: Callable[[str], str]
@@ -67,10 +68,12 @@ def survey(config: CampaignConfig) -> Ground:
     return Ground(dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers)
 
 
-def _run_trial(config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt) -> Iterator[EpochReport]:
+def _run_trial(
+    config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt, interrupted: Callable[[], bool]
+) -> Iterator[EpochReport]:
     from raydistill.training.trial import run_trial
 
-    return run_trial(config, directory, world, teacher_at)
+    return run_trial(config, directory, world, teacher_at, interrupted)
 
 
 def _world(distributed: bool) -> World:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from raydistill.config.schema import ResourcesSection
+from raydistill.config.resources import ResourcesSection
 
 EPSILON = 1e-9
 """The shares of a fractional GPU do not add up exactly in floating point."""
@@ -16,7 +16,12 @@ def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:
     """The back end of a campaign's trials: inline for one worker without a GPU, unless asked otherwise."""
     if resources.backend != "auto":
         return resources.backend
-    return "inline" if resources.workers_per_trial == 1 and resources.gpus_per_worker == 0 else "train"
+    return "inline" if resources.most_workers == 1 and resources.gpus_per_worker == 0 else "train"
+
+
+def process_group_of(resources: ResourcesSection) -> Literal["gloo", "nccl"]:
+    """How the workers of a trial exchange tensors: NCCL refuses two workers on one GPU, which workers with a fraction of one may be."""
+    return "nccl" if resources.gpus_per_worker >= 1 else "gloo"
 
 
 def least_cpus(resources: ResourcesSection) -> float:
@@ -25,17 +30,58 @@ def least_cpus(resources: ResourcesSection) -> float:
 
 
 def capacity(resources: ResourcesSection, cpus: float, gpus: float) -> int:
-    """How many trials fit on a cluster at once; 0 = not even one."""
+    """How many trials fit on a cluster at once, with as few workers each as they may have; 0 = not even one."""
     if resources.concurrent_trials != "auto":
         return resources.concurrent_trials
-    room = cpus / (resources.workers_per_trial * least_cpus(resources))
-    if resources.gpus_per_worker > 0:
-        room = min(room, gpus / (resources.workers_per_trial * resources.gpus_per_worker))
-    return int(room + EPSILON)
+    return int(_room_for_workers(resources, cpus, gpus) / resources.least_workers + EPSILON)
+
+
+def workers_of_a_trial(resources: ResourcesSection, cpus: float, gpus: float, places: int, trials: int) -> int:
+    """Workers that each trial of a grade is to have, where all machines are there: an even share of the cluster.
+
+    Args:
+        resources: what the campaign asks for.
+        cpus: CPUs of the cluster.
+        gpus: GPUs of the cluster.
+        places: trials that fit on it at once.
+        trials: trials of the grade.
+    """
+    if resources.concurrent_trials != "auto":
+        # Such a cluster may grow on demand: what it has now says nothing.
+        return resources.most_workers
+    share = _room_for_workers(resources, cpus, gpus) / max(1, min(trials, places))
+    return min(resources.most_workers, max(resources.least_workers, int(share + EPSILON)))
+
+
+def workers_that_fit(resources: ResourcesSection, cpus_each: float, machines: Sequence[Mapping[str, float]]) -> int:
+    """Workers of one trial that fit into what is free now.
+
+    Args:
+        resources: what the campaign asks for.
+        cpus_each: CPUs of each worker.
+        machines: free CPU and GPU of every machine.
+    """
+    counts = [0]
+    for free in machines:
+        count = free.get("CPU", 0.0) / cpus_each
+        if resources.gpus_per_worker > 0:
+            count = min(count, free.get("GPU", 0.0) / resources.gpus_per_worker)
+        counts.append(int(count + EPSILON))
+    return max(counts) if resources.placement == "strict_pack" else sum(counts)
+
+
+def _room_for_workers(resources: ResourcesSection, cpus: float, gpus: float) -> float:
+    room = cpus / least_cpus(resources)
+    return min(room, gpus / resources.gpus_per_worker) if resources.gpus_per_worker > 0 else room
 
 
 def cpus_per_worker(
-    resources: ResourcesSection, cpus: float, places: int, trials: int, widest: float = math.inf
+    resources: ResourcesSection,
+    cpus: float,
+    places: int,
+    trials: int,
+    widest: float = math.inf,
+    workers: int | None = None,
 ) -> float:
     """CPUs a worker gets in a grade: what is asked for, or an even share of the cluster, but no more than one machine has.
 
@@ -45,12 +91,23 @@ def cpus_per_worker(
         places: trials that fit on it at once.
         trials: trials of the grade.
         widest: CPUs of the cluster's largest machine. A worker that asks for more waits for ever.
+        workers: of each trial; None = the least.
     """
     if resources.cpus_per_worker != "auto":
         return resources.cpus_per_worker
-    at_once = max(1, min(trials, places))
-    share = min(cpus // (at_once * resources.workers_per_trial), widest)
+    at_once, workers = max(1, min(trials, places)), workers or resources.least_workers
+    if resources.placement == "strict_pack":
+        widest //= workers
+    share = min(cpus // (at_once * workers), widest)
     return float(max(1, int(share)))
+
+
+def share_of_a_trial(
+    resources: ResourcesSection, cpus: float, gpus: float, widest: float, places: int, trials: int
+) -> tuple[int, float]:
+    """Workers of each trial of a grade, and CPUs of each worker; arguments as above."""
+    workers = workers_of_a_trial(resources, cpus, gpus, places, trials)
+    return workers, cpus_per_worker(resources, cpus, places, trials, widest, workers)
 
 
 def share_out(free: int, waiting: Sequence[tuple[int, int]]) -> list[int]:
@@ -69,16 +126,20 @@ def share_out(free: int, waiting: Sequence[tuple[int, int]]) -> list[int]:
     return shares
 
 
-def places_of_a_trial(resources: ResourcesSection, cpus: float, places: int, cpus_each: float) -> int:
-    """How many of the cluster's places a trial takes: more than one where its workers were given more CPUs than a place has.
+def places_of_a_trial(
+    resources: ResourcesSection, cpus: float, places: int, cpus_each: float, workers: int | None = None
+) -> int:
+    """How many of the cluster's places a trial takes: more than one where it was given more workers or CPUs than a place has.
 
     Args:
         resources: what the campaign asks for.
         cpus: CPUs of the cluster.
         places: trials that fit on it at once.
         cpus_each: CPUs of each worker.
+        workers: of the trial; None = the least.
     """
     if resources.concurrent_trials != "auto":
         return 1
-    taken = cpus_each * resources.workers_per_trial * places / cpus
+    workers = workers or resources.least_workers
+    taken = max(cpus_each * workers * places / cpus, workers / resources.least_workers)
     return min(places, max(1, math.ceil(taken - EPSILON)))

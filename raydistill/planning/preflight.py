@@ -62,10 +62,10 @@ def _depths(config: CampaignConfig, ground: Ground) -> Iterator[str]:
 
 def _workers(config: CampaignConfig) -> Iterator[str]:
     resources, batch = config.resources, config.training.batch_size
-    if resources.backend == "inline" and resources.workers_per_trial > 1:
-        yield f"backend inline with {resources.workers_per_trial} workers per trial: inline trials have one; use train"
-    if batch % resources.workers_per_trial:
-        yield f"a batch of {batch} examples cannot be shared equally by {resources.workers_per_trial} workers"
+    if resources.backend == "inline" and resources.most_workers > 1:
+        yield f"backend inline with {resources.most_workers} workers per trial: inline trials have one; use train"
+    if batch < resources.most_workers:
+        yield f"a batch of {batch} examples for {resources.most_workers} workers: not one for each"
 
 
 def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:

@@ -76,8 +76,9 @@ class World:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self.agree_to_go_on()
-        dist.all_reduce(flat)
-        flat /= self.size
+        exchanged = flat.to(_exchange_device())
+        dist.all_reduce(exchanged)
+        flat = exchanged.to(flat.device) / self.size
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [part.view_as(tensor).clone() for part, tensor in zip(parts, tensors, strict=True)]
 
@@ -102,6 +103,14 @@ class World:
         dist.all_reduce(unwell)
         if well and int(unwell):
             raise OtherWorkerError
+
+    def anyone(self, says: bool) -> bool:
+        """Whether any of the workers says so; all must ask."""
+        if self.size == 1:
+            return says
+        said = torch.tensor([int(says)], device=_exchange_device())
+        dist.all_reduce(said)
+        return bool(said)
 
     def agree(self, text: str) -> str:
         """The first worker's text, on all workers."""
@@ -150,12 +159,12 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, local: Tensor, counts: list[int], world: World) -> Tensor:
         ctx.counts, ctx.world = counts, world
         longest = max(counts)
-        padded = local.new_zeros((longest, *local.shape[1:]))
+        padded = local.new_zeros((longest, *local.shape[1:]), device=_exchange_device())
         padded[: local.shape[0]] = local
         parts = [torch.empty_like(padded) for _ in range(world.size)]
         world.agree_to_go_on()
         dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(local.device)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -165,5 +174,5 @@ class _Gather(torch.autograd.Function):
 
 
 def _exchange_device() -> torch.device:
-    """Where tensors must lie to be exchanged: NCCL knows GPUs only."""
+    """Where tensors must lie to be exchanged: NCCL knows GPUs only, and Gloo does not know all exchanges there."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

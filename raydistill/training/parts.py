@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,17 @@ class TrialParts:
         self.trainer.teacher = _teacher_source(config, model, self.trainer.builder, self.trainer.source)
         return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, before_part: Callable[[int], None] | None = None) -> dict[str, float]:
         """Metrics on the validation split with the current weights, in float32 like every other ranking.
 
-        All workers of the trial must call: each ranks a part of the entities, and all get the metrics.
+        All workers of the trial must call: each ranks a part of the entities, and all get the metrics. `before_part` is called before each
+        micro-batch that this worker encodes.
         """
         precision, self.student.precision = self.student.precision, "fp32"
         try:
-            report = encode.evaluate(self.student, self.assembler, self.task, workers=self.trainer.world)
+            report = encode.evaluate(
+                self.student, self.assembler, self.task, workers=self.trainer.world, before_part=before_part
+            )
             return dict(report.metrics)
         finally:
             self.student.precision = precision

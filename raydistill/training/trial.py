@@ -11,6 +11,7 @@ from typing import Any
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import RunDirectoryError
 from raydistill.training.gather import World
+from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.saving import writing
@@ -40,7 +41,11 @@ class EpochReport:
 
 
 def run_trial(
-    config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt | None = None
+    config: TrialConfig,
+    directory: Path,
+    world: World,
+    teacher_at: TeacherAt | None = None,
+    interrupted: Asked | None = None,
 ) -> Iterator[EpochReport]:
     """Train a trial in its directory.
 
@@ -56,8 +61,10 @@ def run_trial(
         directory: of this trial alone.
         world: the trial's workers.
         teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
+        interrupted: whether to end; asked after every step. All workers are given one, or none.
 
     Raises:
+        TrialInterruptedError: it was interrupted, and has saved where it stands.
         RayDistillError: of the kind that names what is wrong: encoder, data, checkpoints, storage, or the loss.
     """
     if world.rank == 0:
@@ -76,7 +83,7 @@ def run_trial(
     world.barrier()
     if resumed is not None:
         yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
-    yield from _train(parts, keeper, world, changing)
+    yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
 
 
 class _Changing:
@@ -94,9 +101,9 @@ class _Changing:
 
 
 def _train(
-    parts: TrialParts, keeper: CheckpointKeeper, world: World, changing: _Changing | None
+    parts: TrialParts, keeper: CheckpointKeeper, interruption: Interruption, changing: _Changing | None
 ) -> Iterator[EpochReport]:
-    trainer, config = parts.trainer, parts.config
+    trainer, config, world = parts.trainer, parts.config, parts.trainer.world
     settings = config.training
     while trainer.progress.epoch < settings.epochs:
         if changing is not None:
@@ -106,14 +113,16 @@ def _train(
             if teacher != parts.config.teacher:
                 parts = parts.taught_by(teacher)
         for step in trainer.run_epoch():
+            interruption.after_step(parts)
             if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
                 keeper.save_inside_epoch(parts)
         epoch = trainer.progress.epoch
         if epoch % settings.evaluate_every and epoch < settings.epochs:
             continue
+        measured = parts.validate(interruption.while_validating(parts))
         timings = trainer.averages()
         learned = {key: timings.pop(key) for key in list(timings) if key not in ("seconds", "examples_per_second")}
-        metrics = {**parts.validate(), **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}
+        metrics = {**measured, **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}
         saved = keeper.save_epoch(parts, metrics)
         world.barrier()
         path, digest = (str(saved.path), saved.digest) if saved is not None else (None, None)

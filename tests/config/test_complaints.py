@@ -25,6 +25,26 @@ def lines_for(changes: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"workers_per_trial": {"min": 4, "max": 1}}, "workers_per_trial: min is 4 and max is 1; exchange them"),
+        ({"workers_per_trial": {"mim": 1, "max": 4}}, "workers_per_trial.mim: unknown key 'mim'; did you mean 'min'?"),
+        ({"workers_per_trial": {"min": 0, "max": 4}}, "workers_per_trial.min: received 0; expected an integer of at least 1"),
+        ({"workers_per_trial": {"min": 1}}, "workers_per_trial.max: this key is required; expected an integer of at least 1"),
+        (
+            {"workers_per_trial": 0},
+            "workers_per_trial: received 0; expected an integer of at least 1 or a section with the keys min, max",
+        ),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker is 1.5; a worker gets a part of one GPU, or whole ones: give a number below 1 or a whole one"),
+    ],
+)  # fmt: skip
+def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict[str, Any], line: str) -> None:
+    """Ray says of half a GPU more than one that it is no integer, hours later, in the log of a worker."""
+    [told] = lines_for({"resources": resources})
+    assert told in (f"resources.{line}", f"resources: {line}")
+
+
+@pytest.mark.parametrize(
     ("grade", "line"),
     [
         ({"mask_ratio": 1.5}, f"grades.0.mask_ratio: received 1.5; {MASK_RATIO}"),

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
-from raydistill.errors import CheckpointError, NonFiniteLossError
+from raydistill.errors import CheckpointError, NonFiniteLossError, TrialInterruptedError
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
 from raydistill.planning.search import Observation, grade_space, propose, trial_limit
@@ -29,6 +29,8 @@ from raydistill.planning.search import Observation, grade_space, propose, trial_
 NAN_RATIO = 0.13
 CRASH_RATIO = 0.17
 TRAINED = "trained.log"
+ENDED = "ended.log"
+"""Beside a trial's checkpoints: a line for each time it was told to end, with its number of workers and the moment."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ def control(root: Path, **settings: Any) -> None:
 
 
 def run_trial(
-    config: TrialConfig, directory: Path, world: Ranks, teacher_at: TeacherAt | None = None
+    config: TrialConfig,
+    directory: Path,
+    world: Ranks,
+    teacher_at: TeacherAt | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
     if world.rank == 0 and "warning" in settings:
@@ -83,7 +89,7 @@ def run_trial(
     if done:
         yield _report(config, checkpoints, done, world)
     for epoch in range(done + 1, epochs + 1):
-        time.sleep(settings.get("seconds", 0.0))
+        _work(settings.get("seconds", 0.0), directory, world, interrupted)
         if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
             _wait_for(directory.parents[2] / grade)
         if world.size > 1:
@@ -109,6 +115,27 @@ def run_trial(
         if world.rank == 0:
             _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
+
+
+def _work(seconds: float, directory: Path, world: Ranks, interrupted: Callable[[], bool]) -> None:
+    """Let time pass, in steps after which any worker's word ends all of them."""
+    deadline = time.monotonic() + seconds
+    while True:
+        ends, late = interrupted(), time.monotonic() > deadline
+        if world.size > 1:
+            import torch
+
+            said = torch.tensor([int(ends), int(late)])
+            torch.distributed.all_reduce(said)
+            ends, late = (bool(one) for one in said)
+        if ends:
+            if world.rank == 0:
+                with open(directory / ENDED, "a") as file:
+                    file.write(f"{world.size} {time.time()}\n")
+            raise TrialInterruptedError("told to end")
+        if late:
+            return
+        time.sleep(0.02)
 
 
 def verify(path: str) -> str:

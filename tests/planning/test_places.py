@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from raydistill.config.schema import ResourcesSection
-from raydistill.planning.places import capacity, cpus_per_worker, places_of_a_trial, share_out
+from raydistill.config.resources import ResourcesSection
+from raydistill.planning.places import (
+    capacity,
+    cpus_per_worker,
+    places_of_a_trial,
+    process_group_of,
+    share_of_a_trial,
+    share_out,
+    workers_that_fit,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +71,62 @@ def test_free_places_are_shared_and_nobody_overtakes(
 def test_worker_gets_no_more_than_one_machine_has(widest: float, each: float) -> None:
     """A share of four machines, asked for on one of them: the campaign would wait for ever, and say nothing."""
     assert cpus_per_worker(ResourcesSection(), 16, 16, 1, widest) == each
+
+
+ELASTIC = {"workers_per_trial": {"min": 1, "max": 4}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "gpus", "trials", "workers", "each", "at_once"),
+    [
+        (ELASTIC, 4, 0, 1, 4, 1, 1),
+        (ELASTIC, 4, 0, 2, 2, 1, 2),
+        (ELASTIC, 4, 0, 8, 1, 1, 4),
+        (ELASTIC, 3, 0, 1, 3, 1, 1),
+        (ELASTIC, 16, 0, 1, 4, 4, 1),
+        ({"workers_per_trial": {"min": 2, "max": 4}}, 5, 0, 8, 2, 1, 2),
+        ({"workers_per_trial": {"min": 2, "max": 4}}, 3, 0, 8, 3, 1, 1),
+        ({**ELASTIC, "gpus_per_worker": 1}, 64, 8, 2, 4, 8, 2),
+        ({**ELASTIC, "gpus_per_worker": 1, "cpus_per_worker": 1}, 64, 4, 1, 4, 1, 1),
+        ({**ELASTIC, "gpus_per_worker": 0.5}, 64, 1, 1, 2, 32, 1),
+        ({**ELASTIC, "concurrent_trials": 2}, 2, 0, 8, 4, 1, 2),
+    ],
+)
+def test_elastic_trials_share_a_cluster_evenly(
+    asked: dict[str, Any], cpus: float, gpus: float, trials: int, workers: int, each: float, at_once: int
+) -> None:
+    """The first trial would take every device and the others wait; or each get one worker while most devices stand idle."""
+    resources = ResourcesSection(**asked)
+    places = capacity(resources, cpus, gpus)
+    assert share_of_a_trial(resources, cpus, gpus, math.inf, places, trials) == (workers, each)
+    assert places // places_of_a_trial(resources, cpus, places, each, workers) == at_once
+
+
+@pytest.mark.parametrize(
+    ("asked", "each", "free", "fit"),
+    [
+        ({}, 1, [{"CPU": 2.0}, {"CPU": 1.0}, {}], 3),
+        ({}, 2, [{"CPU": 3.0}, {"CPU": 3.0}], 2),
+        ({"placement": "strict_pack"}, 1, [{"CPU": 2.0}, {"CPU": 3.0}], 3),
+        ({"gpus_per_worker": 0.1}, 1, [{"CPU": 8.0, "GPU": 0.3}, {"CPU": 8.0}], 3),
+        ({"gpus_per_worker": 2}, 1, [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 1.0}], 1),
+        ({}, 1, [], 0),
+    ],
+)
+def test_workers_are_counted_machine_by_machine(
+    asked: dict[str, Any], each: float, free: list[dict[str, float]], fit: int
+) -> None:
+    """Half a worker on each of two machines is none: the trial would wait for ever for what adds up on paper."""
+    assert workers_that_fit(ResourcesSection(**asked), each, free) == fit
+
+
+@pytest.mark.parametrize(("gpus", "group"), [(0, "gloo"), (0.25, "gloo"), (1, "nccl"), (2, "nccl")])
+def test_workers_that_share_a_gpu_do_not_use_nccl(gpus: float, group: str) -> None:
+    """NCCL ends with `Duplicate GPU detected` where two workers of a trial are on one GPU."""
+    assert process_group_of(ResourcesSection(gpus_per_worker=gpus)) == group
+
+
+def test_worker_kept_on_one_machine_leaves_room_for_the_others_there() -> None:
+    """Two workers with all CPUs of a machine each, which have to be on one machine."""
+    resources = ResourcesSection(workers_per_trial=2, placement="strict_pack")
+    assert share_of_a_trial(resources, 16, 0, 4, 8, 1) == (2, 2)

@@ -28,7 +28,8 @@ Maker = Callable[..., CampaignConfig]
         ([{"layers": 13}], {}, "1-layers13 is deeper than 0-teacher above it, which has 12"),
         ([{"layers": 3}], {"teacher": {"layers": 24}}, "a teacher of 24 layers from an encoder of 12"),
         ([{"layers": 3}], {"resources": {"backend": "inline", "workers_per_trial": 2}}, "inline trials have one"),
-        ([{"layers": 3}], {"resources": {"workers_per_trial": 3}}, "512 examples cannot be shared equally by 3"),
+        ([{"layers": 3}], {"resources": {"workers_per_trial": {"max": 3}, "backend": "inline"}}, "inline trials have one"),
+        ([{"layers": 3}], {"resources": {"workers_per_trial": 513}}, "512 examples for 513 workers"),
     ],
 )  # fmt: skip
 def test_impossible_grade_is_refused(

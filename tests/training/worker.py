@@ -2,7 +2,7 @@
 
 JOBS is a JSON list of [configuration, steps, failing]; OUT gets, per job, the gradients of every step, the averages and weights after the
 last; for steps 0 what `run_trial` reports; for steps -1 ranks and metrics. `failing` says, per worker, at which of its micro-batches there is
-no memory left.
+no memory left, and under `interrupt RANK` after how many more steps that worker is told to end.
 Also imported by the tests, for the same numbers from a single worker.
 """
 
@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import TrialInterruptedError
 from raydistill.evaluation import encode
 from raydistill.models.biencoder import BiEncoder
 from raydistill.training.gather import World
@@ -100,6 +101,18 @@ def rank_split(config: TrialConfig, world: World) -> dict[str, Any]:
     return {"ranks": torch.stack([ranks.better, ranks.tied, ranks.rivals]), "metrics": parts.validate()}
 
 
+def reports_of(config: TrialConfig, folder: Path, world: World, last_step: int | None = None) -> list[Any]:
+    """What a trial reports; at its end the word "interrupted", where it was."""
+    asked = itertools.count(1)
+    found: list[Any] = []
+    try:
+        for report in run_trial(config, folder, world, None, lambda: next(asked) == last_step):
+            found.append(asdict(report))
+    except TrialInterruptedError:
+        found.append("interrupted")
+    return found
+
+
 @contextmanager
 def out_of_memory_at(calls: Sequence[int]) -> Iterator[None]:
     """No memory is left when the micro-batches of these numbers, from 0, are encoded by any model."""
@@ -130,7 +143,8 @@ def main(rank: int, size: int, meeting: str, jobs: Path, out: Path) -> None:
             elif steps:
                 results.append(take_steps(config, steps, world))
             else:
-                results.append([asdict(report) for report in run_trial(config, jobs.parent / f"trial{number}", world)])
+                told = failing.get(f"interrupt {rank}", [])
+                results.append(reports_of(config, jobs.parent / f"trial{number}", world, *told))
     torch.save(results, out)
     dist.destroy_process_group()
 

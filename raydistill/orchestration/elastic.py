@@ -1,0 +1,110 @@
+"""The Ray Train runs of one trial, one after another, each with as many workers as there is room for.
+
+Ray Train has elastic runs of its own (`ScalingConfig(num_workers=(least, most))`, 2.60), which are not used: they count the CPUs of the cluster, not
+the free ones, so that two trials at once take each other's; they look every 20 seconds, and a worker group that was sized for a machine just lost waits for
+it; and they grow by killing workers, without a word to the training in them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.machines import free_machines
+from raydistill.orchestration.study import Study
+from raydistill.orchestration.workers import fit
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.places import workers_that_fit
+from raydistill.planning.records import TrialKey
+
+logger = logging.getLogger(__name__)
+ROOM_SECONDS = 10.0
+"""How long a trial waits for the room of all its workers before it begins with fewer: that of the trial before it is not given back at once."""
+START_SECONDS = 60.0
+"""How long workers may take to start before they are counted anew: a machine that was lost is on Ray's books for half a minute more."""
+GROW_SECONDS = 30.0
+"""How long a run with too few workers is left alone: each start costs several seconds."""
+
+
+class WorkerRuns:
+    """The runs of a trial. `run` blocks, in a thread; `look` is called now and then by another.
+
+    Args:
+        study: the grade.
+        key: the trial.
+        coordinator: handle of the coordinator.
+        workshop: what to run.
+        folder: where Ray Train may put its own files.
+    """
+
+    def __init__(self, study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folder: Path) -> None:
+        self.study, self.key, self.coordinator, self.workshop, self.folder = study, key, coordinator, workshop, folder
+        self.problem: BaseException | None = None
+        self.halted = False
+        self.workers, self.looked, self.room_seen = 0, 0.0, False
+        resources = study.config.resources
+        self.elastic = resources.least_workers < resources.most_workers
+
+    def run(self) -> None:
+        """Run workers until the trial has ended, or the campaign ends; what else went wrong is left in `problem`."""
+        if self.elastic:
+            os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
+        number = deaths = 0
+        while True:
+            workers, self.room_seen, self.looked = self._wait_for_room(), False, time.monotonic()
+            logger.info("trial %s begins with %d workers", self.key, workers)
+            self.workers = workers
+            try:
+                again = fit(self.study, self.key, self.coordinator, self.workshop, self.folder / str(number), workers)
+            except BaseException as problem:
+                # Whatever ended the run is looked at by the thread that waits for it.
+                deaths += not _too_late(problem)
+                if not self.elastic or deaths > self.study.config.resources.max_failures:
+                    self.problem = problem
+                    return
+                again = True
+            if again and ask(self.coordinator.goes_on.remote(self.key)):
+                number += 1
+                continue
+            self.halted = again
+            return
+
+    def look(self) -> None:
+        """Where there has been room for more workers for a while, let the trial save and start again with them."""
+        now = time.monotonic()
+        if not self.elastic or not 0 < self.workers < self.study.workers or now - self.looked < GROW_SECONDS:
+            return
+        room, self.looked = self._room(), now
+        # On one machine alone, all have to move.
+        least = self.workers + 1 if self.study.config.resources.placement == "strict_pack" else 1
+        if room >= least and self.room_seen:
+            logger.info("trial %s has %d workers, and there is room for %d more", self.key, self.workers, room)
+            ask(self.coordinator.halt.remote(self.key))
+        self.room_seen = room >= least
+
+    def _wait_for_room(self) -> int:
+        wanted, least = self.study.workers, self.study.config.resources.least_workers
+        deadline = time.monotonic() + (ROOM_SECONDS if self.elastic else 0.0)
+        while self.elastic and (room := self._room()) < wanted:
+            if time.monotonic() > deadline:
+                # Where there is not even room for the least, asking for it is what makes a cluster grow.
+                return max(least, room)
+            time.sleep(0.5)
+        return wanted
+
+    def _room(self) -> int:
+        return workers_that_fit(self.study.config.resources, self.study.cpus, free_machines())
+
+
+def _too_late(problem: BaseException) -> bool:
+    """Whether workers were only not there in time."""
+    return isinstance(problem, ray.train.ControllerError) and isinstance(
+        problem.controller_failure, WorkerGroupStartupTimeoutError
+    )

@@ -1,0 +1,120 @@
+"""How a trial learns that it is to save and end: from the coordinator, or by SIGTERM to its process.
+
+Both only set a flag, which training looks at between two steps. A trial that was told saves inside its epoch, so that whatever takes its place goes on
+from the very step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raydistill.orchestration.coordinator import ask
+from raydistill.planning.records import TrialKey
+
+HALT_SECONDS = 5.0
+"""What is left to a process that was told to end: Slurm and clouds give 30 s and more, `docker stop` 10."""
+AGAIN_SECONDS = 1.0
+"""Between attempts to reach a coordinator that is just being started again."""
+
+
+class SigtermNotice:
+    """In place of a process's handler of SIGTERM: while a trial is at work the first one is a notice; every other one ends the process as before.
+
+    Args:
+        before: the handler that was there.
+    """
+
+    def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
+        self.before = before
+        self.at_work = self.received = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal."""
+        if self.received or not self.at_work:
+            self.before(number, frame)
+        self.received = True
+
+    def leave(self) -> None:
+        """End the process as the signal would have done at first."""
+        self.before(signal.SIGTERM, None)
+
+
+def take_sigterm_as_notice() -> None:
+    """Put a `SigtermNotice` in place of this process's handler; only its main thread may."""
+    before = signal.getsignal(signal.SIGTERM)
+    if not isinstance(before, SigtermNotice):
+        signal.signal(signal.SIGTERM, SigtermNotice(before if callable(before) else _exit))
+
+
+def sigterm_notice() -> SigtermNotice:
+    """The one of this process; one that hears nothing where none was put in place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if isinstance(handler, SigtermNotice) else SigtermNotice(_exit)
+
+
+class Notice:
+    """Whether a trial is to save and end; answers at once.
+
+    Args:
+        sigterm: of this process.
+    """
+
+    def __init__(self, sigterm: SigtermNotice) -> None:
+        self.sigterm = sigterm
+        self.told = self.over = False
+
+    def __call__(self) -> bool:
+        """Whether it is."""
+        return self.told or self.sigterm.received
+
+
+@contextlib.contextmanager
+def noticing(coordinator: Any, key: TrialKey, *, listens: bool = True) -> Iterator[Notice]:
+    """Hear of the end that a trial of this process is to make, for as long as it trains.
+
+    Args:
+        coordinator: handle of the coordinator.
+        key: the trial.
+        listens: False on workers that learn from the first one what the coordinator says.
+    """
+    notice = Notice(sigterm_notice())
+    if listens:
+        threading.Thread(target=_listen, args=(notice, coordinator, key), daemon=True).start()
+    notice.sigterm.at_work = True
+    try:
+        yield notice
+    finally:
+        notice.sigterm.at_work, notice.over = False, True
+        if listens:
+            coordinator.rest.remote(key)
+
+
+def _listen(notice: Notice, coordinator: Any, key: TrialKey) -> None:
+    while not (notice.over or notice.told):
+        try:
+            notice.told = ask(coordinator.listen.remote(key))
+        except RayError:
+            time.sleep(AGAIN_SECONDS)
+    if notice.over:
+        with contextlib.suppress(RayError):
+            # The question above may have come after the word that nobody asks any more.
+            ask(coordinator.rest.remote(key))
+
+
+def halt_all(coordinator: Any) -> None:
+    """Let every trial write a checkpoint where it stands; returns when they have, or after HALT_SECONDS."""
+    with contextlib.suppress(RayError):
+        ray.get(coordinator.halt_all.remote(HALT_SECONDS), timeout=HALT_SECONDS + AGAIN_SECONDS)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,74 @@
+"""Ending a trial before its end, between two steps, without losing one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from raydistill.errors import TrialInterruptedError
+from raydistill.training.keeping import CheckpointKeeper
+from raydistill.training.parts import TrialParts
+
+Asked = Callable[[], bool]
+
+
+class Interruption:
+    """Writes the checkpoint from which an interrupted trial goes on, and ends it.
+
+    Args:
+        asked: whether this worker was told to end; asked often, so it must answer at once.
+        keeper: writes the checkpoint.
+    """
+
+    def __init__(self, asked: Asked | None, keeper: CheckpointKeeper) -> None:
+        self.asked, self.keeper = asked, keeper
+
+    def after_step(self, parts: TrialParts) -> None:
+        """Save and end here, where any worker was told to.
+
+        Raises:
+            TrialInterruptedError: the checkpoint is written.
+        """
+        if self.asked is not None and parts.trainer.world.anyone(self.asked()):
+            self.keeper.save_inside_epoch(parts)
+            raise _ended(parts)
+
+    def while_validating(self, parts: TrialParts) -> Callable[[int], None]:
+        """What to call before every micro-batch of a validation, which may take longer than a process that was told to end has left.
+
+        An epoch whose validation was cut short is saved as it was after its last step, so that it is validated when the trial goes on. A worker
+        alone then ends; others cannot leave at a moment of their own, so the first one saves and goes on.
+        """
+        saved = False
+
+        def look(_: int) -> None:
+            nonlocal saved
+            if saved or self.asked is None or not self.asked():
+                return
+            saved = True
+            with _before_its_end(parts):
+                self.keeper.save_inside_epoch(parts)
+                if parts.trainer.world.size == 1:
+                    raise _ended(parts)
+
+        return look
+
+
+@contextmanager
+def _before_its_end(parts: TrialParts) -> Iterator[None]:
+    """Stand after the last step of the epoch that has just been trained."""
+    progress = parts.trainer.progress
+    next_epoch = progress.epoch, progress.step_in_epoch
+    progress.epoch, progress.step_in_epoch = progress.epoch - 1, parts.steps_per_epoch
+    try:
+        yield
+    finally:
+        progress.epoch, progress.step_in_epoch = next_epoch
+
+
+def _ended(parts: TrialParts) -> TrialInterruptedError:
+    progress = parts.trainer.progress
+    return TrialInterruptedError(
+        f"interrupted in epoch {progress.epoch + 1} after step {progress.step_in_epoch}",
+        remedy="start the trial again in the same directory",
+    )

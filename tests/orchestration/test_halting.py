@@ -1,0 +1,91 @@
+"""Trials that are told to end: the coordinator's side without Ray, the process's side in this one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from raydistill.orchestration import halts
+from raydistill.orchestration.halting import Notice, SigtermNotice, sigterm_notice, take_sigterm_as_notice
+from raydistill.orchestration.halts import Halts
+
+KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
+
+
+@pytest.fixture
+def sigterm() -> Iterator[SigtermNotice]:
+    """The notice of this process, for the time of a test."""
+    before = signal.getsignal(signal.SIGTERM)
+    take_sigterm_as_notice()
+    yield sigterm_notice()
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_only_the_trial_that_is_meant_is_told() -> None:
+    """A trial that grows would end all others with it, or be ended again and again after it has grown."""
+
+    async def scene() -> None:
+        one = Halts()
+        asked = asyncio.create_task(one.listen(KEY))
+        other = asyncio.create_task(one.listen(OTHER))
+        await asyncio.sleep(0.01)
+        await one.halt(KEY)
+        assert await asyncio.wait_for(asked, 1)
+        assert not other.done()
+        await one.rest(KEY)
+        again = asyncio.create_task(one.listen(KEY))
+        await asyncio.sleep(0.01)
+        assert not again.done()
+        again.cancel(), other.cancel()
+
+    asyncio.run(scene())
+
+
+def test_end_of_the_campaign_waits_for_those_at_work_and_no_longer() -> None:
+    """A driver that leaves before its trials have saved, or one that waits for ever for a trial that cannot."""
+
+    async def scene() -> None:
+        one = Halts()
+        asked = asyncio.create_task(one.listen(KEY))
+        await asyncio.sleep(0.01)
+        ended = asyncio.create_task(one.halt_all(5))
+        assert await asyncio.wait_for(asked, 1)
+        assert not ended.done()
+        await one.rest(KEY)
+        assert await asyncio.wait_for(ended, 1) == 0
+        assert await asyncio.wait_for(one.listen(OTHER), 1)
+        began = time.monotonic()
+        assert await one.halt_all(0.1) == 1
+        assert time.monotonic() - began < 1
+
+    asyncio.run(scene())
+
+
+def test_question_is_answered_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that is never answered keeps the process of a trial that ended from asking for the next one."""
+    monkeypatch.setattr(halts, "LISTEN_SECONDS", 0.05)
+    assert asyncio.run(Halts().listen(KEY)) is False
+
+
+def test_sigterm_is_a_notice_once_while_a_trial_is_at_work(sigterm: SigtermNotice) -> None:
+    """An hour of work lost because the process ended at once; or a process that cannot be ended at all."""
+    take_sigterm_as_notice()
+    assert sigterm_notice() is sigterm
+    notice = Notice(sigterm)
+    sigterm.at_work = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert notice()
+    with pytest.raises(SystemExit) as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
+
+
+def test_sigterm_ends_a_process_whose_trial_is_over(sigterm: SigtermNotice) -> None:
+    """An idle process that only Ray's SIGKILL could end."""
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
