@@ -33,6 +33,10 @@ GROW_SECONDS = 30.0
 """How long a run with too few workers is left alone: each start costs several seconds."""
 
 
+LOOK_SECONDS = 5.0
+"""Between looks at the room that there is. Twice in a row is no trial between two processes."""
+
+
 class WorkerRuns:
     """The runs of a trial. `run` blocks, in a thread; `look` is called now and then by another.
 
@@ -48,7 +52,7 @@ class WorkerRuns:
         self.study, self.key, self.coordinator, self.workshop, self.folder = study, key, coordinator, workshop, folder
         self.problem: BaseException | None = None
         self.halted = False
-        self.workers, self.looked, self.room_seen = 0, 0.0, False
+        self.workers, self.look_next, self.room_seen = 0, 0.0, False
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
 
@@ -58,7 +62,8 @@ class WorkerRuns:
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
         number = deaths = 0
         while True:
-            workers, self.room_seen, self.looked = self._wait_for_room(), False, time.monotonic()
+            workers = self._wait_for_room()
+            self.room_seen, self.look_next = False, time.monotonic() + GROW_SECONDS
             logger.info("trial %s begins with %d workers", self.key, workers)
             self.workers = workers
             try:
@@ -79,14 +84,15 @@ class WorkerRuns:
     def look(self) -> None:
         """Where there has been room for more workers for a while, let the trial save and start again with them."""
         now = time.monotonic()
-        if not self.elastic or not 0 < self.workers < self.study.workers or now - self.looked < GROW_SECONDS:
+        if not self.elastic or not 0 < self.workers < self.study.workers or now < self.look_next:
             return
-        room, self.looked = self._room(), now
+        room, self.look_next = self._room(), now + LOOK_SECONDS
         # On one machine alone, all have to move.
         least = self.workers + 1 if self.study.config.resources.placement == "strict_pack" else 1
         if room >= least and self.room_seen:
             logger.info("trial %s has %d workers, and there is room for %d more", self.key, self.workers, room)
             ask(self.coordinator.halt.remote(self.key))
+            self.look_next = now + GROW_SECONDS
         self.room_seen = room >= least
 
     def _wait_for_room(self) -> int:

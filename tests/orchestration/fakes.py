@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,6 +85,8 @@ def run_trial(
         logging.getLogger("raydistill.fakes").warning(settings["warning"])
     time.sleep(settings.get("start", 0.0))
     (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
+    if settings.get("deaf"):
+        _hear_nothing(settings["seconds"])
     checkpoints = directory / "checkpoints"
     epochs = config.training.epochs
     done = _newest(checkpoints)
@@ -115,6 +119,13 @@ def run_trial(
         if world.rank == 0:
             _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
+
+
+def _hear_nothing(seconds: float) -> None:
+    """A long call that no signal ends but SIGKILL."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(seconds)
 
 
 def _work(seconds: float, directory: Path, world: Ranks, interrupted: Callable[[], bool]) -> None:

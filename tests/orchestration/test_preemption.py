@@ -1,0 +1,83 @@
+"""Processes are told to end by SIGTERM: trials save where they stand, nothing fails, and the campaign ends as if nothing had happened.
+
+The tests of trials that shrink and grow with the cluster take a minute each: `RAYDISTILL_KILLS=1` runs them too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+
+from raydistill.orchestration.rundir import open_run
+
+pytestmark = pytest.mark.ray
+HERE = Path(__file__).parent
+BACK_ENDS: dict[str, dict[str, Any]] = {
+    "inline": {"backend": "inline", "concurrent_trials": 1},
+    "train": {"backend": "train", "workers_per_trial": 2, "max_failures": 0},
+}
+
+
+def endings(root: Path) -> list[tuple[int, float]]:
+    """Number of workers and moment of every time a trial was told to end."""
+    lines = [line.split() for path in root.glob(f"grades/*/trials/*/{fakes.ENDED}") for line in path.open()]
+    return sorted(((int(size), float(moment)) for size, moment in lines), key=lambda one: one[1])
+
+
+def process_of(root: Path, rank: int) -> int | None:
+    """The process of a worker of the trial that runs."""
+    for path in root.glob(f"grades/*/trials/*/pid-{rank}"):
+        if path.read_text() and psutil.pid_exists(int(path.read_text())):
+            return int(path.read_text())
+    return None
+
+
+def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 240) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_trial_that_is_told_to_end_saves_within_five_seconds_and_goes_on(tmp_path: Path, back_end: str) -> None:
+    """An epoch of hours is lost when a machine is wanted back, or a job stopped; or the trial counts as failed; or processes stay behind.
+
+    First one worker's process is told, then the driver.
+    """
+    config = fakes.campaign(grades=[{"layers": 6}], resources=BACK_ENDS[back_end])
+    root, file = tmp_path / "run", tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    fakes.control(root, seconds=600)
+    command = [sys.executable, str(HERE / "drive.py"), str(root), str(file)]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    rank = 0 if back_end == "inline" else 1
+    process = wait_for(lambda: process_of(root, rank), driver)
+    time.sleep(1)
+    began = time.time()
+    os.kill(process, signal.SIGTERM)
+    wait_for(lambda: endings(root), driver)
+    wait_for(lambda: process_of(root, rank) not in (None, process), driver)
+    time.sleep(2)
+    family, told = psutil.Process(driver.pid).children(recursive=True), time.time()
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(15) == 143
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    (size, first), (_, second) = endings(root)
+    assert size == rank + 1
+    assert first - began < 5
+    assert second - told < 5
+    assert [one.status for one in open_run(root).trials.values()] == ["running"]
