@@ -24,6 +24,8 @@ from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.places import process_group_of
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
+UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+
 
 class GiveUp(ray.train.UserCallback):
     """Runs in Ray Train's controller: a trial that is recorded as failed is not started again."""
@@ -56,6 +58,18 @@ class NoticingTorchConfig(TorchConfig):
         return NoticingBackend
 
 
+class LeanTrainer(TorchTrainer):
+    """Ray's own without two processes per run that have nothing to do here.
+
+    The manager of Ray datasets has none. The cleaner of placement groups is detached, so that on a cluster of somebody else it would outlive a driver that was
+    killed; `room.py` does its work.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
+        return [one for one in callbacks if type(one).__name__ not in UNUSED]
+
+
 def scaling(study: Study, workers: int) -> ray.train.ScalingConfig:
     """What the workers of a trial get, and where."""
     resources = study.config.resources
@@ -85,7 +99,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
     resources = study.config.resources
     # Started again by Ray a run would wait for as many workers as before, whether or not they fit.
     restarts = resources.max_failures if resources.least_workers == resources.most_workers else 0
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         work,  # type: ignore[arg-type]
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
         torch_config=NoticingTorchConfig(backend=process_group_of(resources)),
