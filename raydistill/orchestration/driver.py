@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +19,7 @@ from raydistill.orchestration.cluster import largest_machine
 from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
 from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import start_scoring
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.studies import Job, StudyRunner
@@ -45,24 +45,26 @@ class Driver:
         ground: dataset and encoder.
         lineages: its ladders.
         plans: the grades of each.
-        root: the run directory.
+        store: where the run lies.
         capacity: trials the cluster can run at once.
         cpus: CPUs of the cluster.
         coordinator: handle of the coordinator.
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
+        check: raises when the run is another driver's.
     """
 
     config: CampaignConfig
     ground: Ground
     lineages: Sequence[Lineage]
     plans: Sequence[GradePlan]
-    root: Path
+    store: RunStore
     capacity: int
     cpus: float
     coordinator: Any
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
+    check: Callable[[], None] = lambda: None
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
     scorings: dict[Any, Place] = field(default_factory=dict)
@@ -79,12 +81,12 @@ class Driver:
         """
         try:
             self._loop()
-            clear_shelves(self.root)
+            clear_shelves(self.store, self.state.grades)
         except RayError as problem:
             raise self._given_up("the campaign", problem) from problem
         finally:
             self._stop()
-            write_table(self.root, self.state)
+            write_table(self.store, self.state)
         return self.state
 
     def _loop(self) -> None:
@@ -104,6 +106,7 @@ class Driver:
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
+        self.check()
         news = ask(self.coordinator.news.remote(self.state.events))
         for event in news:
             self.state.apply(event)
@@ -153,7 +156,7 @@ class Driver:
     def _plan(self, name: str, grade: int) -> Study:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
-        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
+        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
         trials = study.limit * self._neighbours(grade)
         each = cpus_per_worker(self.config.resources, self.cpus, self.capacity, trials, largest_machine())
         return replace(study, cpus=each)
@@ -219,7 +222,7 @@ class Driver:
             logger.warning("%s: %s", self._title(job.study.place), problem.received)
             self.failures[job.study.place] = problem
         self.idle.append(job.runner)
-        write_table(self.root, self.state)
+        write_table(self.store, self.state)
 
     def _title(self, place: Place) -> str:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"
@@ -230,7 +233,7 @@ class Driver:
             f"{what}: {cause}",
             expected="processes that end by themselves",
             consequence="the campaign ends here; everything recorded so far is kept",
-            remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {self.root / 'grades'}, and whether the machine runs out of memory; "
+            remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {self.store.located('grades')}, and whether the machine runs out of memory; "
             "then run again with --resume",
         )
 

@@ -15,6 +15,7 @@ from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -42,13 +43,14 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         key: the trial.
         coordinator: handle of the coordinator.
         workshop: what to run.
-        folder: where Ray Train may put its own files.
+        folder: where Ray Train may put its own files, if the run is local.
     """
     free_orphaned_room()
     resources = study.config.resources
     per_worker = {"CPU": study.cpus}
     if resources.gpus_per_worker > 0:
         per_worker["GPU"] = resources.gpus_per_worker
+    storage = TuneStorage.of(study.store, folder)
     trainer = TorchTrainer(
         work,
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
@@ -59,14 +61,19 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         ),
         run_config=ray.train.RunConfig(
             name="train",
-            storage_path=str(folder.absolute()),
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
             callbacks=[GiveUp(coordinator, key)],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
                 max_failures=resources.max_failures, controller_failure_limit=3
             ),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    finally:
+        if storage.remote is not None:
+            storage.remove()
 
 
 def work(settings: dict[str, Any]) -> None:
