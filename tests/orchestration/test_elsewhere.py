@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from pyarrow import fs
 
 from raydistill.cli.main import commands
-from raydistill.config.load import parse_config
+from raydistill.config.load import dump_config, parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RunDirectoryError
@@ -162,7 +162,7 @@ def call(*arguments: str) -> Any:
 
 
 def test_commands_take_places_on_s3(
-    run_on_s3: str, on_s3: CampaignConfig, expected: list[list[EpochReport]], dataset_folder: Path
+    run_on_s3: str, on_s3: CampaignConfig, expected: list[list[EpochReport]], dataset_folder: Path, tmp_path: Path
 ) -> None:
     """A result in the bucket that could only be looked at after copying it by hand."""
     forget_this_machine()
@@ -176,6 +176,12 @@ def test_commands_take_places_on_s3(
     assert local["metrics"].items() <= tested.items()
     answers = call("predict", checkpoint, "--data", on_s3.data.path, "--head", "ann", "--relation", "knows")
     assert len(answers["answers"]) > 1
+    (tmp_path / "campaign.yaml").write_text(dump_config(on_s3))
+    result = call("run", str(tmp_path / "campaign.yaml"), "--run-dir", run_on_s3, "--resume")
+    assert result["report"].startswith("s3://bucket/runs/first/report.html?")
+    run = RemoteFolder.at(run_on_s3)
+    assert run is not None
+    assert b"1-layers2" in (run.read("report.html") or b"")
     for place, kind in ((run_on_s3, "run"), (checkpoint, "checkpoint"), (on_s3.data.path, "dataset")):
         findings = call("verify", place)
         assert (findings["kind"], findings["sound"]) == (kind, True)
