@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, error_console
@@ -19,17 +18,16 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging(verbose=True)
     with explained(resumable=lambda: True):
-        from raydistill.cli.run import check_place
+        from raydistill.cli.run import check_place, save_report
         from raydistill.config.load import load_config
         from raydistill.orchestration.campaign import Campaign
         from raydistill.reporting.progress import Progress
-        from raydistill.reporting.report import write_report
 
         config = load_config(given.config, given.overrides)
-        check_place(Path(given.run_dir), resume=given.resume)
+        check_place(given.run_dir, resume=given.resume)
         with Progress(error_console()) as progress:
             state = Campaign(config, given.run_dir).run(resume=given.resume, observe=progress.observe)
-        print(write_report(state, config, given.run_dir))
+        print(save_report(state, config, given.run_dir))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,16 @@ def main() -> None:
     with explained():
         from raydistill.cli.evaluate import report_json
         from raydistill.cli.output import check_file_place
+        from raydistill.cli.places import checkpoint_here, dataset_here
         from raydistill.config.schema import RerankSection
         from raydistill.training.evaluate import evaluate_checkpoint
 
         check_file_place(given.out)
         hops = given.rerank_hops
         rerank = None if hops is None else (hops, RerankSection(hops=hops).bonus)
-        report = evaluate_checkpoint(given.checkpoint, given.data, given.split, rerank)
-        content = json.dumps(report_json(report, given.data), indent=2, ensure_ascii=False, allow_nan=False)
+        data = dataset_here(given.data)
+        report = evaluate_checkpoint(checkpoint_here(given.checkpoint), data, given.split, rerank)
+        content = json.dumps(report_json(report, data), indent=2, ensure_ascii=False, allow_nan=False)
         Path(given.out).write_text(content + "\n", encoding="utf-8")
         print(given.out)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables, error_console
@@ -28,7 +27,7 @@ def main() -> None:
         from raydistill.reporting.report import trial_table
 
         config = one_grade(load_config(given.config, given.overrides), given.grade, given.teacher)
-        check_place(Path(given.run_dir), resume=given.resume)
+        check_place(given.run_dir, resume=given.resume)
         with Progress(error_console()) as progress:
             state = Campaign(config, given.run_dir).run(resume=given.resume, observe=progress.observe)
         echo_tables([trial_table(state, lineage, 1) for lineage in state.lineages])

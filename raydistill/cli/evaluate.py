@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raydistill.cli.places import Folder
+
 if TYPE_CHECKING:
     from raydistill.evaluation.report import LinkPredictionReport
     from raydistill.reporting.table import Table
 
 
 @click.command(short_help="Score a checkpoint: filtered link prediction.")
-@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
-@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False), help="The dataset directory.")
+@click.argument("checkpoint", type=Folder())
+@click.option("--data", required=True, type=Folder(), help="The dataset directory.")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
 @click.option("--rerank-hops", type=click.IntRange(min=1), help="Re-rank with neighbours this far from the head.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -23,14 +25,16 @@ def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, as
     Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank.
     """
     from raydistill.cli.output import echo_json, echo_tables, waiting
+    from raydistill.cli.places import checkpoint_here, dataset_here
     from raydistill.config.schema import RerankSection
     from raydistill.training.evaluate import evaluate_checkpoint
 
     rerank = None if rerank_hops is None else (rerank_hops, RerankSection(hops=rerank_hops).bonus)
     with waiting(f"ranking the {split} split"):
-        report = evaluate_checkpoint(checkpoint, data, split, rerank)
+        folder = dataset_here(data)
+        report = evaluate_checkpoint(checkpoint_here(checkpoint), folder, split, rerank)
     if as_json:
-        echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, data)})
+        echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, folder)})
         return
     echo_tables(metric_tables(report))
     if report.homonym_ties:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from raydistill.cli.places import Folder
+
 
 @click.command(short_help="The best answers to one query.")
-@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
-@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False), help="The dataset directory.")
+@click.argument("checkpoint", type=Folder())
+@click.option("--data", required=True, type=Folder(), help="The dataset directory.")
 @click.option("--head", help="Ask for tails of this entity: its key, its name, or new text.")
 @click.option("--relation", required=True, help="The relation: its key or its phrase.")
 @click.option("--tail", help="Ask for heads of this entity: its key, its name, or new text.")
@@ -23,11 +25,12 @@ def predict(
     if (head is None) == (tail is None):
         raise click.UsageError("give either --head, to ask for tails, or --tail, to ask for heads")
     from raydistill.cli.output import echo_json, echo_tables, waiting
+    from raydistill.cli.places import checkpoint_here, dataset_here
     from raydistill.reporting.table import Table, number
     from raydistill.shipping.predictor import Predictor
 
     with waiting("reading the graph with the model"):
-        predictor = Predictor.load(checkpoint, data)
+        predictor = Predictor.load(checkpoint_here(checkpoint), dataset_here(data))
         if head is not None:
             answers = predictor.tails(head, relation, count)
         else:

@@ -33,60 +33,55 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
     from raydistill.reporting.progress import watching
 
     campaign_config = load_config(config, overrides)
-    folder = run_directory(campaign_config, Path(config).stem, run_dir)
-    check_place(folder, resume=resume)
+    place = run_directory(campaign_config, Path(config).stem, run_dir)
+    check_place(place, resume=resume)
     from raydistill.orchestration.campaign import Campaign
     from raydistill.orchestration.ladder_search import LadderSearch
 
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
         if campaign_config.ladders is not None:
-            search = LadderSearch(campaign_config, folder)
+            search = LadderSearch(campaign_config, place)
             search.run(resume=resume, observe=observe)
             show_ladders(search, as_json=as_json)
             return
-        state = Campaign(campaign_config, folder).run(resume=resume, observe=observe)
-    show_result(state, campaign_config, folder, as_json=as_json)
+        state = Campaign(campaign_config, place).run(resume=resume, observe=observe)
+    show_result(state, campaign_config, place, as_json=as_json)
 
 
-def run_directory(config: CampaignConfig, name: str, given: str | None) -> Path:
-    """The run directory asked for, or the one named after the configuration file.
+def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:
+    """The run directory asked for, or the one named after the configuration file; a path or a URI."""
+    from raydistill.orchestration.remote import joined
 
-    Raises:
-        CapabilityError: it is no local or mounted path.
-    """
-    from raydistill.errors import CapabilityError
-
-    place = given or f"{config.storage.path.rstrip('/')}/{name}"
-    if "://" in place:
-        raise CapabilityError(
-            f"run directory {place}",
-            expected="a local folder, or a mounted one that all machines see",
-            consequence="a folder of that odd name would be made here",
-            remedy="mount the storage and name the mounted path",
-        )
-    return Path(place)
+    return given or joined(config.storage.path, name)
 
 
-def check_place(folder: Path, *, resume: bool) -> None:
+def check_place(place: str, *, resume: bool) -> None:
     """Refuse a run directory that cannot be meant, before anything is made in it and before data and encoder are read.
 
     Raises:
         RunDirectoryError: there is nothing to resume, or it cannot be written.
+        ConfigError: nobody knows the URI.
+        StorageError: it cannot be looked at.
     """
     from raydistill.errors import RunDirectoryError
+    from raydistill.orchestration.rundir import CONFIG
+    from raydistill.orchestration.runstore import RunStore
 
-    if resume and not (folder / "config.yaml").is_file():
+    store = RunStore.at(place)
+    if resume and store.read(CONFIG) is None:
         raise RunDirectoryError(
-            f"{folder} holds no run to resume",
+            f"{place} holds no run to resume",
             expected="a directory in which a campaign was begun",
             consequence="the campaign would silently start afresh",
             remedy="check --run-dir, or leave out --resume",
         )
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if store.remote is not None:
+        return
+    above = next(path for path in (store.root, *store.root.parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise RunDirectoryError(
-            f"run directory {folder}: {above} {'cannot be written' if above.is_dir() else 'is a file'}",
+            f"run directory {place}: {above} {'cannot be written' if above.is_dir() else 'is a file'}",
             expected="a place where this user may make a directory",
             consequence="nothing could be saved",
             remedy="choose another --run-dir, or change the permissions",
@@ -101,27 +96,41 @@ def show_ladders(search: LadderSearch, *, as_json: bool) -> None:
     from raydistill.orchestration.ladder_search import PARETO
     from raydistill.reporting.ladders import ladder_table
 
-    content = json.loads((search.root / PARETO).read_text(encoding="utf-8"))
+    content = json.loads(search.store.read(PARETO) or b"[]")
     if as_json:
-        echo_json({"run": str(search.root), "ladders": content})
+        echo_json({"run": search.store.place, "ladders": content})
         return
     echo_tables([ladder_table(content)])
-    click.echo(f"pareto set {search.root / PARETO}")
-    click.echo(f"run {search.root}")
+    click.echo(f"pareto set {search.store.located(PARETO)}")
+    click.echo(f"run {search.store.place}")
 
 
-def show_result(state: CampaignState, config: CampaignConfig, folder: Path, *, as_json: bool) -> None:
+def save_report(state: CampaignState, config: CampaignConfig, place: str) -> str:
+    """Write the report into the run directory; returns where the page is."""
+    from raydistill.orchestration.runstore import RunStore
+    from raydistill.reporting.report import report_files, write_report
+
+    store = RunStore.at(place)
+    if store.remote is None:
+        return str(write_report(state, config, store.root if "://" in place else place))
+    name = place.partition("?")[0].rstrip("/").rpartition("/")[2]
+    for file, text in report_files(name, state, config).items():
+        store.write(file, text.encode())
+    return store.located("report.html")
+
+
+def show_result(state: CampaignState, config: CampaignConfig, place: str, *, as_json: bool) -> None:
     """Write the report; print the final tables, where everything lies, and the promoted checkpoints."""
     from raydistill.cli.output import echo_json, echo_tables
-    from raydistill.reporting.report import report_json, report_tables, write_report
+    from raydistill.reporting.report import report_json, report_tables
 
-    page = write_report(state, config, folder)
+    page = save_report(state, config, place)
     if as_json:
-        echo_json({"run": str(folder), "report": str(page), **report_json(state, config)})
+        echo_json({"run": place, "report": page, **report_json(state, config)})
         return
     echo_tables(report_tables(state, config))
     for lineage, grade in sorted(state.promotions):
         promotion = state.promotions[lineage, grade]
         click.echo(f"promoted {lineage} {state.grades[grade]}: {promotion.checkpoint}")
     click.echo(f"report {page}")
-    click.echo(f"run {folder}")
+    click.echo(f"run {place}")

@@ -71,7 +71,7 @@ def send(
 
         chosen = variables(environment)
         jobs = Jobs(address)
-        folder = absolute(str(place))
+        folder = absolute(place)
         job = submit_campaign(jobs, campaign, name, folder, resume=resume, environment=chosen)
     click.echo(f"job {job} on {jobs.address}, run {folder}", err=True)
     return jobs, job

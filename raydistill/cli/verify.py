@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import click
 
+from raydistill.cli.places import Folder, checkpoint_here, copied_here
 from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError
 
 Kind = Literal["checkpoint", "run", "dataset"]
@@ -25,9 +26,17 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     good: list[str] = field(default_factory=list)
 
+    def named(self, looked_at: str, place: str) -> Findings:
+        """The same with the place that was given instead of the folder it was looked at in."""
+        if "://" not in place:
+            return self
+        shown = place.partition("?")[0].rstrip("/")
+        lists = ([one.replace(looked_at, shown) for one in part] for part in (self.checked, self.problems, self.good))
+        return Findings(self.kind, *lists)
+
 
 @click.command(short_help="Hold what lies on disk against its manifests.")
-@click.argument("path", type=click.Path(exists=True, file_okay=False))
+@click.argument("path", type=Folder())
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(path: str, as_json: bool) -> None:
     """Check every byte of a checkpoint, of a dataset directory, or of a run directory with its ledger and checkpoints.
@@ -36,10 +45,11 @@ def verify(path: str, as_json: bool) -> None:
     """
     from raydistill.cli.output import echo_json, waiting
 
-    root = Path(path)
-    kind = kind_of(root)
-    with waiting(f"checking every byte of {path}"):
+    refuse_busy(path)
+    with waiting(f"checking every byte of {path}"), copied_here(path) as root:
+        kind = kind_of(root, path)
         findings = {"run": check_run, "checkpoint": check_checkpoint, "dataset": check_dataset}[kind](root)
+        findings = findings.named(str(root), path)
     if as_json:
         echo_json({"path": path, "kind": kind, "sound": not findings.problems, **vars(findings)})
     else:
@@ -53,8 +63,8 @@ def verify(path: str, as_json: bool) -> None:
         raise SystemExit(DataError.exit_code if kind == "dataset" else CheckpointError.exit_code)
 
 
-def kind_of(root: Path) -> Kind:
-    """What a directory is, told from any of the names it should hold, because one of them may be what is missing.
+def kind_of(root: Path, place: str) -> Kind:
+    """What a directory is, which was given as `place`, told from any of the names it should hold, because one of them may be what is missing.
 
     Raises:
         ConfigError: nothing of ours lies there.
@@ -68,7 +78,7 @@ def kind_of(root: Path) -> Kind:
         if any((root / name).exists() for name in names):
             return kind
     raise ConfigError(
-        f"{root} is nothing that raydistill wrote",
+        f"{place} is nothing that raydistill wrote",
         expected="a checkpoint, a run directory or a dataset directory",
         remedy="give one of these, such as RUN, or RUN/grades/<grade>/trials/<id>/checkpoints/<step>",
     )
@@ -116,18 +126,27 @@ def check_dataset(root: Path) -> Findings:
     return findings
 
 
-def check_run(root: Path) -> Findings:
-    """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted."""
-    from raydistill.orchestration.locking import is_held
-    from raydistill.orchestration.rundir import open_run
+def refuse_busy(run: str) -> None:
+    """Look only at runs at rest.
 
-    if is_held(root):
+    Raises:
+        RunDirectoryError: a driver is writing it.
+    """
+    from raydistill.orchestration.locking import is_held
+
+    if is_held(run):
         raise RunDirectoryError(
-            f"{root} is being written",
+            f"{run} is being written",
             expected="a run at rest",
             consequence="checkpoints that are removed while they are read would be called damaged",
             remedy="wait for its driver, or stop it and go on later with --resume",
         )
+
+
+def check_run(root: Path) -> Findings:
+    """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted."""
+    from raydistill.orchestration.rundir import open_run
+
     findings = Findings("run")
     sound: set[Path] = set()
     for path in sorted(root.glob("grades/*/trials/*/checkpoints/*")):
@@ -144,7 +163,11 @@ def check_run(root: Path) -> Findings:
     findings.good = sorted(str(path) for path in sound)
     findings.checked.append(str(root / "ledger"))
     for key, promotion in state.promotions.items():
-        path = Path(promotion.checkpoint)
+        try:
+            path = Path(checkpoint_here(promotion.checkpoint))
+        except CheckpointError as error:
+            findings.problems.append(error.received)
+            continue
         if not path.is_dir():
             findings.problems.append(f"{path}: promoted by {key[0]} {state.grades[key[1]]}, but missing")
             continue

@@ -57,18 +57,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CampaignConf
             consequence="there would be nothing to run",
             remedy="give a campaign file, saved as UTF-8, that this user may read",
         ) from None
-    content = parse_yaml(text, where=str(path))
+    return config_of(text, str(path), overrides)
+
+
+def config_of(text: str, where: str, overrides: Sequence[str] = ()) -> CampaignConfig:
+    """A campaign from the text of its file; `where` names the file in complaints.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    content = parse_yaml(text, where=where)
     if not isinstance(content, dict):
         received = "nothing" if content is None else f"a {type(content).__name__}"
         raise ConfigError(
-            f"{path}: holds {received}",
+            f"{where}: holds {received}",
             expected="a mapping with the keys data, encoder, grades, ...",
             consequence="there would be nothing to run",
             remedy="write one section per key; jobs/configs/ has examples",
         )
     for override in overrides:
         apply_override(content, override, parse_yaml)
-    return parse_config(content, where=str(path))
+    return parse_config(content, where=where)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -168,7 +177,8 @@ def fingerprint(config: BaseModel) -> str:
 
 def anchored(config: CampaignConfig) -> CampaignConfig:
     """The same campaign with absolute local paths: what a process in another working directory needs."""
-    data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})
+    place = config.data.path
+    data = config.data.model_copy(update={"path": place if "://" in place else str(Path(place).absolute())})
     if not Path(config.encoder.name).is_dir():
         return config.model_copy(update={"data": data})
     encoder = config.encoder.model_copy(update={"name": str(Path(config.encoder.name).absolute())})

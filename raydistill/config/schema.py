@@ -17,7 +17,9 @@ from raydistill.config.training import ContrastiveSection, Count, Ratio, Trainin
 class DataSection(Section):
     """The graph and how its texts are put together."""
 
-    path: str = Field(description="dataset directory made by `raydistill prepare`")
+    path: str = Field(
+        description="dataset directory made by `raydistill prepare`: a path or a URI, such as s3://bucket/graph"
+    )
     max_tokens: int = Field(50, ge=8, le=512, description="tokens per text, specials included")
     max_neighbors: int = Field(10, ge=0, description="neighbour names appended to short descriptions; 0 = none")
     short_description_words: int = Field(
@@ -45,7 +47,7 @@ class TeacherSection(Section):
     epochs: int | None = Field(None, ge=1, description="passes over the training split; null = `training.epochs`")
     learning_rate: float | None = Field(None, gt=0, description="null = `training.learning_rate`")
     checkpoint: str | None = Field(
-        None, description="take this trained checkpoint as the teacher instead of training one"
+        None, description="take this trained checkpoint (a path or a URI) as the teacher instead of training one"
     )
 
 
@@ -127,10 +129,13 @@ class ScheduleSection(Section):
 class StorageSection(Section):
     """Where runs are written."""
 
-    path: str = Field("runs", description="folder in which a run directory gets the configuration file's name")
+    path: str = Field(
+        "runs", description="folder in which a run directory gets the configuration file's name: a path or a URI"
+    )
     share_trials: bool = Field(
         True,
-        description="take finished trials of equal work from the runs beside this one, instead of training them again",
+        description="take finished trials of equal work from the runs beside this one, instead of training them again; "
+        "local runs only",
     )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from pyarrow import fs
+
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
+from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
 from raydistill.orchestration.locking import locked
@@ -27,8 +29,9 @@ from raydistill.orchestration.rundir import (
     check_owner,
     read_state,
     write_config,
-    write_json,
 )
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
 from raydistill.planning.places import least_cpus, workers_that_fit
@@ -45,10 +48,12 @@ class Campaign:
 
     Args:
         config: what to run.
-        run_dir: where to write.
+        run_dir: where to write: a path, or a URI that pyarrow knows, such as s3://bucket/runs/first.
         workshop: the functions trials are made of; None = raydistill's own.
         address: a Ray cluster; None = `RAY_ADDRESS`, or one of our own for as long as the campaign runs.
         num_cpus: CPUs of our own cluster; None = all of the machine.
+        filesystem: where `run_dir`, `data.path` and `teacher.checkpoint` are paths, unless they are URIs; it is sent to other
+            machines, so it has to be one that can be pickled. None = paths are of this machine.
     """
 
     def __init__(
@@ -59,11 +64,15 @@ class Campaign:
         *,
         address: str | None = None,
         num_cpus: int | None = None,
+        filesystem: fs.FileSystem | None = None,
     ) -> None:
         self.config = config
-        self.address, self.num_cpus = address, num_cpus
-        self.root = Path(run_dir).absolute()
-        self.workshop = workshop or standard_workshop()
+        # Trials work in other directories than this process; what a run records is the path as it was written.
+        self.anchored = config if filesystem is not None else anchored(config)
+        self.address, self.num_cpus, self.filesystem = address, num_cpus, filesystem
+        self.store = RunStore.at(run_dir, filesystem)
+        self.given_workshop = workshop or standard_workshop()
+        self.workshop = served(self.given_workshop, self.anchored, self.store, filesystem)
 
     def run(self, *, resume: bool = False, observe: Callable[[CampaignState], None] | None = None) -> CampaignState:
         """Train, search, promote and test, grade by grade.
@@ -78,19 +87,21 @@ class Campaign:
         ground = self.workshop.survey(self.config)
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
-        with locked(self.root), _terminable():
-            check_owner(self.root, self.config, resume=resume)
-            state = read_state(self.root)
-            check_campaign(self.root, state, fingerprint, ground)
+        with locked(self.store) as check, _terminable():
+            check_owner(self.store, self.config, resume=resume)
+            state = read_state(self.store)
+            check_campaign(self.store, state, fingerprint, ground)
             if state.complete:
                 if observe is not None:
                     observe(state)
                 return state
-            write_config(self.root, self.config)
-            write_json(self.root / ENVIRONMENT, environment(self.config, ground, fingerprint))
+            write_config(self.store, self.config)
+            self.store.write_json(ENVIRONMENT, environment(self.config, ground, fingerprint))
+            self.store = self.store.claimed()
+            self.workshop = served(self.given_workshop, self.anchored, self.store, self.filesystem)
             # Ray puts its own handler in place of ours when it starts.
             with connected(self.address, num_cpus=self.num_cpus), _terminable():
-                return self._drive(ground, plans, fingerprint, observe)
+                return self._drive(ground, plans, fingerprint, observe, check)
 
     def _drive(
         self,
@@ -98,11 +109,12 @@ class Campaign:
         plans: tuple[GradePlan, ...],
         fingerprint: str,
         observe: Callable[[CampaignState], None] | None,
+        check: Callable[[], None],
     ) -> CampaignState:
         lineages = lineages_of(self.config)
         machines = self._machines()
         coordinator = start_coordinator(
-            self.root,
+            self.store,
             rules_of(self.config, plans),
             self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
         )
@@ -110,14 +122,22 @@ class Campaign:
         if ground.given_teacher is not None:
             for lineage in lineages:
                 ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
-        # Trials work in other directories than this process; what a run records is the path as it was written.
         driver = Driver(
-            anchored(self.config), ground, lineages, plans, self.root, machines, coordinator, self.workshop, observe
+            self.anchored,
+            ground,
+            lineages,
+            plans,
+            self.store,
+            machines,
+            coordinator,
+            self.workshop,
+            observe,
+            check=check,
         )
         try:
             return driver.run()
         finally:
-            shutil.rmtree(self.root / ".tune", ignore_errors=True)
+            clear_scratch(self.store)
 
     def _machines(self) -> Machines:
         needs, room = self.config.resources, room_of(self.config.resources)

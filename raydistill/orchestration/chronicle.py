@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from raydistill.errors import RayDistillError
-from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, located, portable
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.records import TrialKey
 from raydistill.planning.state import CampaignState
 
@@ -19,20 +19,20 @@ class Chronicle:
     """The state of one campaign, and the only writer of its ledger.
 
     Args:
-        root: the run directory.
+        place: the run.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.ledger = Ledger.at(root / LEDGER)
+    def __init__(self, place: str | Path | RunStore) -> None:
+        self.store = RunStore.at(place)
+        self.ledger = self.store.ledger(LEDGER)
         self.state = CampaignState()
         self.events: list[dict[str, Any]] = []
         self.broken: RayDistillError | None = None
         for event in self.ledger.read():
-            self._remember(located(event, root))
+            self._remember(located(event, self.store))
 
     def abort(self, error: RayDistillError) -> None:
         """Remember an error that ends the campaign; whoever asks for news is told."""
@@ -66,7 +66,7 @@ class Chronicle:
         # Applied before it is written: a contradiction must not enter the ledger. If writing then fails, nothing more is decided.
         self._remember(event)
         try:
-            self.ledger.append(portable(event, self.root))
+            self.ledger.append(portable(event, self.store))
         except RayDistillError as problem:
             self.abort(problem)
             raise

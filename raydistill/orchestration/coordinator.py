@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -17,6 +16,7 @@ from raydistill.orchestration.halts import Halts
 from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
 from raydistill.orchestration.machines import beside_driver
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.records import Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 
@@ -29,8 +29,10 @@ class Coordinator:
     Methods are coroutines, so that the actor needs one thread, serialises its decisions, and still answers while others wait.
     """
 
-    def __init__(self, root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
-        self.ladder = Ladder(root, rules, None if verify is None else Library(root, verify))
+    def __init__(self, store: RunStore, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
+        # Runs elsewhere share nothing: looking into all of them would take a request for every event of each.
+        sharing = verify is not None and store.remote is None
+        self.ladder = Ladder(store, rules, Library(store.root, verify) if sharing and verify is not None else None)
         self.halts = Halts()
 
     async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
@@ -144,11 +146,11 @@ class Coordinator:
         return self.ladder.news(after)
 
 
-def start_coordinator(root: Path, rules: Rules, verify: Callable[[str], str] | None = None) -> Any:
+def start_coordinator(store: RunStore, rules: Rules, verify: Callable[[str], str] | None = None) -> Any:
     """Make the actor. It restarts by itself for as long as the driver lives, on the driver's machine; it asks for no CPU.
 
     Args:
-        root: the run directory.
+        store: where the run lies.
         rules: what to decide by.
         verify: SHA-256 of a sound checkpoint's manifest, where trials of other runs beside this one may be taken over.
 
@@ -156,9 +158,9 @@ def start_coordinator(root: Path, rules: Rules, verify: Callable[[str], str] | N
         LedgerError: the ledger cannot be read.
     """
     # Read once here: an exception inside an actor's constructor would reach the driver as the actor's death.
-    Ladder(root, rules)
+    Ladder(store, rules)
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": 3}
-    return ray.remote(Coordinator).options(**options).remote(root, rules, verify)
+    return ray.remote(Coordinator).options(**options).remote(store, rules, verify)
 
 
 def ask(reference: Any) -> Any:

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +21,7 @@ from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.studies import Job, start_runner
@@ -47,22 +47,24 @@ class Driver:
         ground: dataset and encoder.
         lineages: its ladders.
         plans: the grades of each.
-        root: the run directory.
+        store: where the run lies.
         machines: the room there is.
         coordinator: handle of the coordinator.
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
+        check: raises when the run is another driver's.
     """
 
     config: CampaignConfig
     ground: Ground
     lineages: Sequence[Lineage]
     plans: Sequence[GradePlan]
-    root: Path
+    store: RunStore
     machines: Machines
     coordinator: Any
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
+    check: Callable[[], None] = lambda: None
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
     scorings: Scorings = field(init=False)
@@ -84,10 +86,10 @@ class Driver:
         with head_watched() as head:
             try:
                 self._loop(head)
-                clear_shelves(self.root)
+                clear_shelves(self.store, self.state.grades)
             except RayError as problem:
                 head.require()
-                raise given_up(self.root, "the campaign", problem) from problem
+                raise given_up(self.store, "the campaign", problem) from problem
             except (SystemExit, KeyboardInterrupt):
                 if head.lost is None:
                     halt_all(self.coordinator)
@@ -95,7 +97,7 @@ class Driver:
             finally:
                 if head.lost is None:
                     self._stop()
-                write_table(self.root, self.state)
+                write_table(self.store, self.state)
         return self.state
 
     def _loop(self, head: Head) -> None:
@@ -119,6 +121,7 @@ class Driver:
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
+        self.check()
         news = ask(self.coordinator.news.remote(self.state.events))
         for event in news:
             self.state.apply(event)
@@ -190,7 +193,7 @@ class Driver:
     def _plan(self, name: str, grade: int) -> Study:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
-        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.root)
+        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
         workers, each = self.machines.share(study.limit * self._neighbours(grade))
         return replace(study, cpus=each, workers=workers)
 
@@ -214,25 +217,25 @@ class Driver:
         try:
             self.scorings.finish(reference)
         except RayError as problem:
-            raise given_up(self.root, self._title(self.scorings.running[reference]), problem) from problem
+            raise given_up(self.store, self._title(self.scorings.running[reference]), problem) from problem
 
     def _finish_study(self, reference: Any, job: Job) -> None:
         try:
             ask(reference)
         except RayActorError as problem:
             if job.lives == 0:
-                raise given_up(self.root, self._title(job.study.place), problem) from problem
+                raise given_up(self.store, self._title(job.study.place), problem) from problem
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
             self._start(replace(job, lives=job.lives - 1))
             return
         except RayError as problem:
-            raise given_up(self.root, self._title(job.study.place), problem) from problem
+            raise given_up(self.store, self._title(job.study.place), problem) from problem
         except PromotionError as problem:
             # Another lineage may do better, and its results are wanted whatever became of this one.
             logger.warning("%s: %s", self._title(job.study.place), problem.received)
             self.failures[job.study.place] = problem
         self.idle.append(job.runner)
-        write_table(self.root, self.state)
+        write_table(self.store, self.state)
 
     def _title(self, place: Place) -> str:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from raydistill.config.trial import TeacherReference
 from raydistill.orchestration.chronicle import Chronicle, place_of
 from raydistill.orchestration.library import Library, loan_events
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.shelf import announced
 from raydistill.orchestration.study import trial_directory
 from raydistill.planning.promotion import candidate, choose
@@ -30,7 +31,7 @@ class Ladder(Chronicle):
     """Every decision about one campaign.
 
     Args:
-        root: the run directory.
+        place: the run.
         rules: what to decide by.
         library: what other runs have done; None = nothing is taken from them.
 
@@ -38,8 +39,8 @@ class Ladder(Chronicle):
         LedgerError: the ledger cannot be read.
     """
 
-    def __init__(self, root: Path, rules: Rules, library: Library | None = None) -> None:
-        super().__init__(root)
+    def __init__(self, place: str | Path | RunStore, rules: Rules, library: Library | None = None) -> None:
+        super().__init__(place)
         self.rules, self.library = rules, library
         self.rungs: dict[tuple[str, int], Halving] = {}
 
@@ -100,7 +101,7 @@ class Ladder(Chronicle):
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self.append({"kind": "trial_reported", **place_of(key), **content})
-        announcement = announced(self.root, self.rules, self.state, record, content)
+        announcement = announced(self.store, self.rules, self.state, record, content)
         if announcement is not None:
             self.append(announcement)
         return outcome != "running"
@@ -194,7 +195,7 @@ class Ladder(Chronicle):
         """Take a trial over from another run, if one has done it."""
         if self.library is None:
             return False
-        folder = trial_directory(self.root, self.state.grades[key[1]], head["identity"])
+        folder = trial_directory(self.store.root, self.state.grades[key[1]], head["identity"])
         events = loan_events(head, self.library.borrow(head["identity"], folder))
         for event in events:
             self.append(event)

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs
+
 from raydistill.config.ladders import Objective
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.rundir import CONFIG, check_owner, write_aside, write_config
+from raydistill.orchestration.rundir import CONFIG, check_owner, write_config
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, pareto, propose_ladder
 from raydistill.planning.records import MRR
@@ -37,6 +39,7 @@ class LadderSearch:
         run_dir: where to write.
         workshop: the functions trials are made of; None = raydistill's own.
         num_cpus: CPUs of a cluster of our own; None = all of the machine.
+        filesystem: as for `Campaign`.
     """
 
     def __init__(
@@ -46,12 +49,13 @@ class LadderSearch:
         workshop: Workshop | None = None,
         *,
         num_cpus: int | None = None,
+        filesystem: fs.FileSystem | None = None,
     ) -> None:
         assert config.ladders is not None, "a search over ladders needs a `ladders` section"
         self.config, self.section = config, config.ladders
-        self.root = Path(run_dir).absolute()
+        self.store = RunStore.at(run_dir, filesystem)
         self.workshop = workshop or standard_workshop()
-        self.num_cpus = num_cpus
+        self.num_cpus, self.filesystem = num_cpus, filesystem
         self.results: list[LadderResult] = []
 
     def run(
@@ -67,16 +71,17 @@ class LadderSearch:
             RayDistillError: what ends a campaign; a ladder whose grade cannot promote only counts as failed.
             PromotionError: every ladder failed.
         """
-        with locked(self.root), connected(num_cpus=self.num_cpus):
-            check_owner(self.root, self.config, resume=resume, ledger=SEARCH)
-            write_config(self.root, self.config)
-            ledger = Ledger.at(self.root / SEARCH)
+        with locked(self.store) as check, connected(num_cpus=self.num_cpus):
+            check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
+            write_config(self.store, self.config)
+            ledger = self.store.ledger(SEARCH)
             for event in ledger.read():
                 self._remember(event)
             while (number := len(self.results)) < self.section.ladders:
                 point = propose_ladder(self.section, self.results, number, self.config.seed)
                 if point is None:
                     break
+                check()
                 event = self._ladder(number, point, observe)
                 ledger.append(event)
                 self._remember(event)
@@ -96,22 +101,23 @@ class LadderSearch:
     ) -> dict[str, Any]:
         """Run one ladder; returns the event that records it."""
         config = ladder_config(self.config, ladder_of(self.section, point))
-        folder = self.root / LADDERS / f"{number:04d}"
+        place = self.store.located(f"{LADDERS}/{number:04d}")
         head = {"number": number, "point": dict(point), "time": time.time()}
         try:
-            state = Campaign(config, folder, self.workshop).run(resume=(folder / CONFIG).exists(), observe=observe)
+            campaign = Campaign(config, place, self.workshop, filesystem=self.filesystem)
+            state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
         except PromotionError as problem:
             logger.warning("ladder %d: %s", number, problem.received)
             return {"kind": "ladder_failed", **head, "values": {}, "reason": problem.received}
-        return {"kind": "ladder_finished", **head, "values": self._values(state, config), "reason": ""}
+        return {"kind": "ladder_finished", **head, "values": self._values(state, campaign), "reason": ""}
 
-    def _values(self, state: CampaignState, config: CampaignConfig) -> dict[Objective, float]:
+    def _values(self, state: CampaignState, campaign: Campaign) -> dict[Objective, float]:
         place = state.lineages[0], len(state.grades) - 1
         promotion = state.promotions[place]
         measured: dict[Objective, Callable[[], float]] = {
             "mrr": lambda: float(promotion.metrics[MRR]),
             "bytes": lambda: state.tests[place]["bytes"],
-            "latency": lambda: self.workshop.query_milliseconds(promotion.checkpoint, config),
+            "latency": lambda: campaign.workshop.query_milliseconds(promotion.checkpoint, campaign.anchored),
         }
         return {name: measured[name]() for name in self.section.objectives}
 
@@ -129,4 +135,4 @@ class LadderSearch:
             }
             for one in self.results
         ]
-        write_aside(self.root / PARETO, (json.dumps(content, indent=2) + "\n").encode())
+        self.store.write(PARETO, (json.dumps(content, indent=2) + "\n").encode())

@@ -14,15 +14,19 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
 from raydistill.errors import LedgerError, StorageError
+from raydistill.orchestration.patience import explained, patiently
+from raydistill.orchestration.remote import STREAMS
 
 FORMAT = 1
+T = TypeVar("T")
 _NAME = re.compile(r"^(\d{8})\.json$")
 _RESTORE = "restore the file from a copy, or start in a new run directory"
 
@@ -62,11 +66,7 @@ class Ledger:
         try:
             if number == 1:
                 self.filesystem.create_dir(self.folder, recursive=True)
-            with self.filesystem.open_output_stream(aside) as stream:
-                stream.write(_encode(number, event))
-            self._sync(aside)
-            self.filesystem.move(aside, final)
-            self._sync(self.folder)
+            self._patiently(lambda: self._write(aside, final, _encode(number, event)))
         except OSError as problem:
             full = problem.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(problem)
             raise StorageError(
@@ -84,12 +84,33 @@ class Ledger:
         Raises:
             LedgerError: an event is missing or damaged.
         """
-        return [self._read_one(number) for number in self._numbers() if number > after]
+        numbers = [number for number in self._numbers() if number > after]
+        if self._is_local:
+            return [self._read_one(number) for number in numbers]
+        with ThreadPoolExecutor(STREAMS) as pool:
+            return list(pool.map(self._read_one, numbers))
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """A network may fail for a moment; what a local disk refuses it refuses the next time too."""
+        return act() if self._is_local else patiently(act)
+
+    def _write(self, aside: str, final: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(aside) as stream:
+            stream.write(content)
+        self._sync(aside)
+        self.filesystem.move(aside, final)
+        self._sync(self.folder)
 
     def _numbers(self) -> list[int]:
         selector = fs.FileSelector(self.folder, allow_not_found=True)
         # Anything else in the folder is a leftover of a write that a crash cut short; it never had a number.
-        found = (_NAME.match(entry.base_name) for entry in self.filesystem.get_file_info(selector))
+        with explained(f"{self.folder} cannot be listed"):
+            entries = self._patiently(lambda: self.filesystem.get_file_info(selector))
+        found = (_NAME.match(entry.base_name) for entry in entries)
         numbers = sorted(int(match[1]) for match in found if match)
         if numbers != list(range(1, len(numbers) + 1)):
             missing = next(n for n, number in enumerate(numbers, start=1) if n != number)
@@ -104,8 +125,7 @@ class Ledger:
     def _read_one(self, number: int) -> dict[str, Any]:
         path = f"{self.folder}/{number:08d}.json"
         try:
-            with self.filesystem.open_input_stream(path) as stream:
-                entry = json.loads(stream.read())
+            entry = json.loads(self._patiently(lambda: self._content(path)))
             event: dict[str, Any] = entry["event"]
             sound = entry["number"] == number and entry["sha256"] == _checksum(number, event)
             version = entry["format"]
@@ -119,9 +139,13 @@ class Ledger:
             raise _damaged(path, "the content does not fit its SHA-256")
         return event
 
+    def _content(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
     def _sync(self, path: str) -> None:
         """Local disks keep a rename before the content it names unless told otherwise; object stores need no telling."""
-        if not isinstance(self.filesystem, fs.LocalFileSystem):
+        if not self._is_local:
             return
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
@@ -21,6 +20,7 @@ from ray.exceptions import RayError
 from raydistill.errors import ClusterError, RayDistillError, TrialError
 from raydistill.orchestration.coordinator import unwrapped
 from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
+from raydistill.orchestration.runstore import RunStore
 
 LOST_SECONDS = 30.0
 """How long a head may be gone. One whose state is kept elsewhere comes back in less."""
@@ -113,13 +113,13 @@ def head_lost(address: str) -> ClusterError:
     )
 
 
-def given_up(root: Path, what: str, problem: RayError) -> TrialError:
+def given_up(store: RunStore, what: str, problem: RayError) -> TrialError:
     """The error of a process that the campaign cannot do without and that died too often."""
     cause = str(unwrapped(problem)).strip().splitlines()[-1]
     return TrialError(
         f"{what}: {cause}",
         expected="processes that end by themselves",
         consequence="the campaign ends here; everything recorded so far is kept",
-        remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {root / 'grades'}, and whether the machine runs out of memory; "
+        remedy=f"see {SEARCH_LOG} and {TRIAL_LOG} below {store.located('grades')}, and whether the machine runs out of memory; "
         "then run again with --resume",
     )

@@ -22,6 +22,7 @@ from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.workshop import standard_workshop
 from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
@@ -78,7 +79,7 @@ def calls_per_second(root: Path, clients: int = 8, seconds: float = 5.0) -> floa
     """Questions a coordinator answers each second when so many processes ask one after another: what a trial's status is."""
     rules = Rules("sequential", 0.0, False, 1, 2, epochs=(1, 1), sizes=(2, 1))
     with connected():
-        coordinator = start_coordinator(root, rules)
+        coordinator = start_coordinator(RunStore.at(root), rules)
         ask(coordinator.start.remote("0" * 64, ["main"], ["0-teacher", "1-layers1"]))
         ask(coordinator.begin.remote(("main", 0, 0), "a" * 16, {}))
         crowd: list[Any] = [ray.remote(_Client).options(num_cpus=0).remote(coordinator) for _ in range(clients)]

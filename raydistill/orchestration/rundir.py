@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.load import dump_config, load_config
+from pyarrow import fs
+
+from raydistill.config.load import config_of, dump_config
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import RunDirectoryError, StorageError
-from raydistill.orchestration.ledger import Ledger
+from raydistill.errors import RunDirectoryError
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import Ground
 from raydistill.planning.state import CampaignState
 
@@ -25,42 +26,71 @@ PLACES = ("data.path", "encoder.name", "teacher.checkpoint")
 HARMLESS = ("resources", "storage")
 """Sections that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
 
+OUTSIDE = "//"
+"""Before the path of a given teacher, where it is relative to a file system and not to the run."""
 
-def open_run(run_dir: str | Path) -> CampaignState:
+
+def open_run(run_dir: str | Path | RunStore, filesystem: fs.FileSystem | None = None) -> CampaignState:
     """What happened in a run so far, read from its ledger.
+
+    Args:
+        run_dir: a path, or a URI that pyarrow knows.
+        filesystem: where `run_dir` is a path; None = on this machine.
 
     Raises:
         RunDirectoryError: there is no run.
         LedgerError: the ledger is damaged.
     """
-    root = Path(run_dir).absolute()
-    if not (root / CONFIG).exists():
+    store = RunStore.at(run_dir, filesystem)
+    if store.read(CONFIG) is None:
         raise RunDirectoryError(
-            f"{root}: no {CONFIG}", expected="a run directory", remedy="give the directory that `raydistill run` wrote"
+            f"{store.place}: no {CONFIG}",
+            expected="a run directory",
+            remedy="give the directory that `raydistill run` wrote",
         )
-    return read_state(root)
+    return read_state(store)
 
 
-def read_state(root: Path) -> CampaignState:
-    """Replay the ledger below `root`; checkpoints come out as absolute paths."""
-    state = CampaignState()
-    for event in Ledger.at(root / LEDGER).read():
-        state.apply(located(event, root))
+def read_config(store: RunStore) -> CampaignConfig:
+    """The configuration a run was begun with.
+
+    Raises:
+        ConfigError: it is missing or was damaged.
+    """
+    return config_of((store.read(CONFIG) or b"").decode("utf-8", errors="replace"), store.located(CONFIG))
+
+
+def read_state(place: str | Path | RunStore) -> CampaignState:
+    """Replay the ledger of a run; checkpoints come out as absolute paths, or as the places where others find them."""
+    store, state = RunStore.at(place), CampaignState()
+    for event in store.ledger(LEDGER).read():
+        state.apply(located(event, store))
     return state
 
 
-def portable(event: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def portable(event: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
     """The event with its checkpoint relative to the run, so that a run may be moved."""
     path = event.get("checkpoint")
-    if path is None or not Path(path).is_relative_to(root):
+    if path is None:
         return dict(event)
-    return {**event, "checkpoint": Path(path).relative_to(root).as_posix()}
+    relative = store.relative(path)
+    if relative is None and _is_bare(path):
+        relative = f"{OUTSIDE}{path}"
+    return {**event, "checkpoint": path if relative is None else relative}
 
 
-def located(event: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def located(event: Mapping[str, Any], store: RunStore) -> dict[str, Any]:
     """The reverse of `portable`."""
     path = event.get("checkpoint")
-    return dict(event) if path is None else {**event, "checkpoint": str(root / path)}
+    if path is None:
+        return dict(event)
+    if path.startswith(OUTSIDE):
+        return {**event, "checkpoint": path.removeprefix(OUTSIDE)}
+    return {**event, "checkpoint": store.located(path) if _is_bare(path) else path}
+
+
+def _is_bare(path: str) -> bool:
+    return "://" not in path and not path.startswith("/")
 
 
 def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
@@ -74,15 +104,17 @@ def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_owner(root: Path, config: CampaignConfig, *, resume: bool, ledger: str = LEDGER) -> None:
+def check_owner(place: str | Path | RunStore, config: CampaignConfig, *, resume: bool, ledger: str = LEDGER) -> None:
     """Refuse a directory that is not this campaign's to write; `ledger` is the folder in which its events lie.
 
     Raises:
         RunDirectoryError: it holds another campaign, holds this one but `resume` is off, or holds none although `resume` is on.
     """
-    configured = (root / CONFIG).exists()
-    begun = configured and (resume or bool(Ledger.at(root / ledger).read()))
-    foreign = [entry.name for entry in root.iterdir() if entry.name[0] != "." and entry.name not in (CONFIG, ledger)]
+    store = RunStore.at(place)
+    root = store.place
+    configured = store.read(CONFIG) is not None
+    begun = configured and (resume or bool(store.ledger(ledger).read()))
+    foreign = [name for name in store.names() if name[0] != "." and name not in (CONFIG, ledger)]
     if not begun:
         if resume:
             raise RunDirectoryError(
@@ -98,7 +130,7 @@ def check_owner(root: Path, config: CampaignConfig, *, resume: bool, ledger: str
                 remedy="choose another --run-dir",
             )
         return
-    differing = differences(load_config(root / CONFIG), config)
+    differing = differences(read_config(store), config)
     if differing:
         raise RunDirectoryError(
             f"{root} belongs to another configuration\n  - " + "\n  - ".join(differing[:20]),
@@ -125,7 +157,7 @@ def differences(ours: CampaignConfig, theirs: CampaignConfig) -> list[str]:
     ]
 
 
-def check_campaign(root: Path, state: CampaignState, fingerprint: str, ground: Ground) -> None:
+def check_campaign(place: str | Path | RunStore, state: CampaignState, fingerprint: str, ground: Ground) -> None:
     """Refuse to go on with a run whose data or encoder has changed under it.
 
     Raises:
@@ -133,11 +165,12 @@ def check_campaign(root: Path, state: CampaignState, fingerprint: str, ground: G
     """
     if state.config_fingerprint in ("", fingerprint):
         return
-    known = _read_json(root / ENVIRONMENT)
+    store = RunStore.at(place)
+    known = _json(store.read(ENVIRONMENT))
     now = ground_facts(ground)
     changed = [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
     raise RunDirectoryError(
-        f"{root} was begun with other content: {'; '.join(changed) or 'its configuration was edited'}",
+        f"{store.place} was begun with other content: {'; '.join(changed) or 'its configuration was edited'}",
         expected="the dataset and encoder this run was begun with",
         consequence="grades would be trained on different graphs or from different weights",
         remedy="restore them, or choose another --run-dir",
@@ -151,41 +184,15 @@ def ground_facts(ground: Ground) -> dict[str, str | None]:
     return {**names, "given_teacher": given}
 
 
-def write_config(root: Path, config: CampaignConfig) -> None:
+def write_config(place: str | Path | RunStore, config: CampaignConfig) -> None:
     """Save the resolved configuration."""
-    write_aside(root / CONFIG, dump_config(config).encode())
+    RunStore.at(place).write(CONFIG, dump_config(config).encode())
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Save a mapping as JSON."""
-    write_aside(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file under another name, sync it, and rename it.
-
-    Raises:
-        StorageError: there is no room, or no permission.
-    """
-    aside = path.with_name(f".{path.name}.aside")
+def _json(text: bytes | None) -> dict[str, Any]:
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as problem:
-        raise StorageError(
-            f"{path}: {problem.strerror}",
-            expected="room in the run directory",
-            remedy="make room, then run again with --resume",
-        ) from problem
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(text or b"{}")
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

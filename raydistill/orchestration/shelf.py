@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raydistill.errors import StorageError
 from raydistill.orchestration.library import link_or_copy
+from raydistill.orchestration.remote import MANIFEST
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.records import Event, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import worth_announcing
@@ -23,7 +26,7 @@ FOLDER = "teachers"
 
 
 def announced(
-    root: Path, rules: Rules, state: CampaignState, record: TrialRecord, report: Event
+    store: RunStore, rules: Rules, state: CampaignState, record: TrialRecord, report: Event
 ) -> dict[str, Any] | None:
     """The event by which a reported checkpoint becomes the teacher of the grades below, kept on the shelf; None where it does not."""
     place = record.key[:2]
@@ -31,9 +34,18 @@ def announced(
         return None
     if not worth_announcing(state, place, report, rules.min_delta):
         return None
-    kept = shelve(Path(report["checkpoint"]), root / "grades" / state.grades[record.grade] / FOLDER, report["digest"])
+    kept = _keep(store, report["checkpoint"], f"grades/{state.grades[record.grade]}/{FOLDER}", report["digest"])
     head = {"kind": "teacher_announced", "lineage": place[0], "grade": place[1], "identity": record.identity}
-    return {**head, **{name: report[name] for name in ("digest", "epoch", "metrics", "time")}, "checkpoint": str(kept)}
+    return {**head, **{name: report[name] for name in ("digest", "epoch", "metrics", "time")}, "checkpoint": kept}
+
+
+def _keep(store: RunStore, checkpoint: str, shelf: str, digest: str) -> str:
+    if store.remote is None:
+        return str(shelve(Path(checkpoint), store.root / shelf, digest))
+    final = f"{shelf}/{digest[:16]}"
+    if store.read(f"{final}/{MANIFEST}") is None:
+        store.inside(checkpoint).copy(store.remote.below(final))
+    return store.located(final)
 
 
 def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
@@ -60,7 +72,11 @@ def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
     return final
 
 
-def clear_shelves(root: Path) -> None:
+def clear_shelves(store: RunStore, grades: Sequence[str]) -> None:
     """Remove every shelf of a campaign that is complete: its promoted checkpoints lie elsewhere."""
-    for shelf in root.glob(f"grades/*/{FOLDER}"):
+    if store.remote is not None:
+        for grade in grades:
+            store.remote.below(f"grades/{grade}/{FOLDER}").remove()
+        return
+    for shelf in store.root.glob(f"grades/*/{FOLDER}"):
         shutil.rmtree(shelf, ignore_errors=True)

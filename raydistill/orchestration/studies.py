@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ from raydistill.errors import CheckpointError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.machines import beside_driver
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.searcher import Allowance, Proposer, StudySearcher
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.trials import InlineTrial, TrainTrial
@@ -84,8 +85,12 @@ class StudyRunner:
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
         self.allowance = Allowance(study.concurrency)
-        with logged(study.root / "grades" / study.plan.folder / SEARCH_LOG):
-            self._run(study, coordinator, workshop)
+        log = f"grades/{study.plan.folder}/{SEARCH_LOG}"
+        try:
+            with logged(study.root / log):
+                self._run(study, coordinator, workshop)
+        finally:
+            study.store.send(log)
 
     def _run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         problem: CheckpointError | None = None
@@ -118,7 +123,7 @@ class StudyRunner:
                 return None
             logger.warning("%s; the next best takes its place", problem.received)
             ask(coordinator.reject.remote(winner.key, winner.best_digest, problem.received))
-            _set_aside(winner)
+            _set_aside(winner, study.store)
 
 
 def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
@@ -129,7 +134,7 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
     )
     share = {"CPU": study.cpus, "GPU": resources.gpus_per_worker} if inline else HEAD
     bundle = PlacementGroupFactory([{name: amount for name, amount in share.items() if amount > 0}])
-    storage = study.root / ".tune" / uuid.uuid4().hex[:8]
+    storage = TuneStorage.of(study.store)
     try:
         tune.Tuner(
             tune.with_resources(trial, bundle),
@@ -141,24 +146,31 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
             ),
             run_config=tune.RunConfig(
                 name="study",
-                storage_path=str(storage),
+                storage_path=storage.path,
+                storage_filesystem=storage.filesystem,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
+        storage.remove()
 
 
 def _dirname(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _set_aside(winner: TrialRecord) -> None:
+def _set_aside(winner: TrialRecord, store: RunStore) -> None:
     """Rename what was rejected: it stays to be looked at, and a trial that is taken up again does not stumble over it."""
-    path = Path(str(winner.best_checkpoint))
-    if path.exists():
-        path.rename(path.with_name(f"{DAMAGED}{path.name}-{uuid.uuid4().hex[:8]}"))
+    place, mark = str(winner.best_checkpoint), uuid.uuid4().hex[:8]
+    if store.remote is None:
+        path = Path(place)
+        if path.exists():
+            path.rename(path.with_name(f"{DAMAGED}{path.name}-{mark}"))
+        return
+    folder, _, name = str(store.relative(place)).rpartition("/")
+    store.inside(place).copy(store.remote.below(f"{folder}/{DAMAGED}{name}-{mark}"))
+    store.inside(place).remove()
 
 
 def _damage(winner: TrialRecord, workshop: Workshop) -> CheckpointError | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
 from raydistill.planning.records import TrialKey
 from raydistill.planning.search import Space, grade_space, trial_limit
@@ -26,7 +27,7 @@ class Study:
         lineage: whose ladder.
         plan: which grade.
         teacher: the promoted checkpoint of the grade above; None for grade 0.
-        root: the run directory.
+        store: where the run lies.
         concurrency: trials at once.
         cpus: CPUs of each worker.
         workers: of each trial, where there is room for all.
@@ -37,10 +38,15 @@ class Study:
     lineage: Lineage
     plan: GradePlan
     teacher: TeacherReference | None
-    root: Path
+    store: RunStore
     concurrency: int = 1
     cpus: float = 1.0
     workers: int = 1
+
+    @property
+    def root(self) -> Path:
+        """The run directory, or this machine's working folder of a run elsewhere."""
+        return self.store.root
 
     @property
     def threads(self) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.orchestration.rundir import METRICS, write_aside
+from raydistill.orchestration.rundir import METRICS
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.state import CampaignState
 
 
-def write_table(root: Path, state: CampaignState) -> None:
+def write_table(store: RunStore, state: CampaignState) -> None:
     """Write all reports so far.
 
     Raises:
@@ -21,7 +21,7 @@ def write_table(root: Path, state: CampaignState) -> None:
     """
     sink = io.BytesIO()
     pq.write_table(table(state), sink)
-    write_aside(root / METRICS, sink.getvalue())
+    store.write(METRICS, sink.getvalue())
 
 
 def table(state: CampaignState) -> pa.Table:

@@ -18,6 +18,7 @@ from raydistill.orchestration.halting import noticing, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -92,13 +93,14 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         key: the trial.
         coordinator: handle of the coordinator.
         workshop: what to run.
-        folder: where Ray Train may put its own files.
+        folder: where Ray Train may put its own files, if the run is local.
         workers: how many.
     """
     free_orphaned_room()
     resources = study.config.resources
     # Started again by Ray a run would wait for as many workers as before, whether or not they fit.
     restarts = resources.max_failures if resources.least_workers == resources.most_workers else 0
+    storage = TuneStorage.of(study.store, folder)
     trainer = LeanTrainer(
         work,  # type: ignore[arg-type]
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
@@ -106,14 +108,19 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         scaling_config=scaling(study, workers),
         run_config=ray.train.RunConfig(
             name="train",
-            storage_path=str(folder.absolute()),
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
             callbacks=[GiveUp(coordinator, key)],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
                 max_failures=restarts, controller_failure_limit=3 if restarts else 0
             ),
         ),
     )
-    return bool(trainer.fit().return_value)  # type: ignore[attr-defined]
+    try:
+        return bool(trainer.fit().return_value)  # type: ignore[attr-defined]
+    finally:
+        if storage.remote is not None:
+            storage.remove()
 
 
 def work(settings: dict[str, Any]) -> bool:

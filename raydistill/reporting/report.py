@@ -137,17 +137,21 @@ def state_json(state: CampaignState) -> dict[str, Any]:
 def write_report(state: CampaignState, config: CampaignConfig, run_dir: str | Path) -> Path:
     """Write `report.html`, `report.md` and `report.json` into a run directory and return the page's path."""
     folder = Path(run_dir)
-    curves = {key: trial_table(state, *key) for key in sorted({record.key[:2] for record in state.trials.values()})}
-    files = {
-        "report.html": page(folder.name, report_tables(state, config), curves, state),
-        "report.md": report_markdown(state, config),
-        "report.json": json.dumps(report_json(state, config), indent=2, allow_nan=False) + "\n",
-    }
-    for name, text in files.items():
+    for name, text in report_files(folder.name, state, config).items():
         aside = folder / f".{name}.part"
         aside.write_text(text, encoding="utf-8")
         aside.replace(folder / name)
     return folder / "report.html"
+
+
+def report_files(name: str, state: CampaignState, config: CampaignConfig) -> dict[str, str]:
+    """The report as files by name; `name` is the run's."""
+    curves = {key: trial_table(state, *key) for key in sorted({record.key[:2] for record in state.trials.values()})}
+    return {
+        "report.html": page(name, report_tables(state, config), curves, state),
+        "report.md": report_markdown(state, config),
+        "report.json": json.dumps(report_json(state, config), indent=2, allow_nan=False) + "\n",
+    }
 
 
 def finite(value: Any) -> Any:

@@ -51,6 +51,11 @@ class Ranks:
     rank: int = 0
     size: int = 1
 
+    def barrier(self) -> None:
+        import torch.distributed
+
+        torch.distributed.barrier()
+
 
 def campaign(**changes: Any) -> CampaignConfig:
     """A small campaign: a teacher of twelve layers and two grades of two trials each."""
@@ -167,8 +172,10 @@ def facts(path: str) -> dict[str, Any]:
 
 def test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     root = Path(path).parents[5]
-    with open(root / ".tested.log", "a") as file:
-        file.write(f"{verify(path)}\n")
+    digest = verify(path)
+    if (root / "ledger").exists():
+        with open(root / ".tested.log", "a") as file:
+            file.write(f"{digest}\n")
     return {"test/both/mrr": 0.25}
 
 

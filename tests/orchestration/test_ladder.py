@@ -29,7 +29,7 @@ def ladder(root: Path, asha: bool = False) -> Ladder:
 
 
 def epoch(one: Ladder, key: tuple[str, int, int], number: int, mrr: float, finished: bool = False) -> bool:
-    path = str(one.root / "grades" / f"{key[1]}" / f"{key[2]}" / f"{number}")
+    path = str(one.store.root / "grades" / f"{key[1]}" / f"{key[2]}" / f"{number}")
     return one.report(key, number, {"valid/both/mrr": mrr}, path, f"d{key}{number}", finished)
 
 

@@ -30,7 +30,7 @@ def ladder(root: Path) -> Ladder:
 
 
 def epoch(one: Ladder, key: tuple[str, int, int], number: int, mrr: float, finished: bool = False) -> bool:
-    path = one.root / "grades" / "x" / "trials" / f"{key[1]}" / "checkpoints" / f"{number}"
+    path = one.store.root / "grades" / "x" / "trials" / f"{key[1]}" / "checkpoints" / f"{number}"
     path.mkdir(parents=True, exist_ok=True)
     (path / "weights").write_text(f"{key} {number}")
     return one.report(key, number, {"valid/both/mrr": mrr}, str(path), f"digest-{key[1]}-{number}-", finished)

@@ -11,6 +11,7 @@ from raydistill.errors import LedgerError, RunDirectoryError, StorageError
 from raydistill.orchestration import rundir
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import Ground
 
 GROUND = Ground("d" * 64, "e" * 64, 12)
@@ -20,7 +21,7 @@ def begun(root: Path, ground: Ground = GROUND) -> None:
     config = fakes.campaign()
     root.mkdir()
     rundir.write_config(root, config)
-    rundir.write_json(root / rundir.ENVIRONMENT, {"dataset_fingerprint": ground.dataset_fingerprint})
+    RunStore.at(root).write_json(rundir.ENVIRONMENT, {"dataset_fingerprint": ground.dataset_fingerprint})
     fingerprint = rundir.campaign_fingerprint(config, ground)
     event = {"kind": "campaign_started", "config_fingerprint": fingerprint, "lineages": ["main"], "grades": ["0"]}
     Ledger.at(root / rundir.LEDGER).append(event)

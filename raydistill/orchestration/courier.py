@@ -1,0 +1,144 @@
+"""A workshop for places elsewhere: what the functions of another workshop need is brought to this machine first, what they write is sent on.
+
+Trainer and evaluation see local folders alone. Wrapped is only what lies elsewhere; a campaign whose data and run are local goes without a courier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import fs
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
+from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.mirror import TrialMirror
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.grades import Ground
+
+if TYPE_CHECKING:
+    from raydistill.training.trial import EpochReport
+
+
+def served(
+    workshop: Workshop, config: CampaignConfig, store: RunStore, filesystem: fs.FileSystem | None = None
+) -> Workshop:
+    """The workshop for a campaign: as it is where everything is local, else behind a courier."""
+    depot = Depot(filesystem)
+    places = [config.data.path, *([config.teacher.checkpoint] if config.teacher.checkpoint is not None else [])]
+    if store.remote is None and not any("://" in place or depot.is_needed(place) for place in places):
+        return workshop
+    return Courier(workshop, depot, store).workshop()
+
+
+@dataclass(frozen=True)
+class Courier:
+    """Fetches and sends around the functions of a workshop.
+
+    Attributes:
+        inner: the workshop that knows local folders only.
+        depot: of whichever machine it is used on.
+        store: where the run lies.
+    """
+
+    inner: Workshop
+    depot: Depot
+    store: RunStore
+
+    def workshop(self) -> Workshop:
+        """The workshop that knows places elsewhere."""
+        return replace(
+            self.inner,
+            run_trial=self.run_trial,
+            verify_checkpoint=self.verify_checkpoint,
+            checkpoint_facts=self.checkpoint_facts,
+            test_metrics=self.test_metrics,
+            survey=self.survey,
+            query_milliseconds=self.query_milliseconds,
+        )
+
+    def survey(self, config: CampaignConfig) -> Ground:
+        """What a campaign stands on; a given teacher keeps the name of its place."""
+        ground = self.inner.survey(self._here(config))
+        place = config.teacher.checkpoint
+        if ground.given_teacher is None or place is None or not ("://" in place or self.depot.is_needed(place)):
+            return ground
+        return replace(ground, given_teacher=TeacherReference(path=place, digest=ground.given_teacher.digest))
+
+    def run_trial(
+        self,
+        config: TrialConfig,
+        directory: Path,
+        world: Any,
+        teacher_at: TeacherAt,
+        interrupted: Callable[[], bool],
+    ) -> Iterator[EpochReport]:
+        """Train one trial here; a checkpoint is sent before it is reported."""
+        data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
+        config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher)})
+
+        def guide(epoch: int) -> TeacherReference | None:
+            return self._teacher(teacher_at(epoch))
+
+        if self.store.remote is None:
+            yield from self.inner.run_trial(config, directory, world, guide, interrupted)
+            return
+        mirror = TrialMirror(directory, self.store.remote.below(directory.relative_to(self.store.root).as_posix()))
+        first = world.rank == 0
+        if first:
+            mirror.send_late()
+        if world.size > 1:
+            world.barrier()
+        mirror.fetch()
+        try:
+            with closing(self.inner.run_trial(config, directory, world, guide, interrupted)) as reports:  # type: ignore[type-var]
+                for report in reports:
+                    if report.checkpoint is not None:
+                        mirror.send()
+                        relative = Path(report.checkpoint).relative_to(self.store.root).as_posix()
+                        report = replace(report, checkpoint=self.store.located(relative))
+                    yield report
+        finally:
+            # Whatever ends it: the trial's last words are to keep fewer checkpoints, and a preempted one has saved one more.
+            if first:
+                mirror.send()
+
+    def verify_checkpoint(self, path: str) -> str:
+        """SHA-256 of a sound checkpoint's manifest, as it lies at its place: it is fetched, and read here."""
+        return self.inner.verify_checkpoint(self._checkpoint(path))
+
+    def checkpoint_facts(self, path: str) -> dict[str, Any]:
+        """Parameters, bytes and layers."""
+        return self.inner.checkpoint_facts(self._checkpoint(path))
+
+    def test_metrics(self, path: str, config: CampaignConfig) -> dict[str, float]:
+        """Score a checkpoint on the test split."""
+        return self.inner.test_metrics(self._checkpoint(path), self._here(config))
+
+    def query_milliseconds(self, path: str, config: CampaignConfig) -> float:
+        """Time of one query."""
+        return self.inner.query_milliseconds(self._checkpoint(path), self._here(config))
+
+    def _here(self, config: CampaignConfig) -> CampaignConfig:
+        """The configuration with its places brought to this machine."""
+        data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
+        if config.teacher.checkpoint is None:
+            return config.model_copy(update={"data": data})
+        teacher = config.teacher.model_copy(update={"checkpoint": self._checkpoint(config.teacher.checkpoint)})
+        return config.model_copy(update={"data": data, "teacher": teacher})
+
+    def _teacher(self, teacher: TeacherReference | None) -> TeacherReference | None:
+        # Where teachers change, the configuration names none yet: the path is empty.
+        if teacher is None or not teacher.path:
+            return teacher
+        return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
+
+    def _checkpoint(self, place: str) -> str:
+        if self.store.remote is None and self.store.relative(place) is not None:
+            return place
+        return str(self.depot.checkpoint(place, self.inner.verify_checkpoint))

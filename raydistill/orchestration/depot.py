@@ -1,0 +1,132 @@
+"""The depot of a machine: datasets and checkpoints of other file systems, fetched once, verified, and shared by all processes.
+
+    $XDG_CACHE_HOME/raydistill/depot/<SHA-256 of the manifest>/      (else ~/.cache/...)
+
+Everything below may be removed at any time: it is fetched again. A folder is fetched aside and renamed, under a lock that dies with its process, so
+neither a twin nor a kill in the middle leaves half of one under its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from raydistill.errors import CheckpointError, DataError, RayDistillError
+from raydistill.kg.manifest import read_manifest
+from raydistill.kg.store import verify_files
+from raydistill.orchestration.patience import explained
+from raydistill.orchestration.remote import MANIFEST, RemoteFolder
+
+
+@dataclass(frozen=True)
+class Depot:
+    """Brings folders to this machine. It may be sent to other machines, and then serves them.
+
+    Attributes:
+        filesystem: where paths without a scheme lie; None = on this machine.
+    """
+
+    filesystem: fs.FileSystem | None = None
+
+    def is_needed(self, place: str) -> bool:
+        """Whether a place lies elsewhere."""
+        return RemoteFolder.at(place, self.filesystem) is not None
+
+    def dataset(self, place: str) -> Path:
+        """The local folder with the dataset of a place.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+            StorageError: it cannot be brought here.
+        """
+        return self._bring(place, _verify_dataset, DataError, "a dataset directory")
+
+    def checkpoint(self, place: str, verify: Callable[[str], str]) -> Path:
+        """The local folder with the checkpoint of a place.
+
+        Args:
+            place: where it lies.
+            verify: refuses a damaged one.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+            StorageError: it cannot be brought here.
+        """
+        return self._bring(place, lambda path: verify(str(path)), CheckpointError, "a checkpoint directory")
+
+    def _bring(self, place: str, verify: Callable[[Path], object], error: type[RayDistillError], expected: str) -> Path:
+        remote = RemoteFolder.at(place, self.filesystem)
+        if remote is None:
+            return local_path(place)
+        manifest = remote.read(MANIFEST)
+        if manifest is None:
+            raise error(
+                f"{remote.name}: no readable {MANIFEST}",
+                expected=expected,
+                consequence="there would be nothing to work on",
+                remedy="check the place; a folder that was copied there has to have all of its files",
+            )
+        final = cache_folder() / "depot" / hashlib.sha256(manifest).hexdigest()
+        with explained(f"{remote.name} cannot be kept below {cache_folder()}"), alone(final):
+            if not _is_sound(final, verify):
+                self._fetch(remote, final, verify)
+        return final
+
+    def _fetch(self, remote: RemoteFolder, final: Path, verify: Callable[[Path], object]) -> None:
+        aside = final.with_name(f".{final.name}.aside")
+        for leftover in (aside, final):
+            shutil.rmtree(leftover, ignore_errors=True)
+        remote.fetch(aside)
+        try:
+            verify(aside)
+        except RayDistillError as problem:
+            shutil.rmtree(aside, ignore_errors=True)
+            # The reader knows the place, not the folder it was fetched into.
+            received = problem.received.replace(str(aside), remote.name.partition("?")[0])
+            parts = {name: getattr(problem, name) for name in ("expected", "consequence", "remedy")}
+            raise type(problem)(received, **parts) from None
+        os.replace(aside, final)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be had again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raydistill"
+
+
+def local_path(place: str) -> Path:
+    """A path from what may also be a `file://` URI."""
+    return Path(fs.FileSystem.from_uri(place)[1]) if "://" in place else Path(place)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only process of this machine that writes a folder; others wait. The lock dies with its process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_sound(path: Path, verify: Callable[[Path], object]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        verify(path)
+    except RayDistillError:
+        return False
+    return True
+
+
+def _verify_dataset(path: Path) -> None:
+    verify_files(path, read_manifest(path)["files"])

@@ -1,0 +1,240 @@
+"""Folders of other file systems, brought to this machine once and whole."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import fs
+
+from raydistill.errors import CheckpointError, ConfigError, DataError, StorageError
+from raydistill.kg.store import Dataset
+from raydistill.orchestration import patience
+from raydistill.orchestration.depot import Depot, cache_folder
+from raydistill.orchestration.patience import patiently
+from raydistill.orchestration.remote import RemoteFolder, joined
+from raydistill.training.checkpoint import verify_checkpoint
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fs.FileSystem:
+    """A file system that is not this machine's, with an empty depot here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    return fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+
+
+@pytest.fixture
+def graph(elsewhere: fs.FileSystem, dataset_folder: Path, tmp_path: Path) -> Path:
+    """The nine-triple graph on it, as `graph`."""
+    return Path(shutil.copytree(dataset_folder, tmp_path / "there" / "graph", ignore=shutil.ignore_patterns("tokens")))
+
+
+def depots() -> list[str]:
+    return sorted(path.name for path in (cache_folder() / "depot").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_dataset_is_fetched_once(graph: Path, elsewhere: fs.FileSystem, dataset_folder: Path) -> None:
+    """Every trial of a search would fetch the graph again; or an altered graph would be served from before."""
+    depot = Depot(elsewhere)
+    first = depot.dataset("graph")
+    assert Dataset.load(first).fingerprint == Dataset.load(dataset_folder).fingerprint
+    inode = (first / "manifest.json").stat().st_ino
+    assert depot.dataset("graph") == first
+    assert (first / "manifest.json").stat().st_ino == inode
+    assert depots() == [first.name]
+
+
+def test_twins_fetch_once_and_both_get_it(
+    graph: Path, elsewhere: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trials that start at once would write one file together."""
+    fetched, found = [], []
+    fetch = RemoteFolder.fetch
+
+    def counted(self: RemoteFolder, local: Path) -> None:
+        fetched.append(local)
+        threading.Event().wait(0.3)
+        fetch(self, local)
+
+    monkeypatch.setattr(RemoteFolder, "fetch", counted)
+    twins = [threading.Thread(target=lambda: found.append(Depot(elsewhere).dataset("graph"))) for _ in range(3)]
+    for twin in twins:
+        twin.start()
+    for twin in twins:
+        twin.join()
+    assert len(fetched) == 1
+    assert len(found) == 3
+    assert all(Dataset.load(path) for path in found)
+
+
+def test_kill_in_the_middle_leaves_nothing_that_looks_whole(
+    graph: Path, elsewhere: fs.FileSystem, tmp_path: Path
+) -> None:
+    """Half a graph under its final name would be read by every later trial; a lock of the dead would keep them waiting."""
+    code = f"""
+import os
+from pathlib import Path
+from pyarrow import fs
+from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.remote import RemoteFolder
+RemoteFolder._fetch = lambda self, local, name: os._exit(9) if name == "manifest.json" else (local / name).write_bytes(b"half")
+Depot(fs.SubTreeFileSystem({str(tmp_path / "there")!r}, fs.LocalFileSystem())).dataset("graph")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    assert all(name.startswith(".") for name in depots())
+    assert Dataset.load(Depot(elsewhere).dataset("graph"))
+    assert not [name for name in depots() if name.startswith(".")]
+
+
+def test_damaged_object_is_refused_by_name(graph: Path, elsewhere: fs.FileSystem) -> None:
+    """A graph that lost a byte on its way would be learnt without a sign, or the reader be sent to a folder of ours."""
+    content = bytearray((graph / "triples" / "train.parquet").read_bytes())
+    content[40] ^= 1
+    (graph / "triples" / "train.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"^graph/triples/train\.parquet: "):
+        Depot(elsewhere).dataset("graph")
+    (graph / "triples" / "train.parquet").unlink()
+    with pytest.raises(DataError, match=r"^graph/triples/train\.parquet: "):
+        Depot(elsewhere).dataset("graph")
+    assert depots() == []
+    with pytest.raises(DataError, match="nowhere: no readable manifest"):
+        Depot(elsewhere).dataset("nowhere")
+
+
+def test_damaged_copy_is_fetched_again(
+    elsewhere: fs.FileSystem, teacher_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A disk that lost a byte of a copy would stop every campaign on that machine, although the original is whole."""
+    shutil.copytree(teacher_checkpoint(), tmp_path / "there" / "teacher")
+    depot = Depot(elsewhere)
+    copy = depot.checkpoint("teacher", verify_checkpoint)
+    assert verify_checkpoint(copy) == verify_checkpoint(teacher_checkpoint())
+    (copy / "raydistill.json").write_text("{}")
+    assert verify_checkpoint(depot.checkpoint("teacher", verify_checkpoint)) == verify_checkpoint(teacher_checkpoint())
+    (tmp_path / "there" / "teacher" / "raydistill.json").write_text("{}")
+    shutil.rmtree(cache_folder())
+    with pytest.raises(CheckpointError, match=r"^teacher: raydistill.json was changed"):
+        depot.checkpoint("teacher", verify_checkpoint)
+
+
+def test_local_places_are_used_where_they_are(dataset_folder: Path) -> None:
+    """A local dataset would be copied, or its place not be understood once it is written as a URI."""
+    assert Depot().dataset(str(dataset_folder)) == dataset_folder
+    assert Depot().dataset(dataset_folder.as_uri()) == dataset_folder
+
+
+def test_folder_travels_to_s3_and_back(s3: Callable[[str], str], teacher_checkpoint: Callable[..., Path]) -> None:
+    """A file left behind, or a folder that looks whole before its manifest came, would be found out by a trial on another machine."""
+    place = RemoteFolder.at(s3("there/teacher"))
+    assert place is not None
+    place.send(teacher_checkpoint())
+    digest = verify_checkpoint(teacher_checkpoint())
+    assert verify_checkpoint(Depot().checkpoint(place.name, verify_checkpoint)) == digest
+    twin = RemoteFolder.at(s3("there/twin"))
+    assert twin is not None
+    place.copy(twin)
+    place.remove()
+    assert place.files() == []
+    assert verify_checkpoint(Depot().checkpoint(twin.name, verify_checkpoint)) == digest
+    with pytest.raises(StorageError, match="NO_SUCH_BUCKET"):
+        RemoteFolder.at(s3("x").replace("bucket", "no-bucket", 1)).write("a", b"")  # type: ignore[union-attr]
+
+
+def _name_and_content(folder: RemoteFolder) -> tuple[str, bytes | None]:
+    return folder.name, folder.read("manifest.json")
+
+
+def test_folder_may_be_sent_to_other_processes(elsewhere: fs.FileSystem, graph: Path) -> None:
+    """A file system that cannot be pickled would fail only when the first trial starts."""
+    folder = RemoteFolder(elsewhere, "graph")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_name_and_content, (folder,)) == _name_and_content(folder)
+
+
+class Moody:
+    """Fails a number of times."""
+
+    def __init__(self, times: int, problem: OSError) -> None:
+        self.times, self.problem, self.calls = times, problem, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.problem
+        return "done"
+
+
+@pytest.mark.parametrize(
+    ("times", "problem", "calls"),
+    [
+        (3, OSError("When writing: AWS Error SLOW_DOWN during UploadPart"), 4),
+        (9, OSError("When writing: AWS Error NETWORK_CONNECTION during UploadPart"), 5),
+        (9, OSError("AWS Error ACCESS_DENIED during PutObject"), 1),
+        (9, FileNotFoundError("gone"), 1),
+    ],
+)
+def test_what_passes_is_tried_again_and_what_does_not_is_not(
+    times: int, problem: OSError, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lost packet would end a campaign of days; or a wrong key be tried for minutes before anybody is told."""
+    pauses: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
+    act = Moody(times, problem)
+    if calls > times:
+        assert patiently(act) == "done"
+    else:
+        with pytest.raises(OSError, match=str(problem)):
+            patiently(act)
+    assert act.calls == calls
+    assert pauses == [0.5, 1.0, 2.0, 4.0][: calls - 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("s3://key:secret@bucket/x", "credentials"), ("nope://x", "a URI that pyarrow knows")]
+)
+def test_place_that_cannot_be_meant_is_refused(place: str, words: str) -> None:
+    """A password would be saved with the configuration and printed in every log; a typo would give a traceback."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        RemoteFolder.at(place)
+    assert "secret" not in str(caught.value)
+
+
+def test_places_inside_keep_the_query() -> None:
+    """The checkpoint of a run on another endpoint would be looked for at Amazon."""
+    assert joined("s3://b/run/?region=x", "grades/1") == "s3://b/run/grades/1?region=x"
+    assert joined("runs/", "demo") == "runs/demo"
+
+
+def test_refusal_of_a_full_depot_is_a_storage_error(
+    graph: Path, elsewhere: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the depot would give a traceback."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(patience, "PAUSES", ())
+    monkeypatch.setattr(pa.fs, "copy_files", full)
+    with pytest.raises(StorageError, match="No space left"):
+        Depot(elsewhere).dataset("graph")
+
+
+def test_depot_that_cannot_be_written_is_a_storage_error(
+    graph: Path, elsewhere: fs.FileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A home directory that is read-only, as in many containers, would give a traceback."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="cannot be kept below"):
+        Depot(elsewhere).dataset("graph")

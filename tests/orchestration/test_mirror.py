@@ -1,0 +1,171 @@
+"""A trial's checkpoints here and where its run lies."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fakes
+import pytest
+from pyarrow import fs
+
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.orchestration.courier import Courier
+from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.ladder import Ladder
+from raydistill.orchestration.mirror import TrialMirror
+from raydistill.orchestration.remote import RemoteFolder
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.shelf import clear_shelves
+from raydistill.planning.rules import Rules
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Callable[[str], TrialMirror]:
+    """A mirror of one trial on a machine of a given name."""
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+
+    def on(name: str) -> TrialMirror:
+        (tmp_path / name).mkdir(exist_ok=True)
+        mirror = TrialMirror(tmp_path / name, RemoteFolder(filesystem, "there/trial"))
+        mirror.send_late()
+        mirror.fetch()
+        return mirror
+
+    return on
+
+
+def save(mirror: TrialMirror, *names: str) -> None:
+    for name in names:
+        folder = mirror.local / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(name)
+        (folder / "manifest.json").write_text(f"manifest of {name}")
+
+
+def drop(mirror: TrialMirror, name: str) -> None:
+    shutil.rmtree(mirror.local / "checkpoints" / name)
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("checkpoints/[0-9]*/manifest.json"))
+
+
+def test_trial_goes_on_where_another_machine_left_it(machines: Callable[[str], TrialMirror], tmp_path: Path) -> None:
+    """It would start afresh; or the checkpoints it removed would be kept and paid for ever."""
+    first = machines("first")
+    save(first, "00000001", "00000002")
+    first.send()
+    drop(first, "00000001")
+    save(first, "00000003")
+    first.send()
+    second = machines("second")
+    assert checkpoints(tmp_path / "second") == checkpoints(tmp_path / "there/trial") == ["00000002", "00000003"]
+    assert (tmp_path / "second/checkpoints/00000003/weights").read_text() == "00000003"
+    drop(second, "00000002")
+    save(second, "00000004")
+    second.send()
+    machines("first")
+    assert checkpoints(tmp_path / "first") == ["00000003", "00000004"], "what was removed elsewhere is removed here"
+
+
+def test_checkpoint_that_was_saved_but_not_sent_is_sent_late(
+    machines: Callable[[str], TrialMirror], tmp_path: Path
+) -> None:
+    """A driver that is killed between saving and sending would lose an epoch, although the machine still has it."""
+    first = machines("first")
+    save(first, "00000001")
+    first.send()
+    save(first, "00000002")
+    machines("first")
+    assert checkpoints(tmp_path / "there/trial") == ["00000001", "00000002"]
+
+
+def test_process_that_was_given_up_removes_nothing_of_its_successor(
+    machines: Callable[[str], TrialMirror], tmp_path: Path
+) -> None:
+    """A machine that was cut off and comes back would remove the checkpoints that were made without it."""
+    first = machines("first")
+    save(first, "00000001")
+    first.send()
+    second = machines("second")
+    save(second, "00000002")
+    second.send()
+    first.send()
+    assert checkpoints(tmp_path / "there/trial") == ["00000001", "00000002"]
+
+
+def test_transfer_that_was_cut_short_counts_as_none(machines: Callable[[str], TrialMirror], tmp_path: Path) -> None:
+    """Files without their manifest would be taken for a damaged checkpoint, or for a whole one."""
+    first = machines("first")
+    save(first, "00000001")
+    first.send()
+    (tmp_path / "there/trial/checkpoints/00000002").mkdir()
+    (tmp_path / "there/trial/checkpoints/00000002/weights").write_text("half")
+    machines("second")
+    assert checkpoints(tmp_path / "second") == ["00000001"]
+    (tmp_path / "second/checkpoints/.fetched-00000001").mkdir()
+    machines("second")
+    assert not list((tmp_path / "second/checkpoints").glob(".fetched-*"))
+
+
+def test_checkpoint_lies_elsewhere_before_it_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig]
+) -> None:
+    """The machine dies after the report: the ledger would name a checkpoint that nobody has."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem).claimed()
+    assert RunStore.at("run", filesystem).claimed().root == store.root, "all machines name it alike"
+    courier = Courier(fakes.workshop(), Depot(filesystem), store)
+    config = trial_config(training={"epochs": 3})
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"path": Path(config.data.path).as_uri()})}
+    )
+    seen: list[str] = []
+
+    def reports(teacher: TeacherReference | None = None) -> Iterator[fakes.Report]:
+        directory = store.root / "grades" / "1" / "trials" / "x"
+        directory.mkdir(parents=True, exist_ok=True)
+        changed = config.model_copy(update={"teacher": teacher})
+        yield from courier.run_trial(changed, directory, fakes.Ranks(), lambda epoch: None)  # type: ignore[misc]
+
+    for report in reports():
+        assert report.checkpoint == f"run/grades/1/trials/x/checkpoints/{report.epoch:08d}"
+        assert courier.verify_checkpoint(report.checkpoint) == report.digest
+        seen.append(report.digest or "")
+    assert len(seen) == 3
+    shutil.rmtree(tmp_path / "cache")
+    [last] = reports()
+    assert (last.epoch, last.digest) == (3, seen[-1]), "a finished trial is not trained again on another machine"
+    teacher = TeacherReference(path=f"{last.checkpoint}", digest=seen[-1])
+    shutil.rmtree(store.root / "grades")
+    shutil.rmtree(tmp_path / "there" / "run" / "grades" / "1" / "trials" / "x" / "checkpoints" / "00000002")
+    assert courier.verify_checkpoint(teacher.path) == teacher.digest
+
+
+def test_announced_teacher_is_kept_where_the_run_lies(tmp_path: Path) -> None:
+    """Students on other machines would be sent to a checkpoint that its trial has removed in the meantime."""
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem)
+    rules = Rules("pipelined", 0.0, False, 1, 2, epochs=(3, 3), sizes=(12, 6), settle_epochs=1)
+    ladder, key = Ladder(store, rules), ("main", 0, 0)
+    ladder.start("f", ["main"], ["0-teacher", "1-layers6"])
+    ladder.begin(key, "i", {})
+    place = "run/grades/0-teacher/trials/i/checkpoints/00000001"
+    source = tmp_path / place
+    source.mkdir(parents=True)
+    (source / "weights").write_text("w")
+    (source / "manifest.json").write_text("m")
+    ladder.report(key, 1, {"valid/both/mrr": 0.2}, place, "d" * 64, False)
+    shutil.rmtree(source)
+    ladder.begin(("main", 1, 0), "k", {})
+    for one in (ladder, Ladder(store, rules)):
+        teacher = one.teach(("main", 1, 0), 0)
+        assert teacher is not None
+        assert teacher.path == f"run/grades/0-teacher/teachers/{'d' * 16}"
+        assert (tmp_path / teacher.path / "weights").read_text() == "w"
+    clear_shelves(store, ["0-teacher", "1-layers6"])
+    assert not (tmp_path / "run/grades/0-teacher/teachers").exists()
