@@ -21,7 +21,7 @@ from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
-from raydistill.orchestration.scoring import start_scoring
+from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.studies import Job, start_runner
 from raydistill.orchestration.study import Study
@@ -64,10 +64,14 @@ class Driver:
     observe: Callable[[CampaignState], None] | None = None
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
-    scorings: dict[Any, Place] = field(default_factory=dict)
+    scorings: Scorings = field(init=False)
     studies: dict[Place, Study] = field(default_factory=dict)
     failures: dict[Place, PromotionError] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Nothing is being scored yet."""
+        self.scorings = Scorings(self.config, self.coordinator, self.workshop)
 
     def run(self) -> CampaignState:
         """Run until every grade of every lineage has promoted and was tested.
@@ -99,10 +103,10 @@ class Driver:
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
             self._look()
-            self._start_scorings(self._grow(self._start_studies()))
-            if self.failures and not self.jobs and not self.scorings:
+            self.scorings.start(self.state, self._grow(self._start_studies()))
+            if self.failures and not self.jobs and not self.scorings.places:
                 raise next(iter(self.failures.values()))
-            done, _ = ray.wait([*self.jobs, *self.scorings], timeout=POLL_SECONDS)
+            done, _ = ray.wait([*self.jobs, *self.scorings.places], timeout=POLL_SECONDS)
             # Before results are looked at: the error that ended the campaign explains them.
             self._listen()
             for reference in done:
@@ -142,7 +146,7 @@ class Driver:
             # It finds every trial done, so it need not wait for room.
             self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
-        free = self.machines.room.places - len(self.scorings) - sum(job.places for job in self.jobs.values())
+        free = self.machines.room.places - len(self.scorings.places) - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus) for one in fresh]
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
         for study, weight, share in zip(fresh, weights, shares, strict=True):
@@ -199,37 +203,15 @@ class Driver:
         )
         self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
 
-    def _start_scorings(self, free: int) -> None:
-        """Score promotions where no trial wants the room: tests decide nothing, so nothing should wait for them."""
-        under_way = {self.state.promotions[place].digest for place in self.scorings.values()}
-        for place, promotion in self.state.promotions.items():
-            if place in self.state.tests or promotion.digest in under_way:
-                continue
-            twin = self._tested_twin(promotion.digest)
-            if twin is not None:
-                ask(self.coordinator.record_test.remote(*place, twin))
-            elif free > 0:
-                under_way.add(promotion.digest)
-                self.scorings[start_scoring(promotion.checkpoint, self.config, self.workshop)] = place
-                free -= 1
-
-    def _tested_twin(self, digest: str) -> dict[str, float] | None:
-        """What an equal checkpoint of another lineage scored."""
-        places = (place for place in self.state.tests if self.state.promotions[place].digest == digest)
-        return next((self.state.tests[place] for place in places), None)
-
     def _finish(self, reference: Any) -> None:
-        if reference in self.scorings:
-            self._finish_scoring(reference, self.scorings.pop(reference))
-        else:
+        if reference not in self.scorings.places:
             self._finish_study(reference, self.jobs.pop(reference))
-
-    def _finish_scoring(self, reference: Any, place: Place) -> None:
+            return
+        place = self.scorings.places[reference]
         try:
-            metrics = ask(reference)
+            self.scorings.finish(reference)
         except RayError as problem:
             raise given_up(self.root, self._title(place), problem) from problem
-        ask(self.coordinator.record_test.remote(*place, metrics))
 
     def _finish_study(self, reference: Any, job: Job) -> None:
         try:
@@ -255,8 +237,6 @@ class Driver:
     def _stop(self) -> None:
         for runner in [*self.idle, *(job.runner for job in self.jobs.values())]:
             ray.kill(runner)
-        for reference in self.scorings:
-            ray.cancel(reference, force=True)
+        self.scorings.cancel()
         self.jobs.clear()
-        self.scorings.clear()
         self.idle.clear()
