@@ -105,5 +105,5 @@ def beside_driver() -> dict[str, Any]:
     Ray puts an actor that asks for nothing anywhere. The campaign's own would then be lost with a machine that is none of theirs, and be made
     anew from the ledger; here they are lost only together with the driver, which needs `--resume` in any case.
     """
-    node = ray.get_runtime_context().get_node_id()
-    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}

@@ -128,6 +128,19 @@ def test_status_tells_the_processes_and_the_environment(started: Started) -> Non
     assert f"export RAY_ADDRESS={started.exported['RAY_ADDRESS']}" in done.stdout
 
 
+def test_worker_that_is_added_belongs_to_the_cluster(started: Started) -> None:
+    """A worker nobody counts is not ended by `stop`; one of another cluster offers its CPUs to strangers."""
+    code = "import ray; ray.init(); print(len([one for one in ray.nodes() if one['Alive']]), ray.cluster_resources()['CPU'])"
+    done = started.call("add")
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**environment(), **started.exported}
+    )
+    assert told.stdout.split() == ["3", "3.0"], told.stderr
+    assert re.search(r"^worker2: process \d+ runs$", started.call("status").stderr, flags=re.MULTILINE)
+
+
 def test_stop_ends_all_of_it_and_nothing_else(started: Started) -> None:
     """A raylet that stays holds the memory; a reader of its logs, or another Ray, is none of its business."""
     before = started.processes()

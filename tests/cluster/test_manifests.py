@@ -292,6 +292,7 @@ def test_image_gets_all_that_its_build_copies_and_nothing_big() -> None:
         (("start", "--cpus", "0"), "give at least 1"),
         (("start", "--worker", "2"), "--worker is no option of start"),
         (("start", "--workers"), "--workers without a value"),
+        (("add",), "no cluster is running"),
         (("--dir",), "--dir without a folder"),
     ],
 )

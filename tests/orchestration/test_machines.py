@@ -1,0 +1,158 @@
+"""How a campaign follows the machines of its cluster, and how it tells that the head is gone: without a cluster."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from raydistill.config.schema import ResourcesSection
+from raydistill.errors import ClusterError
+from raydistill.orchestration import losses, machines
+from raydistill.orchestration.machines import Machines, Room
+from raydistill.orchestration.searcher import Allowance, StudySearcher
+from raydistill.orchestration.studies import Job
+
+
+def node(cpus: float, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus}}
+
+
+class FakeNodes:
+    """What Ray says of its machines."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
+        self.nodes = list(nodes)
+        monkeypatch.setattr(machines.ray, "nodes", lambda: self.nodes)
+
+
+def test_room_is_what_living_machines_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials for CPUs that are gone would wait; and Ray lists the machines it lost for ever."""
+    FakeNodes(monkeypatch, node(2), node(4), node(8, alive=False))
+    assert machines.room_of(ResourcesSection()) == Room(6, 6.0, 0.0, 4.0)
+
+
+def test_only_what_came_is_given_to_running_studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that went and came back would be given away twice; a new one never."""
+    nodes = FakeNodes(monkeypatch, node(1), node(1))
+    followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
+    assert not followed.look()
+    nodes.nodes[1]["Alive"] = False
+    assert followed.look()
+    assert (followed.room.places, followed.added()) == (1, 0)
+    nodes.nodes += [node(1), node(2)]
+    assert followed.look()
+    assert (followed.room.places, followed.added(), followed.added()) == (4, 3, 0)
+
+
+def test_lost_machine_changes_no_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over another number of threads have other last bits: the next grade would promote another checkpoint."""
+    nodes = FakeNodes(monkeypatch, node(2), node(2))
+    followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
+    before = followed.cpus_for(2)
+    nodes.nodes.pop()
+    assert followed.look()
+    assert followed.cpus_for(2) == before == 2.0
+    nodes.nodes[0] = node(1)
+    assert followed.look()
+    assert followed.cpus_for(2) == 1.0
+
+
+def test_cluster_without_a_machine_for_trials_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head without CPUs whose only worker is lost: a division by zero would end the campaign."""
+    nodes = FakeNodes(monkeypatch, node(0), node(1))
+    followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
+    nodes.nodes.pop()
+    assert followed.look()
+    assert (followed.room.places, followed.weight(1.0)) == (0, 1)
+
+
+@dataclass(frozen=True)
+class FakeStudy:
+    concurrency: int = 1
+    limit: int = 3
+
+
+@dataclass
+class FakeRunner:
+    """An actor whose one method is called as Ray's are."""
+
+    told: list[int] = field(default_factory=list)
+
+    @property
+    def allow(self) -> Any:
+        return self
+
+    def remote(self, trials: int) -> None:
+        self.told.append(trials)
+
+
+def test_study_grows_no_further_than_its_trials() -> None:
+    """Places that a study cannot use would be kept from the next one."""
+    runner = FakeRunner()
+    job = Job(FakeStudy(), runner, 2)  # type: ignore[arg-type]
+    assert job.grow(1, 2) == 0
+    assert job.grow(20, 2) == 4
+    assert (job.places, job.study.concurrency, runner.told) == (6, 3, [3])
+    assert job.grow(20, 2) == 0
+
+
+class Endless:
+    """A proposer that always has a next trial."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def next(self) -> int:
+        self.given += 1
+        return self.given
+
+
+def test_searcher_gives_as_many_trials_as_are_allowed_at_the_moment() -> None:
+    """Tune's own limit stands as it was when the study began."""
+    allowance = Allowance(1)
+    searcher = StudySearcher(Endless(), 0, allowance)  # type: ignore[arg-type]
+    assert searcher.suggest("a") == {"number": 0}
+    assert searcher.suggest("b") is None
+    allowance.trials = 2
+    assert searcher.suggest("b") == {"number": 1}
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("c") == {"number": 2}
+
+
+def test_head_that_is_gone_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that restarts must not end the campaign; one that is gone must, with a word on how to go on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = losses.Head(f"127.0.0.1:{server.getsockname()[1]}")
+        assert head.check()
+        head.require()
+    assert not head.check()
+    monkeypatch.setattr(losses, "LOST_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match="does not answer any more") as caught:
+        head.check()
+    assert head.lost is caught.value
+    assert "--resume" in caught.value.remedy
+
+
+WAITING = """
+import socket, threading, time
+from raydistill.orchestration import losses
+losses.LOST_SECONDS = losses.LEAVE_SECONDS = losses.LOOK_SECONDS = 0.1
+with socket.create_server(("127.0.0.1", 0)) as server:
+    head = losses.Head(f"127.0.0.1:{server.getsockname()[1]}")
+threading.Thread(target=head.watch, daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_process_that_waits_for_a_head_that_is_gone_is_ended_with_a_reason() -> None:
+    """Ray ends it after a minute with code 1 and a line of C++."""
+    done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: the head of the Ray cluster")
+    assert "--resume" in done.stderr
