@@ -147,6 +147,7 @@ class TrainTrial(_Trial):
         sigterm.at_work = True
         while True:
             if sigterm.received:
+                self.runs.last = True
                 ask(self.coordinator.halt.remote(self.key))
                 self.thread.join(NOTICE_SECONDS)
                 return self.rest()
