@@ -147,7 +147,7 @@ class Campaign:
             raise CapabilityError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
                 f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
-                f"{len(machines)} machines",
+                f"{len(machines)} machine{'s' * (len(machines) != 1)}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",

@@ -51,7 +51,7 @@ class WorkerRuns:
     def __init__(self, study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folder: Path) -> None:
         self.study, self.key, self.coordinator, self.workshop, self.folder = study, key, coordinator, workshop, folder
         self.problem: BaseException | None = None
-        self.halted = False
+        self.halted = self.last = False
         self.workers, self.look_next, self.room_seen = 0, 0.0, False
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
@@ -62,10 +62,10 @@ class WorkerRuns:
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
         number = deaths = 0
         while True:
+            self.workers = 0
             workers = self._wait_for_room()
-            self.room_seen, self.look_next = False, time.monotonic() + GROW_SECONDS
             logger.info("trial %s begins with %d workers", self.key, workers)
-            self.workers = workers
+            self.room_seen, self.look_next, self.workers = False, time.monotonic() + GROW_SECONDS, workers
             try:
                 again = fit(self.study, self.key, self.coordinator, self.workshop, self.folder / str(number), workers)
             except BaseException as problem:
@@ -75,7 +75,7 @@ class WorkerRuns:
                     self.problem = problem
                     return
                 again = True
-            if again and ask(self.coordinator.goes_on.remote(self.key)):
+            if again and not self.last and ask(self.coordinator.goes_on.remote(self.key)):
                 number += 1
                 continue
             self.halted = again

@@ -19,7 +19,7 @@ from ray import tune
 from raydistill.errors import TrialError, TrialInterruptedError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.elastic import WorkerRuns
-from raydistill.orchestration.halting import noticing, sigterm_notice, take_sigterm_as_notice
+from raydistill.orchestration.halting import SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
@@ -145,16 +145,23 @@ class TrainTrial(_Trial):
             self.thread.start()
         sigterm = sigterm_notice()
         sigterm.at_work = True
+        try:
+            return self._watch(self.thread, sigterm)
+        finally:
+            sigterm.at_work = False
+
+    def _watch(self, thread: threading.Thread, sigterm: SigtermNotice) -> dict[str, Any]:
         while True:
             if sigterm.received:
+                self.runs.last = True
                 ask(self.coordinator.halt.remote(self.key))
-                self.thread.join(NOTICE_SECONDS)
+                thread.join(NOTICE_SECONDS)
                 return self.rest()
             self.runs.look()
-            alive = self.thread.is_alive()
+            alive = thread.is_alive()
             record: TrialRecord = ask(self.coordinator.wait.remote(self.key, self.seen))
             if record.status != "running":
-                self.thread.join(JOIN_SECONDS)
+                thread.join(JOIN_SECONDS)
                 return {"done": True}
             if len(record.reports) > self.seen:
                 self.seen += 1

@@ -1,7 +1,4 @@
-"""Processes are told to end by SIGTERM: trials save where they stand, nothing fails, and the campaign ends as if nothing had happened.
-
-The tests of trials that shrink and grow with the cluster take a minute each: `RAYDISTILL_KILLS=1` runs them too.
-"""
+"""Processes are told to end by SIGTERM: trials save where they stand, nothing fails, and the campaign ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +48,33 @@ def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str], second
     return found
 
 
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a driver of a teacher and a grade, whose trials do what `control` says: `start("inline", seconds=600)`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def drive(back_end: str, **settings: Any) -> subprocess.Popen[str]:
+        file = tmp_path / "config.json"
+        file.write_text(fakes.campaign(grades=[{"layers": 6}], resources=BACK_ENDS[back_end]).model_dump_json())
+        fakes.control(tmp_path / "run", **settings)
+        command = [sys.executable, str(HERE / "drive.py"), str(tmp_path / "run"), str(file)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return started[0]
+
+    yield drive
+    for driver in started:
+        driver.kill()
+
+
 @pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_trial_that_is_told_to_end_saves_within_five_seconds_and_goes_on(tmp_path: Path, back_end: str) -> None:
+def test_trial_that_is_told_to_end_saves_within_five_seconds_and_goes_on(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, back_end: str
+) -> None:
     """An epoch of hours is lost when a machine is wanted back, or a job stopped; or the trial counts as failed; or processes stay behind.
 
     First one worker's process is told, then the driver.
     """
-    config = fakes.campaign(grades=[{"layers": 6}], resources=BACK_ENDS[back_end])
-    root, file = tmp_path / "run", tmp_path / "config.json"
-    file.write_text(config.model_dump_json())
-    fakes.control(root, seconds=600)
-    command = [sys.executable, str(HERE / "drive.py"), str(root), str(file)]
-    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    root, driver = tmp_path / "run", start(back_end, seconds=600)
     rank = 0 if back_end == "inline" else 1
     process = wait_for(lambda: process_of(root, rank), driver)
     time.sleep(1)
@@ -81,3 +93,15 @@ def test_trial_that_is_told_to_end_saves_within_five_seconds_and_goes_on(tmp_pat
     assert first - began < 5
     assert second - told < 5
     assert [one.status for one in open_run(root).trials.values()] == ["running"]
+
+
+def test_deaf_trial_does_not_outlive_a_driver_that_was_killed(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """A trial in a long call, which no signal but SIGKILL ends, would train for nobody, and hold its directory against its successor."""
+    driver = start("inline", seconds=600, deaf=True)
+    wait_for(lambda: process_of(tmp_path / "run", 0), driver)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not [one.name() for one in alive]
