@@ -23,17 +23,11 @@ def main() -> None:
     configure_logging(verbose=False)
     with explained():
         from raydistill.config.load import load_config
-        from raydistill.orchestration import overheads
+        from raydistill.orchestration.overheads import measured
 
-        config = load_config(given.config, given.overrides)
-        found: dict[str, object] = {}
+        config, found = load_config(given.config, given.overrides), {}
         for part in given.parts:
-            if part == "replay":
-                found[part] = {"seconds": overheads.replay_seconds(given.out / part), "events": 10_000}
-            elif part == "calls":
-                found[part] = {"per_second": overheads.calls_per_second(given.out / part), "clients": 8}
-            else:
-                found[part] = overheads.backend_cost(config, part, given.out)._asdict()
+            found[part] = measured(part, config, given.out)
             print(part, json.dumps(found[part]), flush=True)
             (given.out / "benchmark.json").write_text(json.dumps(found, indent=2) + "\n")
 

@@ -28,12 +28,10 @@ def main() -> None:
         from raydistill.training.evaluate import evaluate_checkpoint
 
         check_file_place(given.out)
-        hops = given.rerank_hops
-        rerank = None if hops is None else (hops, RerankSection(hops=hops).bonus)
-        data = dataset_here(given.data)
-        report = evaluate_checkpoint(checkpoint_here(given.checkpoint), data, given.split, rerank)
-        content = json.dumps(report_json(report, data), indent=2, ensure_ascii=False, allow_nan=False)
-        Path(given.out).write_text(content + "\n", encoding="utf-8")
+        rerank = given.rerank_hops and (given.rerank_hops, RerankSection(hops=given.rerank_hops).bonus)
+        checkpoint, data = checkpoint_here(given.checkpoint), dataset_here(given.data)
+        found = report_json(evaluate_checkpoint(checkpoint, data, given.split, rerank), data)
+        Path(given.out).write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         print(given.out)
 
 

@@ -28,8 +28,11 @@ from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
 
 Backend = Literal["inline", "train"]
+Part = Literal["replay", "calls"] | Backend
 TRIALS = 4
 REPORTS = 100
+EVENTS = 10_000
+CLIENTS = 8
 SPREAD = LogUniform(log_uniform=(0.9, 1.1))
 GRADE = 1
 
@@ -50,6 +53,15 @@ class BackendCost(NamedTuple):
     first: float
     later: float
     report: float
+
+
+def measured(part: Part, config: CampaignConfig, out: Path) -> dict[str, float | str]:
+    """One part of the benchmark, by name, written below `out`."""
+    if part == "replay":
+        return {"seconds": replay_seconds(out / part), "events": EVENTS}
+    if part == "calls":
+        return {"per_second": calls_per_second(out / part), "clients": CLIENTS}
+    return backend_cost(config, part, out)._asdict()
 
 
 def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> BackendCost:
@@ -75,7 +87,7 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
     )
 
 
-def calls_per_second(root: Path, clients: int = 8, seconds: float = 5.0) -> float:
+def calls_per_second(root: Path, clients: int = CLIENTS, seconds: float = 5.0) -> float:
     """Questions a coordinator answers each second when so many processes ask one after another: what a trial's status is."""
     rules = Rules("sequential", 0.0, False, 1, 2, epochs=(1, 1), sizes=(2, 1))
     with connected():
@@ -87,7 +99,7 @@ def calls_per_second(root: Path, clients: int = 8, seconds: float = 5.0) -> floa
         return float(sum(ray.get([one.count.remote(seconds) for one in crowd])) / seconds)
 
 
-def replay_seconds(root: Path, events: int = 10_000) -> float:
+def replay_seconds(root: Path, events: int = EVENTS) -> float:
     """Seconds from a ledger of so many events, of trials with a hundred reports each, to the campaign's state."""
     # Not synced one by one, which would take longer than all the rest.
     ledger = Ledger(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), str((root / LEDGER).absolute()))

@@ -53,13 +53,13 @@ def test_lost_machine_changes_no_number_of_threads(monkeypatch: pytest.MonkeyPat
     """Sums over another number of threads have other last bits: the next grade would promote another checkpoint."""
     nodes = FakeNodes(monkeypatch, node(2), node(2))
     followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
-    before = followed.cpus_for(2)
+    before = followed.share(2)
     nodes.nodes.pop()
     assert followed.look()
-    assert followed.cpus_for(2) == before == 2.0
+    assert followed.share(2) == before == (1, 2.0)
     nodes.nodes[0] = node(1)
     assert followed.look()
-    assert followed.cpus_for(2) == 1.0
+    assert followed.share(2) == (1, 1.0)
 
 
 def test_cluster_without_a_machine_for_trials_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_cluster_without_a_machine_for_trials_is_waited_for(monkeypatch: pytest.
     followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
     nodes.nodes.pop()
     assert followed.look()
-    assert (followed.room.places, followed.weight(1.0)) == (0, 1)
+    assert (followed.room.places, followed.weight(1.0, 1)) == (0, 1)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_checkpoint_lies_elsewhere_before_it_is_reported(
         directory = store.root / "grades" / "1" / "trials" / "x"
         directory.mkdir(parents=True, exist_ok=True)
         changed = config.model_copy(update={"teacher": teacher})
-        yield from courier.run_trial(changed, directory, fakes.Ranks(), lambda epoch: None)  # type: ignore[misc]
+        yield from courier.run_trial(changed, directory, fakes.Ranks(), lambda epoch: None, lambda: False)  # type: ignore[misc]
 
     for report in reports():
         assert report.checkpoint == f"run/grades/1/trials/x/checkpoints/{report.epoch:08d}"
