@@ -51,7 +51,9 @@ class ResourcesSection(Section):
     concurrent_trials: Literal["auto"] | Count = Field(
         "auto", description="trials of a grade at once; auto = as many as the cluster has room for"
     )
-    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process died")
+    max_failures: int = Field(
+        2, ge=0, description="restarts of a trial whose process died; raise it where machines are lost often"
+    )
 
     @model_validator(mode="after")
     def _whole_devices(self) -> ResourcesSection:

@@ -223,10 +223,11 @@ class Driver:
         try:
             ask(reference)
         except RayActorError as problem:
-            if job.lives == 0:
-                raise given_up(self.store, self._title(job.study.place), problem) from problem
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
-            self._start(replace(job, lives=job.lives - 1))
+            job = replace(job, deaths=job.deaths + 1)
+            if job.worn_out:
+                raise given_up(self.store, self._title(job.study.place), problem) from problem
+            self._start(job)
             return
         except RayError as problem:
             raise given_up(self.store, self._title(job.study.place), problem) from problem

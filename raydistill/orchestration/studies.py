@@ -33,8 +33,8 @@ HEAD = {"node:__internal_head__": 0.001}
 """A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
 
 
-RUNNER_LIVES = 3
-"""How often the process of a search may die."""
+RUNNER_DEATHS = 3
+"""How often the process of a search may die at least; as often as a trial's, where that is more."""
 
 
 @dataclass
@@ -44,7 +44,12 @@ class Job:
     study: Study
     runner: Any
     places: int
-    lives: int = RUNNER_LIVES
+    deaths: int = 0
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether its process has died too often to be started again."""
+        return self.deaths > max(RUNNER_DEATHS, self.study.config.resources.max_failures)
 
     def grow(self, places: int, weight: int) -> int:
         """Let more of its trials run at once; returns how many places that takes.

@@ -112,7 +112,7 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
             storage_filesystem=storage.filesystem,
             callbacks=[GiveUp(coordinator, key)],  # type: ignore[list-item]
             failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                max_failures=restarts, controller_failure_limit=3 if restarts else 0
+                max_failures=restarts, controller_failure_limit=max(3, restarts) if restarts else 0
             ),
         ),
     )
