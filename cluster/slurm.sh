@@ -85,7 +85,7 @@ fi
 echo "head $head, Ray $address:$port, dashboard http://127.0.0.1:$dashboard on $head, ${#machines[@]} machine(s)"
 
 resume=()
-if ls "$run"/ledger/*.json >/dev/null 2>&1; then resume=(--resume); fi
+if [ -f "$run/config.yaml" ]; then resume=(--resume); fi
 export RAY_ADDRESS=$address:$port
 raydistill --verbose run "$config" --run-dir "$run" "${resume[@]}" "$@" &
 campaign=$!

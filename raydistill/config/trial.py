@@ -22,6 +22,7 @@ class TeacherReference(Section):
 
 
 TeacherAt = Callable[[int], TeacherReference | None]
+Bring = Callable[[TeacherReference], TeacherReference]
 """Who teaches an epoch, from 0; None = nobody yet, so the trial has to wait."""
 
 

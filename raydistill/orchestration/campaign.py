@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError
+from raydistill.errors import CapabilityError, RunDirectoryError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.courier import served
@@ -32,6 +32,7 @@ from raydistill.orchestration.rundir import (
 )
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import clear_scratch
+from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
 from raydistill.planning.places import least_cpus, workers_that_fit
@@ -92,6 +93,8 @@ class Campaign:
             state = read_state(self.store)
             check_campaign(self.store, state, fingerprint, ground)
             if state.complete:
+                # A kill at the very end may have left them.
+                clear_shelves(self.store, state.grades)
                 if observe is not None:
                     observe(state)
                 return state
@@ -137,7 +140,10 @@ class Campaign:
         try:
             return driver.run()
         finally:
-            clear_scratch(self.store)
+            # Not what the driver writes that has taken the run from this one.
+            with contextlib.suppress(RunDirectoryError):
+                check()
+                clear_scratch(self.store)
 
     def _machines(self) -> Machines:
         needs, room = self.config.resources, room_of(self.config.resources)

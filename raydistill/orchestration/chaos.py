@@ -56,6 +56,7 @@ class Outcome:
     Attributes:
         seed: decides moments and victims.
         kills: who was killed, in order.
+        planned: how many should have been.
         same: whether it promoted what the undisturbed campaign did.
         redone: trials that had finished before a kill and were trained again.
         orphans: processes of it that were left 15 seconds after its end.
@@ -65,6 +66,7 @@ class Outcome:
 
     seed: int
     kills: tuple[str, ...]
+    planned: int
     same: bool
     redone: int
     orphans: int
@@ -73,19 +75,27 @@ class Outcome:
 
     @property
     def sound(self) -> bool:
-        """Whether it ended as if nothing had happened."""
-        return self.same and not self.redone and not self.orphans
+        """Whether all planned kills were made, and it ended as if nothing had happened."""
+        return self.same and not self.redone and not self.orphans and len(self.kills) == self.planned
 
 
-def start(config: Path, root: Path, overrides: Sequence[str]) -> subprocess.Popen[str]:
+def start(config: Path, root: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a driver, or start it again where the run has begun."""
     settings = [part for one in ("storage.share_trials=false", *overrides) for part in ("--set", one)]
     resume = ["--resume"] if (root / "config.yaml").exists() else []
     command = [sys.executable, "-m", "raydistill", "run", str(config), "--run-dir", str(root), *settings, *resume]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # A file, because nobody reads a pipe while it runs.
+    with open(said_by(root), "a") as file:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
 
 
-def kill(victim: str, driver: subprocess.Popen[str]) -> bool:
+def said_by(root: Path) -> Path:
+    """Where what the drivers of a run say is kept, beside the run."""
+    return root.with_name(f"{root.name}.log")
+
+
+def kill(victim: str, driver: subprocess.Popen[bytes]) -> bool:
     """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
     if victim == DRIVER:
         driver.kill()
@@ -124,25 +134,28 @@ def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed
     began = time.monotonic()
     due = began + chance.expovariate(1 / plan.every)
     driver = start(plan.config, root, plan.overrides)
-    while True:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family |= set(psutil.Process(driver.pid).children(recursive=True))
-        code = driver.poll()
-        if code == 0:
-            break
-        if code is not None:
-            if code != -9:
-                raise RuntimeError(f"{root}: the driver ended with {code}: {driver.stderr and driver.stderr.read()}")
-            driver = start(plan.config, root, plan.overrides)
-        if time.monotonic() > began + LONGEST_SECONDS:
-            raise RuntimeError(f"{root}: not over after {LONGEST_SECONDS:g} s; kills: {kills}")
-        if len(kills) < plan.kills and time.monotonic() > due:
-            before, victim = finished_epochs(root), chance.choice(VICTIMS)
-            if kill(victim, driver):
-                kills.append(victim)
-                finished |= before
-                due = time.monotonic() + chance.expovariate(1 / plan.every)
-        time.sleep(0.1)
+    with contextlib.ExitStack() as stack:
+        # Whatever ends this, no campaign is left behind.
+        stack.callback(lambda: driver.kill())
+        while True:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family |= set(psutil.Process(driver.pid).children(recursive=True))
+            code = driver.poll()
+            if code == 0:
+                break
+            if code is not None:
+                if code != -9:
+                    raise RuntimeError(f"{root}: the driver ended with {code}; see {said_by(root)}")
+                driver = start(plan.config, root, plan.overrides)
+            if time.monotonic() > began + LONGEST_SECONDS:
+                raise RuntimeError(f"{root}: not over after {LONGEST_SECONDS:g} s; kills: {kills}")
+            if len(kills) < plan.kills and time.monotonic() > due:
+                before, victim = finished_epochs(root), chance.choice(VICTIMS)
+                if kill(victim, driver):
+                    kills.append(victim)
+                    finished |= before
+                    due = time.monotonic() + chance.expovariate(1 / plan.every)
+            time.sleep(0.1)
     seconds = time.monotonic() - began
     _, alive = psutil.wait_procs(family, timeout=15)
     final = finished_epochs(root)
@@ -150,7 +163,8 @@ def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed
     useful = sum(
         one["metrics"].get("seconds", 0.0) for trial in open_run(root).trials.values() for one in trial.reports
     )
-    return Outcome(seed, tuple(kills), promoted(root) == expected, redone, len(alive), seconds, useful)
+    same = promoted(root) == expected
+    return Outcome(seed, tuple(kills), plan.kills, same, redone, len(alive), seconds, useful)
 
 
 def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outcome]:
@@ -160,9 +174,10 @@ def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outc
         RuntimeError: a driver ended with an error of its own.
     """
     driver = start(plan.config, out / "undisturbed", plan.overrides)
-    _, said = driver.communicate()
-    if driver.returncode:
-        raise RuntimeError(f"the undisturbed campaign ended with {driver.returncode}: {said}")
+    if driver.wait():
+        raise RuntimeError(
+            f"the undisturbed campaign ended with {driver.returncode}; see {said_by(out / 'undisturbed')}"
+        )
     expected = promoted(out / "undisturbed")
     for number in range(campaigns):
         yield disturbed(plan, out / f"{number:02d}", expected, seed + number)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
+from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.mirror import TrialMirror
 from raydistill.orchestration.runstore import RunStore
@@ -77,16 +77,14 @@ class Courier:
         world: Any,
         teacher_at: TeacherAt,
         interrupted: Callable[[], bool],
+        bring: Bring | None = None,
     ) -> Iterator[EpochReport]:
         """Train one trial here; a checkpoint is sent before it is reported."""
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
         config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher)})
-
-        def guide(epoch: int) -> TeacherReference | None:
-            return self._teacher(teacher_at(epoch))
-
+        told = config, directory, world, teacher_at, interrupted, self._brought
         if self.store.remote is None:
-            yield from self.inner.run_trial(config, directory, world, guide, interrupted)
+            yield from self.inner.run_trial(*told)
             return
         mirror = TrialMirror(directory, self.store.remote.below(directory.relative_to(self.store.root).as_posix()))
         first = world.rank == 0
@@ -96,7 +94,7 @@ class Courier:
             world.barrier()
         mirror.fetch()
         try:
-            with closing(self.inner.run_trial(config, directory, world, guide, interrupted)) as reports:  # type: ignore[type-var]
+            with closing(self.inner.run_trial(*told)) as reports:  # type: ignore[type-var]
                 for report in reports:
                     if report.checkpoint is not None:
                         mirror.send()
@@ -132,11 +130,14 @@ class Courier:
         teacher = config.teacher.model_copy(update={"checkpoint": self._checkpoint(config.teacher.checkpoint)})
         return config.model_copy(update={"data": data, "teacher": teacher})
 
+    def _brought(self, teacher: TeacherReference) -> TeacherReference:
+        return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
+
     def _teacher(self, teacher: TeacherReference | None) -> TeacherReference | None:
         # Where teachers change, the configuration names none yet: the path is empty.
         if teacher is None or not teacher.path:
             return teacher
-        return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
+        return self._brought(teacher)
 
     def _checkpoint(self, place: str) -> str:
         if self.store.remote is None and self.store.relative(place) is not None:

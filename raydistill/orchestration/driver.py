@@ -5,6 +5,7 @@ Everything it starts is a child of this process, so nothing outlives it; everyth
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError
+from raydistill.errors import PromotionError, RunDirectoryError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
@@ -24,13 +25,13 @@ from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
-from raydistill.orchestration.studies import Job, start_runner
+from raydistill.orchestration.studies import Job, start_runner, warn_of_waiting
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
 from raydistill.planning.places import share_out
-from raydistill.planning.schedule import ready
+from raydistill.planning.schedule import neighbours, ready
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ class Driver:
             finally:
                 if head.lost is None:
                     self._stop()
-                write_table(self.store, self.state)
+                with contextlib.suppress(RunDirectoryError):
+                    self.check()
+                    write_table(self.store, self.state)
         return self.state
 
     def _loop(self, head: Head) -> None:
@@ -108,16 +111,27 @@ class Driver:
                 continue
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
-            self._look()
+            # Machines are lost, come back and are added.
+            if self.machines.look():
+                warn_of_waiting(self.jobs.values(), self.machines.room.widest)
             self.scorings.start(self.state, self._grow(self._start_studies()))
             if self.failures and not self.jobs and not self.scorings.running:
                 raise next(iter(self.failures.values()))
-            done, _ = ray.wait([*self.jobs, *self.scorings.running], timeout=POLL_SECONDS)
+            done = self._wait()
             # Before results are looked at: the error that ended the campaign explains them.
             self._listen()
             for reference in done:
                 self._finish(reference)
             self._listen()
+
+    def _wait(self) -> list[Any]:
+        under_way = [*self.jobs, *self.scorings.running]
+        if not under_way:
+            # Nothing has room; Ray would not wait for nothing.
+            time.sleep(POLL_SECONDS)
+            return []
+        done, _ = ray.wait(under_way, timeout=POLL_SECONDS)
+        return list(done)
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
@@ -127,18 +141,6 @@ class Driver:
             self.state.apply(event)
         if news and self.observe is not None:
             self.observe(self.state)
-
-    def _look(self) -> None:
-        """Follow the cluster: machines are lost, come back and are added."""
-        if not self.machines.look():
-            return
-        for job in self.jobs.values():
-            if job.places and job.study.cpus > self.machines.room.widest:
-                logger.warning(
-                    "%s: a worker has %g CPUs, and no machine that is left has so many; its trials wait for one",
-                    self._title(job.study.place),
-                    job.study.cpus,
-                )
 
     def _start_studies(self) -> int:
         """Start what may run; returns how many more trials would fit."""
@@ -194,14 +196,11 @@ class Driver:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
-        workers, each = self.machines.share(study.limit * self._neighbours(grade))
+        seeds = [one.seed for one in self.lineages]
+        workers, each = self.machines.share(
+            study.limit * neighbours(grade, seeds, len(self.plans), self.config.schedule.name)
+        )
         return replace(study, cpus=each, workers=workers)
-
-    def _neighbours(self, grade: int) -> int:
-        """How many studies may run beside each other: one per lineage, where teachers of one seed are one teacher; and all grades at once."""
-        if self.config.schedule.name == "pipelined":
-            return len(self.lineages) * len(self.plans)
-        return len({lineage.seed for lineage in self.lineages}) if grade == 0 else len(self.lineages)
 
     def _start(self, job: Job) -> None:
         job.runner = self.idle.pop() if self.idle else start_runner()

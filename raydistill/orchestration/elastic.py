@@ -62,12 +62,8 @@ class WorkerRuns:
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
         number = deaths = 0
         while True:
-            self.workers = 0
-            workers = self._wait_for_room()
-            logger.info("trial %s begins with %d workers", self.key, workers)
-            self.room_seen, self.look_next, self.workers = False, time.monotonic() + GROW_SECONDS, workers
             try:
-                again = fit(self.study, self.key, self.coordinator, self.workshop, self.folder / str(number), workers)
+                again = self._run_once(self.folder / str(number))
             except BaseException as problem:
                 # Whatever ended the run is looked at by the thread that waits for it.
                 deaths += not _too_late(problem)
@@ -80,6 +76,15 @@ class WorkerRuns:
                 continue
             self.halted = again
             return
+
+    def _run_once(self, folder: Path) -> bool:
+        self.workers = 0
+        # What the workers before were told is over with them.
+        ask(self.coordinator.rest.remote(self.key))
+        workers = self._wait_for_room()
+        logger.info("trial %s begins with %d workers", self.key, workers)
+        self.room_seen, self.look_next, self.workers = False, time.monotonic() + GROW_SECONDS, workers
+        return fit(self.study, self.key, self.coordinator, self.workshop, folder, workers)
 
     def look(self) -> None:
         """Where there has been room for more workers for a while, let the trial save and start again with them."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from raydistill.config.trial import TeacherReference
 from raydistill.orchestration.chronicle import Chronicle, place_of
-from raydistill.orchestration.library import Library, loan_events
+from raydistill.orchestration.library import TAKEN, Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.shelf import announced
 from raydistill.orchestration.study import trial_directory
@@ -43,6 +43,11 @@ class Ladder(Chronicle):
         super().__init__(place)
         self.rules, self.library = rules, library
         self.rungs: dict[tuple[str, int], Halving] = {}
+        for record in list(self.state.trials.values()):
+            if record.status == "running" and any(note.startswith(TAKEN) for note in record.notes):
+                # A crash cut the taking short, and not all of its reports are there.
+                head = {"identity": record.identity, "parameters": record.parameters, "time": time.time()}
+                self._borrow(record.key, {**place_of(record.key), **head})
 
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """Record what the campaign consists of."""
@@ -92,6 +97,8 @@ class Ladder(Chronicle):
         if record.status != "running":
             return True
         if known is not None and not finished:
+            # A coordinator that died between the two events has recorded the report alone.
+            self._announce(record, known)
             return False
         outcome = "finished" if finished else "running"
         if known is None and self.rules.early_stopping:
@@ -101,9 +108,7 @@ class Ladder(Chronicle):
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self.append({"kind": "trial_reported", **place_of(key), **content})
-        announcement = announced(self.store, self.rules, self.state, record, content)
-        if announcement is not None:
-            self.append(announcement)
+        self._announce(record, content)
         return outcome != "running"
 
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
@@ -190,6 +195,12 @@ class Ladder(Chronicle):
     def record(self, key: TrialKey) -> TrialRecord:
         """One trial."""
         return self.state.trials[key]
+
+    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> None:
+        """Make a reported checkpoint the teacher of the grades below, if it is better than the one they have."""
+        announcement = announced(self.store, self.rules, self.state, record, report)
+        if announcement is not None:
+            self.append(announcement)
 
     def _borrow(self, key: TrialKey, head: Mapping[str, Any]) -> bool:
         """Take a trial over from another run, if one has done it."""

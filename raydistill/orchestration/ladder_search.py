@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from raydistill.config.ladders import Objective
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError
+from raydistill.errors import CapabilityError, PromotionError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.locking import locked
@@ -106,7 +106,8 @@ class LadderSearch:
         try:
             campaign = Campaign(config, place, self.workshop, filesystem=self.filesystem)
             state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
-        except PromotionError as problem:
+        except (CapabilityError, PromotionError) as problem:
+            # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
             logger.warning("ladder %d: %s", number, problem.received)
             return {"kind": "ladder_failed", **head, "values": {}, "reason": problem.received}
         return {"kind": "ladder_finished", **head, "values": self._values(state, campaign), "reason": ""}

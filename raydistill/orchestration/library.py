@@ -15,6 +15,7 @@ from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.planning.records import TrialRecord
 
 logger = logging.getLogger(__name__)
+TAKEN = "taken from "
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def loan_events(head: Mapping[str, Any], loan: Loan | None) -> list[dict[str, An
         }
         for report in loan.reports
     ]
-    note = {"kind": "trial_noted", **place, "text": f"taken from {loan.run}", "time": head["time"]}
+    note = {"kind": "trial_noted", **place, "text": f"{TAKEN}{loan.run}", "time": head["time"]}
     return [{"kind": "trial_begun", **head, "epochs": loan.epochs}, note, *reports]
 
 

@@ -115,7 +115,8 @@ def head_lost(address: str) -> ClusterError:
 
 def given_up(store: RunStore, what: str, problem: RayError) -> TrialError:
     """The error of a process that the campaign cannot do without and that died too often."""
-    cause = str(unwrapped(problem)).strip().splitlines()[-1]
+    said = unwrapped(problem)
+    cause = (str(said).strip() or type(said).__name__).splitlines()[-1]
     return TrialError(
         f"{what}: {cause}",
         expected="processes that end by themselves",

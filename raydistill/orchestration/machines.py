@@ -6,6 +6,7 @@ Machines are lost, come back and are added while a campaign runs, so the driver 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +28,14 @@ class Room:
         places: trials that fit at once.
         cpus, gpus: of all machines.
         widest: CPUs of the machine that has most of them.
+        machines: what each has.
     """
 
     places: int
     cpus: float
     gpus: float
     widest: float
+    machines: tuple[Mapping[str, float], ...] = ()
 
 
 def all_machines() -> list[dict[str, float]]:
@@ -50,7 +53,7 @@ def room_of(resources: ResourcesSection) -> Room:
     machines = all_machines()
     cpus, gpus = (sum(float(one.get(kind, 0)) for one in machines) for kind in ("CPU", "GPU"))
     widest = max((float(one.get("CPU", 0)) for one in machines), default=0.0)
-    return Room(capacity(resources, cpus, gpus), cpus, gpus, widest)
+    return Room(capacity(resources, cpus, gpus), cpus, gpus, widest, tuple(machines))
 
 
 class Machines:
@@ -90,7 +93,9 @@ class Machines:
         By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
         """
         most = self.most
-        return share_of_a_trial(self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials)
+        return share_of_a_trial(
+            self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials, most.machines
+        )
 
     def weight(self, cpus: float, workers: int) -> int:
         """Places that a trial takes that has so many workers with so many CPUs each."""

@@ -26,7 +26,7 @@ class TrialMirror:
 
     def __init__(self, local: Path, remote: RemoteFolder) -> None:
         self.local, self.remote = local, remote
-        self.sent: set[str] = set()
+        self.sent: dict[str, bytes] = {}
 
     def send_late(self) -> None:
         """Send what a process that died on this machine had saved but not sent: checkpoints newer than any that was."""
@@ -42,7 +42,7 @@ class TrialMirror:
             for leftover in folder.glob(f"{ASIDE}*"):
                 shutil.rmtree(leftover)
             there = self._there()
-            for name in self._here() - there:
+            for name in self._here().keys() - there:
                 # Removed by a later process of the trial on another machine, or set aside because it is damaged.
                 shutil.rmtree(folder / name)
             for name in sorted(there):
@@ -56,10 +56,11 @@ class TrialMirror:
     def send(self) -> None:
         """Send what is new here, then remove there what was removed here."""
         here = self._here()
-        for name in sorted(here - self.sent):
+        # By content: an interrupted validation leaves a checkpoint of the name that the validated one will have.
+        for name in sorted(name for name, manifest in here.items() if self.sent.get(name) != manifest):
             self._send(name)
         # Only what this process has had: a process that was given up must not remove what its successor sends.
-        for name in sorted(self.sent - here):
+        for name in sorted(self.sent.keys() - here.keys()):
             self.remote.below(f"{CHECKPOINTS}/{name}").remove()
         self.sent = here
         for name in NOTES:
@@ -81,9 +82,10 @@ class TrialMirror:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
 
-    def _here(self) -> set[str]:
+    def _here(self) -> dict[str, bytes]:
+        """Manifests of the checkpoints here; a manifest holds the SHA-256 of every file."""
         found = (self.local / CHECKPOINTS).glob(f"[0-9]*/{MANIFEST}")
-        return {path.parent.name for path in found}
+        return {path.parent.name: path.read_bytes() for path in found}
 
     def _there(self) -> set[str]:
         folder = self.remote.below(CHECKPOINTS)

@@ -45,7 +45,9 @@ class RemoteFolder:
         """
         if "://" not in place:
             return None if filesystem is None else cls(filesystem, place)
-        if "@" in urlsplit(place).netloc and not place.startswith("hdfs:"):
+        if ":" in urlsplit(place).netloc.rpartition("@")[0] or (
+            place.startswith("s3:") and "@" in urlsplit(place).netloc
+        ):
             raise ConfigError(
                 f"a place {urlsplit(place).scheme}://...@... with credentials in it",
                 expected="credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...)",

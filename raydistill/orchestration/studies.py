@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ class Job:
 def start_runner() -> Any:
     """Make the process of a `StudyRunner`, which can be spoken to while it runs a study."""
     return ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
+
+
+def warn_of_waiting(jobs: Iterable[Job], widest: float) -> None:
+    """Say whose trials wait, because no machine that is left has as many CPUs as one of their workers."""
+    for job in jobs:
+        if job.places and job.study.cpus > widest:
+            where = f"{job.study.lineage.name}, grade {job.study.plan.folder}"
+            logger.warning(
+                "%s: a worker has %g CPUs, and no machine that is left has so many; its trials wait for one",
+                where,
+                job.study.cpus,
+            )
 
 
 class StudyRunner:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
+from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.kg.store import Dataset
 from raydistill.models.pretrained import locate_encoder
 from raydistill.planning.grades import Ground
@@ -16,6 +16,21 @@ from raydistill.planning.grades import Ground
 if TYPE_CHECKING:
     from raydistill.training.gather import World
     from raydistill.training.trial import EpochReport
+
+
+class RunTrial(Protocol):
+    """Train one trial; see `training.trial.run_trial`."""
+
+    def __call__(
+        self,
+        config: TrialConfig,
+        directory: Path,
+        world: Any,
+        teacher_at: TeacherAt,
+        interrupted: Callable[[], bool],
+        bring: Bring | None = None,
+    ) -> Iterator[EpochReport]:
+        """A report per validated epoch."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Workshop:
         query_milliseconds: time of one query on one CPU thread: (checkpoint, campaign) -> milliseconds.
     """
 
-    run_trial: Callable[[TrialConfig, Path, Any, TeacherAt, Callable[[], bool]], Iterator[EpochReport]]
+    run_trial: RunTrial
     world: Callable[[bool], World]
     set_threads: Callable[[int], None]
     verify_checkpoint: Callable[[str], str]
@@ -69,11 +84,16 @@ def survey(config: CampaignConfig) -> Ground:
 
 
 def _run_trial(
-    config: TrialConfig, directory: Path, world: World, teacher_at: TeacherAt, interrupted: Callable[[], bool]
+    config: TrialConfig,
+    directory: Path,
+    world: World,
+    teacher_at: TeacherAt,
+    interrupted: Callable[[], bool],
+    bring: Bring | None = None,
 ) -> Iterator[EpochReport]:
     from raydistill.training.trial import run_trial
 
-    return run_trial(config, directory, world, teacher_at, interrupted)
+    return run_trial(config, directory, world, teacher_at, interrupted, bring)
 
 
 def _world(distributed: bool) -> World:

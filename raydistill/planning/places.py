@@ -103,11 +103,29 @@ def cpus_per_worker(
 
 
 def share_of_a_trial(
-    resources: ResourcesSection, cpus: float, gpus: float, widest: float, places: int, trials: int
+    resources: ResourcesSection,
+    cpus: float,
+    gpus: float,
+    widest: float,
+    places: int,
+    trials: int,
+    machines: Sequence[Mapping[str, float]] = (),
 ) -> tuple[int, float]:
-    """Workers of each trial of a grade, and CPUs of each worker; arguments as above."""
+    """Workers of each trial of a grade, and CPUs of each worker; arguments as above.
+
+    A share is a number, and machines are whole: on `machines` of 4 and 2 CPUs there is no room for two workers of 3, nor for one of 16 where only those of 8
+    have a GPU. So the CPUs of a worker fall until a trial fits.
+    """
     workers = workers_of_a_trial(resources, cpus, gpus, places, trials)
-    return workers, cpus_per_worker(resources, cpus, places, trials, widest, workers)
+    each = cpus_per_worker(resources, cpus, places, trials, widest, workers)
+    while (
+        resources.cpus_per_worker == "auto"
+        and machines
+        and each > 1
+        and workers_that_fit(resources, each, machines) < workers
+    ):
+        each -= 1
+    return workers, each
 
 
 def share_out(free: int, waiting: Sequence[tuple[int, int]]) -> list[int]:
@@ -142,4 +160,4 @@ def places_of_a_trial(
         return 1
     workers = workers or resources.least_workers
     taken = max(cpus_each * workers * places / cpus, workers / resources.least_workers)
-    return min(places, max(1, math.ceil(taken - EPSILON)))
+    return max(1, min(places, math.ceil(taken - EPSILON)))

@@ -35,6 +35,20 @@ def above(grade: int, schedule: ScheduleName) -> int:
     return 0 if schedule == "independent" else grade - 1
 
 
+def neighbours(grade: int, seeds: Sequence[int], grades: int, schedule: ScheduleName) -> int:
+    """How many studies may run beside each other at a grade.
+
+    Args:
+        grade: which one.
+        seeds: of the lineages; teachers of one seed are one teacher.
+        grades: number of grades, the teacher included.
+        schedule: pipelined: all grades move at once.
+    """
+    if schedule == "pipelined":
+        return len(seeds) * grades
+    return len(set(seeds)) if grade == 0 else len(seeds)
+
+
 def teacher_of(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> Promotion | None:
     """Who teaches a grade now. None = nobody yet, and always for grade 0."""
     if grade == 0:

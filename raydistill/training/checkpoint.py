@@ -29,7 +29,7 @@ from raydistill.training.manifest import verify_manifest
 
 logger = logging.getLogger(__name__)
 RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
-ASIDE = ".aside-"
+ASIDE, OLD = ".aside-", ".old-"
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,12 @@ def checkpoint_facts(path: str | Path) -> dict[str, Any]:
 
 
 def clean_aside(directory: Path) -> None:
-    """Remove what interrupted saves left."""
+    """Remove what interrupted saves left; a checkpoint that had only stepped aside for one of its name comes back."""
+    for path in directory.glob(f"{OLD}*"):
+        final = path.with_name(path.name.removeprefix(OLD))
+        if final.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(final)
     for path in directory.glob(f"{ASIDE}*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -75,8 +75,8 @@ class World:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self.agree_to_go_on()
         exchanged = flat.to(_exchange_device())
+        self.agree_to_go_on()
         dist.all_reduce(exchanged)
         flat = exchanged.to(flat.device) / self.size
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])

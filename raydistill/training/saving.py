@@ -17,7 +17,7 @@ from raydistill.errors import StorageError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.pretrained import TOKENIZER_FILES
 from raydistill.models.vocabulary import whole_state
-from raydistill.training.checkpoint import ASIDE, OPTIMIZER, POSITION, RECORD, TrainingState
+from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, RECORD, TrainingState
 from raydistill.training.manifest import write_manifest
 
 
@@ -46,11 +46,19 @@ def save_checkpoint(
         save_file(state.tensors, aside / OPTIMIZER)
         _write_json(aside / POSITION, state.position)
         digest = write_manifest(aside)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-        _sync_directory(path.parent)
+        _put(aside, path)
     return digest
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Give a checkpoint its final name. One of that name steps aside whole, and comes back if this is cut short (`clean_aside`)."""
+    old = path.parent / f"{OLD}{path.name}"
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    os.replace(aside, path)
+    _sync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

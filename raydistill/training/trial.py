@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
+from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import RunDirectoryError
 from raydistill.training.gather import World
 from raydistill.training.interruption import Asked, Interruption
@@ -46,6 +46,7 @@ def run_trial(
     world: World,
     teacher_at: TeacherAt | None = None,
     interrupted: Asked | None = None,
+    bring: Bring | None = None,
 ) -> Iterator[EpochReport]:
     """Train a trial in its directory.
 
@@ -62,6 +63,7 @@ def run_trial(
         world: the trial's workers.
         teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
         interrupted: whether to end; asked after every step. All workers are given one, or none.
+        bring: where a teacher that came later lies on this worker's machine, fetched there if need be; None = at its path.
 
     Raises:
         TrialInterruptedError: it was interrupted, and has saved where it stands.
@@ -70,7 +72,7 @@ def run_trial(
     if world.rank == 0:
         _claim(config, directory)
     keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)
-    changing = _Changing(config, teacher_at, world) if config.settle_epochs is not None else None
+    changing = _Changing(config, teacher_at, world, bring) if config.settle_epochs is not None else None
     if changing is None:
         parts = build_parts(config, world)
     else:
@@ -89,15 +91,19 @@ def run_trial(
 class _Changing:
     """Who teaches an epoch, as the first worker was told."""
 
-    def __init__(self, config: TrialConfig, teacher_at: TeacherAt | None, world: World) -> None:
+    def __init__(self, config: TrialConfig, teacher_at: TeacherAt | None, world: World, bring: Bring | None) -> None:
         assert teacher_at is not None, "a trial whose teacher changes has to be told who teaches"
-        self.teacher_at, self.world = teacher_at, world
+        self.teacher_at, self.world, self.bring = teacher_at, world, bring
 
     def at(self, epoch: int) -> TeacherReference | None:
         """The teacher of an epoch, from 0."""
         told = self.teacher_at(epoch) if self.world.rank == 0 else None
         text = self.world.agree("" if told is None else told.model_dump_json())
-        return TeacherReference.model_validate_json(text) if text else None
+        if not text:
+            return None
+        teacher = TeacherReference.model_validate_json(text)
+        # By every worker: what one machine has fetched does not lie on another.
+        return teacher if self.bring is None else self.bring(teacher)
 
 
 def _train(
@@ -109,6 +115,9 @@ def _train(
         if changing is not None:
             teacher = changing.at(trainer.progress.epoch)
             if teacher is None:
+                if trainer.progress.epoch % settings.evaluate_every:
+                    # This epoch was not validated, so nothing of it is on disk yet.
+                    keeper.save_inside_epoch(parts)
                 return
             if teacher != parts.config.teacher:
                 parts = parts.taught_by(teacher)

@@ -84,6 +84,7 @@ def run_trial(
     world: Ranks,
     teacher_at: TeacherAt | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    bring: Callable[[TeacherReference], TeacherReference] | None = None,
 ) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
     if world.rank == 0 and "warning" in settings:
@@ -121,6 +122,9 @@ def run_trial(
             [teacher] = told
         if config.settle_epochs is not None and teacher is None:
             return
+        if config.settle_epochs is not None and bring is not None:
+            assert teacher is not None
+            teacher = bring(teacher)
         if world.rank == 0:
             _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
