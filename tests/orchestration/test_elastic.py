@@ -40,7 +40,7 @@ class Scene:
     def __init__(self, free: list[float], ends: list[bool | BaseException]) -> None:
         self.free, self.ends, self.now = list(free), list(ends), 0.0
         self.runs: list[int] = []
-        self.halted = 0
+        self.halted = self.rested = 0
 
     def machines(self) -> list[dict[str, float]]:
         return [{"CPU": self.free.pop(0) if len(self.free) > 1 else self.free[0]}]
@@ -62,6 +62,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerRuns]:
 
     def play(scene: Scene, one: Study | None = None) -> WorkerRuns:
         coordinator = SimpleNamespace(
+            rest=SimpleNamespace(remote=lambda key: setattr(scene, "rested", scene.rested + 1)),
             goes_on=SimpleNamespace(remote=lambda key: True),
             halt=SimpleNamespace(remote=lambda key: setattr(scene, "halted", scene.halted + 1)),
         )

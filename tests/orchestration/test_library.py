@@ -61,6 +61,32 @@ def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
     assert borrower.begin(("main", 0, 1), "other work", {}) == "run"
 
 
+def test_taking_that_was_cut_short_is_completed(lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two of its events, a taken trial would promote its last epoch instead of its best."""
+    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    monkeypatch.setattr(borrower, "append", cut_short(borrower.append, 3))
+    with pytest.raises(KeyboardInterrupt):
+        borrower.begin(KEY, teacher().identity, {})
+    assert Ladder(tmp_path / "borrower", RULES).record(KEY).status == "running"
+    again = Ladder(tmp_path / "borrower", RULES, Library(tmp_path / "borrower", fakes.verify))
+    original = Ladder(lender, RULES).record(KEY)
+    assert again.record(KEY).status == "finished"
+    assert [one["digest"] for one in again.record(KEY).reports] == [one["digest"] for one in original.reports]
+
+
+def cut_short(append: Any, after: int) -> Any:
+    """An `append` that dies after so many events."""
+    left = [after]
+
+    def one(event: dict[str, Any]) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        append(event)
+
+    return one
+
+
 @pytest.mark.parametrize("harm", ["damaged", "gone", "unreadable"])
 def test_what_is_not_what_it_was_is_not_taken(lender: Path, tmp_path: Path, harm: str) -> None:
     """A damaged teacher would spread from run to run, or one broken run keep all the others from starting."""

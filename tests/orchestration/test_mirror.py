@@ -110,6 +110,19 @@ def test_transfer_that_was_cut_short_counts_as_none(machines: Callable[[str], Tr
     assert not list((tmp_path / "second/checkpoints").glob(".fetched-*"))
 
 
+def test_checkpoint_that_is_written_again_is_sent_again(machines: Callable[[str], TrialMirror], tmp_path: Path) -> None:
+    """A validation that was interrupted leaves a checkpoint of the name that the validated one gets: other bytes than were reported would be promoted."""
+    first = machines("first")
+    save(first, "00000001")
+    first.send()
+    second = machines("second")
+    (second.local / "checkpoints/00000001/manifest.json").write_text("manifest of the validated one")
+    (second.local / "checkpoints/00000001/weights").write_text("validated")
+    second.send()
+    assert (tmp_path / "there/trial/checkpoints/00000001/weights").read_text() == "validated"
+    assert (tmp_path / "there/trial/checkpoints/00000001/manifest.json").read_text() == "manifest of the validated one"
+
+
 def test_checkpoint_lies_elsewhere_before_it_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig]
 ) -> None:

@@ -80,6 +80,19 @@ def test_answer_stands_in_the_ledger(tmp_path: Path) -> None:
     assert second.digest == "digest-0-2-"
 
 
+def test_announcement_survives_a_coordinator_that_dies_before_it(tmp_path: Path) -> None:
+    """The best epoch of a teacher would never teach: its report is on record, and what follows from it is not."""
+    one = ladder(tmp_path)
+    epoch(one, A, 1, 0.2)
+    [announced] = [event for event in one.events if event["kind"] == "teacher_announced"]
+    number = len(one.events)
+    assert one.events[-1] == announced
+    (tmp_path / "ledger" / f"{number:08d}.json").unlink()
+    again = Ladder(tmp_path, RULES)
+    epoch(again, A, 1, 0.2)
+    assert [event["digest"] for event in again.events[number - 1 :]] == [announced["digest"]]
+
+
 def test_announced_teacher_outlives_its_trials_checkpoints(tmp_path: Path) -> None:
     """A trial removes what is neither its best nor its newest, while a student is about to load it."""
     one = ladder(tmp_path)

@@ -12,6 +12,7 @@ from raydistill.planning.places import (
     capacity,
     cpus_per_worker,
     places_of_a_trial,
+    share_of_a_trial,
     process_group_of,
     share_of_a_trial,
     share_out,
@@ -45,6 +46,30 @@ def test_every_device_is_used(
     assert cpus_per_worker(resources, cpus, places, trials) == each
     if places:
         assert places // places_of_a_trial(resources, cpus, places, each) == at_once
+
+
+def test_trial_takes_a_place_even_where_there_is_none() -> None:
+    """The only GPU machine is lost: a weight of nothing would be divided by."""
+    assert places_of_a_trial(ResourcesSection(gpus_per_worker=1), 16, 0, 8) == 1
+    assert places_of_a_trial(ResourcesSection(workers_per_trial=2), 1, 0, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "machines", "share"),
+    [
+        ({"workers_per_trial": 2}, [{"CPU": 4}, {"CPU": 2}], (2, 2)),
+        ({"gpus_per_worker": 1}, [{"CPU": 16}, {"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], (1, 8)),
+        ({}, [{"CPU": 4}, {"CPU": 4}], (1, 4)),
+    ],
+)
+def test_share_of_a_trial_fits_on_whole_machines(
+    asked: dict[str, Any], machines: list[dict[str, float]], share: tuple[int, float]
+) -> None:
+    """A worker that is given what no machine has waits for ever, and the campaign says nothing."""
+    resources = ResourcesSection(**asked)
+    cpus, gpus = (sum(one.get(kind, 0) for one in machines) for kind in ("CPU", "GPU"))
+    widest = max(one["CPU"] for one in machines)
+    assert share_of_a_trial(resources, cpus, gpus, widest, 1, 1, machines) == share
 
 
 @pytest.mark.parametrize(

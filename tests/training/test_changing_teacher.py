@@ -93,6 +93,25 @@ def test_trial_waits_for_a_teacher_that_is_not_there(
     assert rest[-1].digest == straight[-1].digest
 
 
+def test_trial_that_waits_keeps_epochs_it_has_not_validated(
+    config_of: Config, train: Train, teachers: Teachers, tmp_path: Path
+) -> None:
+    """An epoch without a checkpoint would be trained twice."""
+    config = changing(config_of)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"evaluate_every": 2})})
+    straight = train(config, tmp_path / "straight", lambda epoch: teachers[0])
+    train(config, tmp_path / "waiting", lambda epoch: teachers[0] if epoch < 3 else None)
+    asked: list[int] = []
+
+    def again(epoch: int) -> TeacherReference:
+        asked.append(epoch)
+        return teachers[0]
+
+    rest = train(config, tmp_path / "waiting", again)
+    assert min(asked) == 3
+    assert rest[-1].digest == straight[-1].digest
+
+
 def test_damaged_teacher_does_not_teach(config_of: Config, train: Train, teachers: Teachers, tmp_path: Path) -> None:
     """Bytes that changed on the shelf would teach every epoch after."""
     wrong = teachers[1].model_copy(update={"digest": "0" * 64})

@@ -112,6 +112,15 @@ def test_run_stops_when_every_checkpoint_is_damaged(checkpoints: Path) -> None:
     assert "afresh" in raised.value.consequence
 
 
+def test_checkpoint_that_stepped_aside_comes_back(checkpoints: Path) -> None:
+    """Killed between two renames, a trial whose only checkpoint was being replaced would say that all are damaged."""
+    (checkpoints / "00000006").rename(checkpoints / ".old-00000006")
+    shutil.copytree(checkpoints / "00000003", checkpoints / ".old-00000003")
+    clean_aside(checkpoints)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["00000003", "00000006"]
+    assert newest_good(checkpoints) == checkpoints / "00000006"
+
+
 def test_only_finished_checkpoints_are_looked_at(checkpoints: Path, tmp_path: Path) -> None:
     """What an interrupted save, a backup or an editor left behind, taken for the newest checkpoint."""
     for name in (".aside-00000009", "00000009.bak", "notes"):
