@@ -12,7 +12,6 @@ from raydistill.planning.places import (
     capacity,
     cpus_per_worker,
     places_of_a_trial,
-    share_of_a_trial,
     process_group_of,
     share_of_a_trial,
     share_out,
