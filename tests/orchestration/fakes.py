@@ -90,6 +90,7 @@ def run_trial(
     if world.rank == 0 and "warning" in settings:
         logging.getLogger("raydistill.fakes").warning(settings["warning"])
     time.sleep(settings.get("start", 0.0))
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
     if settings.get("deaf"):
         _hear_nothing(settings["seconds"])
