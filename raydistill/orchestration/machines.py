@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -35,7 +35,8 @@ class Room:
     cpus: float
     gpus: float
     widest: float
-    machines: tuple[Mapping[str, float], ...] = ()
+    # Not compared: Ray lists the room it has set aside for trials among a machine's resources.
+    machines: tuple[Mapping[str, float], ...] = field(default=(), compare=False)
 
 
 def all_machines() -> list[dict[str, float]]:
