@@ -73,7 +73,7 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         out: where to write; the teacher in `out/inline` is used again for the other back end.
     """
     measured = _measured(config, backend, out)
-    state = Campaign(measured, out / backend, num_cpus=1).run()
+    state = Campaign(measured, out / backend).run()
     records = state.of(state.lineages[0], GRADE)
     ends = [record.reports[-1]["time"] for record in records]
     alone = _alone(out / backend / "grades" / state.grades[GRADE] / "trials" / records[-1].identity, out / "alone")
