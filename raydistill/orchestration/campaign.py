@@ -21,7 +21,7 @@ from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.machines import Machines, all_machines, room_of
+from raydistill.orchestration.machines import Machines, room_of
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -147,13 +147,12 @@ class Campaign:
 
     def _machines(self) -> Machines:
         needs, room = self.config.resources, room_of(self.config.resources)
-        machines = all_machines()
-        fits = workers_that_fit(needs, least_cpus(needs), machines)
+        fits = workers_that_fit(needs, least_cpus(needs), room.machines)
         if room.places < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
             raise CapabilityError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
                 f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
-                f"{len(machines)} machine{'s' * (len(machines) != 1)}",
+                f"{len(room.machines)} machine{'s' * (len(room.machines) != 1)}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, or set concurrent_trials where the cluster grows on demand",

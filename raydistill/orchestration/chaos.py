@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -95,7 +96,7 @@ def said_by(root: Path) -> Path:
     return root.with_name(f"{root.name}.log")
 
 
-def kill(victim: str, driver: subprocess.Popen[bytes]) -> bool:
+def kill(victim: str, driver: subprocess.Popen[Any]) -> bool:
     """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
     if victim == DRIVER:
         driver.kill()
@@ -134,9 +135,7 @@ def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed
     began = time.monotonic()
     due = began + chance.expovariate(1 / plan.every)
     driver = start(plan.config, root, plan.overrides)
-    with contextlib.ExitStack() as stack:
-        # Whatever ends this, no campaign is left behind.
-        stack.callback(lambda: driver.kill())
+    try:
         while True:
             with contextlib.suppress(psutil.NoSuchProcess):
                 family |= set(psutil.Process(driver.pid).children(recursive=True))
@@ -156,6 +155,9 @@ def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed
                     finished |= before
                     due = time.monotonic() + chance.expovariate(1 / plan.every)
             time.sleep(0.1)
+    finally:
+        # Whatever ended this, no campaign is left behind.
+        driver.kill()
     seconds = time.monotonic() - began
     _, alive = psutil.wait_procs(family, timeout=15)
     final = finished_epochs(root)

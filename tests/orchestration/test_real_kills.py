@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from raydistill.orchestration.chaos import kill, promoted
 from raydistill.orchestration.rundir import open_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -81,10 +81,6 @@ def undisturbed(
     return digests
 
 
-def promoted(root: Path) -> dict[tuple[str, int], str]:
-    return {place: promotion.digest for place, promotion in open_run(root).promotions.items()}
-
-
 def start(root: Path, config: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "raydistill", "run", str(config), "--run-dir", str(root), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -92,21 +88,6 @@ def start(root: Path, config: Path, *options: str) -> subprocess.Popen[str]:
 
 def reports(root: Path) -> int:
     return sum(len(trial.reports) for trial in open_run(root).trials.values()) if (root / "ledger").exists() else 0
-
-
-def kill(victim: str, driver: subprocess.Popen[str]) -> bool:
-    """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
-    if victim == "driver":
-        driver.kill()
-        return True
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if " ".join(process.cmdline()).startswith(victim):
-                process.send_signal(signal.SIGKILL)
-                return True
-        except psutil.NoSuchProcess:
-            continue
-    return False
 
 
 def wait_for_moment(root: Path, driver: subprocess.Popen[str], chance: random.Random, back_end: str) -> None:
