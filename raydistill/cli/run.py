@@ -35,16 +35,17 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
     campaign_config = load_config(config, overrides)
     place = run_directory(campaign_config, Path(config).stem, run_dir)
     check_place(place, resume=resume)
-    from raydistill.orchestration.campaign import Campaign
-    from raydistill.orchestration.ladder_search import LadderSearch
-
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
         if campaign_config.ladders is not None:
+            from raydistill.orchestration.ladder_search import LadderSearch
+
             search = LadderSearch(campaign_config, place)
             search.run(resume=resume, observe=observe)
             show_ladders(search, as_json=as_json)
             return
+        from raydistill.orchestration.campaign import Campaign
+
         state = Campaign(campaign_config, place).run(resume=resume, observe=observe)
     show_result(state, campaign_config, place, as_json=as_json)
 
