@@ -1,6 +1,6 @@
 """Killing processes of a campaign at random moments, to see that nothing is lost: what `jobs/chaos.py` runs.
 
-The driver dies (and is started again with --resume), or a search, a trial, a Train controller or worker, or the coordinator. The campaign must end with the
+The driver dies (and is started again with --resume), or a search, a trial, a Train worker, or the coordinator. The campaign must end with the
 same promoted checkpoints as one that nobody disturbed, byte for byte.
 """
 
@@ -26,7 +26,6 @@ VICTIMS = (
     "ray::Coordinator",
     "ray::StudyRunner",
     "ray::ResourceTrainable",
-    "ray::TrainController",
     "ray::RayTrainWorker",
 )
 """The driver, and the beginnings of the titles that Ray gives to a campaign's processes."""

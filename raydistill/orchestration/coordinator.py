@@ -13,6 +13,7 @@ from ray.exceptions import RayTaskError
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.halts import Halts
+from raydistill.orchestration.handovers import Handovers
 from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
 from raydistill.orchestration.machines import beside_driver
@@ -34,6 +35,7 @@ class Coordinator:
         sharing = verify is not None and store.remote is None
         self.ladder = Ladder(store, rules, Library(store.root, verify) if sharing and verify is not None else None)
         self.halts = Halts()
+        self.handovers = Handovers()
 
     async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """See `Ladder.start`."""
@@ -125,6 +127,11 @@ class Coordinator:
         """See `Halts.rest`."""
         await self.halts.rest(key)
 
+    async def enter(self, key: TrialKey) -> None:
+        """Hear that workers turn to a trial: what those before them were told is over with them."""
+        self.handovers.begin(key)
+        await self.halts.rest(key)
+
     async def halt(self, key: TrialKey) -> None:
         """See `Halts.halt`."""
         await self.halts.halt(key)
@@ -132,6 +139,18 @@ class Coordinator:
     async def halt_all(self, seconds: float) -> int:
         """See `Halts.halt_all`."""
         return await self.halts.halt_all(seconds)
+
+    async def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
+        """See `Handovers.hand_over`."""
+        if not await self.handovers.hand_over(ended, key):
+            return False
+        if key is not None and key != ended:
+            await self.enter(key)
+        return True
+
+    async def take_up(self, ended: TrialKey) -> TrialKey | None:
+        """See `Handovers.take_up`."""
+        return await self.handovers.take_up(ended)
 
     async def goes_on(self, key: TrialKey) -> bool:
         """Whether a trial whose process ended is to be started again at once."""

@@ -1,4 +1,4 @@
-"""The Ray Train runs of one trial, one after another, each with as many workers as there is room for.
+"""The Ray Train runs of a trial and of those after it, one after another, each with as many workers as there is room for.
 
 Ray Train has elastic runs of its own (`ScalingConfig(num_workers=(least, most))`, 2.60), which are not used: they count the CPUs of the cluster, not
 the free ones, so that two trials at once take each other's; they look every 20 seconds, and a worker group that was sized for a machine just lost waits for
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.workers import fit
+from raydistill.orchestration.workers import Ended, fit
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.places import workers_that_fit
 from raydistill.planning.records import TrialKey
@@ -38,11 +39,11 @@ LOOK_SECONDS = 5.0
 
 
 class WorkerRuns:
-    """The runs of a trial. `run` blocks, in a thread; `look` is called now and then by another.
+    """The runs of a trial, and of those that the same workers are given after it. `run` blocks, in a thread; the rest is called by another.
 
     Args:
         study: the grade.
-        key: the trial.
+        key: the first trial.
         coordinator: handle of the coordinator.
         workshop: what to run.
         folder: where Ray Train may put its own files.
@@ -56,18 +57,30 @@ class WorkerRuns:
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
 
+    def hand_over(self, key: TrialKey) -> bool:
+        """Give the workers the next trial; False where they have left, or are about to."""
+        if not ask(self.coordinator.hand_over.remote(self.key, key)):
+            return False
+        self.key = key
+        return True
+
+    def dismiss(self) -> None:
+        """Let the workers leave, which would otherwise wait for another trial for a while."""
+        ask(self.coordinator.hand_over.remote(self.key, None))
+
     def run(self) -> None:
-        """Run workers until the trial has ended, or the campaign ends; what else went wrong is left in `problem`."""
+        """Run workers until the trial has ended and no other is given to them, or the campaign ends; what else went wrong is left in `problem`."""
         if self.elastic:
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
-        number = deaths = 0
+        number, deaths = 0, Counter[TrialKey]()
         while True:
             try:
-                again = self._run_once(self.folder / str(number))
+                ended = self._run_once(self.folder / str(number))
+                again = ended.interrupted or ended.key != self.key
             except BaseException as problem:
                 # Whatever ended the run is looked at by the thread that waits for it.
-                deaths += not _too_late(problem)
-                if not self.elastic or deaths > self.study.config.resources.max_failures:
+                deaths[self.key] += not _too_late(problem)
+                if deaths[self.key] > self.study.config.resources.max_failures:
                     self.problem = problem
                     return
                 again = True
@@ -77,10 +90,9 @@ class WorkerRuns:
             self.halted = again
             return
 
-    def _run_once(self, folder: Path) -> bool:
+    def _run_once(self, folder: Path) -> Ended:
         self.workers = 0
-        # What the workers before were told is over with them.
-        ask(self.coordinator.rest.remote(self.key))
+        ask(self.coordinator.enter.remote(self.key))
         workers = self._wait_for_room()
         logger.info("trial %s begins with %d workers", self.key, workers)
         self.room_seen, self.look_next, self.workers = False, time.monotonic() + GROW_SECONDS, workers

@@ -160,8 +160,10 @@ def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignCo
     )
     search = config.search.model_copy(update={"algorithm": "random", "early_stopping": "none"})
     storage = config.storage.model_copy(update={"share_trials": False})
+    # Without Ray nobody would announce the teacher that a pipelined trial waits for.
+    schedule = config.schedule.model_copy(update={"name": "sequential"})
     changes = {"grades": (grade,), "teacher": teacher, "resources": resources, "search": search, "storage": storage}
-    return config.model_copy(update={**changes, "compare": None, "ladders": None})
+    return config.model_copy(update={**changes, "schedule": schedule, "compare": None, "ladders": None})
 
 
 def _teacher(root: Path) -> str:

@@ -1,7 +1,7 @@
 """The room that dead processes leave taken on the cluster.
 
 Ray frees a placement group when the actor that made it *and* its job are gone. A trial's is made by the process of its search, its workers' by the
-controller of its Train run: when one of these is killed, what it started dies too, but the CPUs stay taken for as long as the campaign runs, and the
+trial: when one of these is killed, what it started dies too, but the CPUs stay taken for as long as the campaign runs, and the
 next trial waits for ever.
 """
 

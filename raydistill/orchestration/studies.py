@@ -159,7 +159,7 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
-                reuse_actors=inline,
+                reuse_actors=True,
                 trial_dirname_creator=_dirname,
             ),
             run_config=tune.RunConfig(

@@ -128,40 +128,55 @@ class InlineTrial(_Trial):
 
 
 class TrainTrial(_Trial):
-    """A trial whose workers are run by Ray Train."""
+    """A trial whose workers are run by Ray Train, and which leaves them to the next one."""
+
+    runs: WorkerRuns | None = None
+    thread: threading.Thread | None = None
 
     def start(self, key: TrialKey) -> None:
         """Turn to a trial."""
         super().start(key)
-        self.seen = 0
-        self.thread: threading.Thread | None = None
-        self.runs = WorkerRuns(self.study, key, self.coordinator, self.workshop, Path(self.logdir))
+        self.seen: int | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self.start(self.study.key(new_config["number"]))
+        return True
 
     def step(self) -> dict[str, Any]:
         """Wait for the next report of the workers, or for their end."""
-        if self.thread is None:
+        if self.seen is None:
             self.seen = len(ask(self.coordinator.record.remote(self.key)).reports)
-            self.thread = threading.Thread(target=self.runs.run, daemon=True)
-            self.thread.start()
+            self._find_workers()
         sigterm = sigterm_notice()
         sigterm.at_work = True
         try:
-            return self._watch(self.thread, sigterm)
+            return self._watch(sigterm)
         finally:
             sigterm.at_work = False
 
-    def _watch(self, thread: threading.Thread, sigterm: SigtermNotice) -> dict[str, Any]:
+    def _find_workers(self) -> None:
+        """Those of the trial before, where they are still there, or new ones."""
+        if self.thread is not None and self.runs is not None:
+            if self.thread.is_alive() and self.runs.hand_over(self.key):
+                return
+            self.thread.join(JOIN_SECONDS)
+        self.runs = WorkerRuns(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))
+        self.thread = threading.Thread(target=self.runs.run, daemon=True)
+        self.thread.start()
+
+    def _watch(self, sigterm: SigtermNotice) -> dict[str, Any]:
+        assert self.runs is not None and self.thread is not None and self.seen is not None
         while True:
             if sigterm.received:
                 self.runs.last = True
                 ask(self.coordinator.halt.remote(self.key))
-                thread.join(NOTICE_SECONDS)
+                self.thread.join(NOTICE_SECONDS)
                 return self.rest()
             self.runs.look()
-            alive = thread.is_alive()
+            alive = self.thread.is_alive()
             record: TrialRecord = ask(self.coordinator.wait.remote(self.key, self.seen))
             if record.status != "running":
-                thread.join(JOIN_SECONDS)
                 return {"done": True}
             if len(record.reports) > self.seen:
                 self.seen += 1
@@ -176,5 +191,6 @@ class TrainTrial(_Trial):
 
     def cleanup(self) -> None:
         """A trial that is ended from outside must leave no workers behind."""
-        if self.thread is not None:
+        if self.thread is not None and self.runs is not None:
+            self.runs.dismiss()
             self.thread.join(JOIN_SECONDS)

@@ -1,16 +1,18 @@
-"""The Ray Train run of one trial: its workers, and how it is started."""
+"""The Ray Train run of a trial, and of those that follow it: its workers, and how it is started."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray.train
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.execution.controller import TrainController
 
 from raydistill.errors import RayDistillError, TrialError, TrialInterruptedError
 from raydistill.orchestration.coordinator import ask
@@ -28,17 +30,16 @@ from raydistill.planning.records import MRR, TrialKey, TrialRecord
 UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
-class GiveUp(ray.train.UserCallback):
-    """Runs in Ray Train's controller: a trial that is recorded as failed is not started again."""
+class Ended(NamedTuple):
+    """How the workers of a run ended.
 
-    def __init__(self, coordinator: Any, key: TrialKey) -> None:
-        self.coordinator, self.key = coordinator, key
+    Attributes:
+        key: the trial they had taken up last.
+        interrupted: whether they were told to end before it had ended, and saved where they stood.
+    """
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise, which ends the run, unless a restart may help."""
-        record: TrialRecord = ask(self.coordinator.record.remote(self.key))
-        if record.status == "failed":
-            raise TrialError(record.reason)
+    key: TrialKey
+    interrupted: bool
 
 
 class NoticingBackend(_TorchBackend):
@@ -60,11 +61,16 @@ class NoticingTorchConfig(TorchConfig):
 
 
 class LeanTrainer(TorchTrainer):
-    """Ray's own without two processes per run that have nothing to do here.
+    """Ray's own without three processes per run, each of which takes seconds to start.
 
     The manager of Ray datasets has none. The cleaner of placement groups is detached, so that on a cluster of somebody else it would outlive a driver that was
-    killed; `room.py` does its work.
+    killed; `room.py` does its work. The controller runs in the process of the trial, which only waits for it, and without which it could not go on.
     """
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> ray.train.Result:
+        controller = TrainController(**arguments)
+        asyncio.run(controller.run())  # type: ignore[no-untyped-call]
+        return controller.get_result()
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
@@ -85,8 +91,10 @@ def scaling(study: Study, workers: int) -> ray.train.ScalingConfig:
     )
 
 
-def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folder: Path, workers: int) -> bool:
-    """Run a trial's workers to the end; True = they were told to end before, and saved where they stood.
+def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folder: Path, workers: int) -> Ended:
+    """Run workers until a trial, and those that they are given after it, have ended.
+
+    Ray Train is not let start them again: how many may die is counted for each trial, and what is started anew has as many workers as there is room for.
 
     Args:
         study: the grade.
@@ -95,46 +103,51 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         workshop: what to run.
         folder: where Ray Train may put its own files, if the run is local.
         workers: how many.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker died, or could not be started.
     """
     free_orphaned_room()
-    resources = study.config.resources
-    # Started again by Ray a run would wait for as many workers as before, whether or not they fit.
-    restarts = resources.max_failures if resources.least_workers == resources.most_workers else 0
     storage = TuneStorage.of(study.store, folder)
     trainer = LeanTrainer(
         work,  # type: ignore[arg-type]
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
-        torch_config=NoticingTorchConfig(backend=process_group_of(resources)),
+        torch_config=NoticingTorchConfig(backend=process_group_of(study.config.resources)),
         scaling_config=scaling(study, workers),
-        run_config=ray.train.RunConfig(
-            name="train",
-            storage_path=storage.path,
-            storage_filesystem=storage.filesystem,
-            callbacks=[GiveUp(coordinator, key)],  # type: ignore[list-item]
-            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]
-                max_failures=restarts, controller_failure_limit=max(3, restarts) if restarts else 0
-            ),
-        ),
+        run_config=ray.train.RunConfig(name="train", storage_path=storage.path, storage_filesystem=storage.filesystem),
     )
     try:
-        return bool(trainer.fit().return_value)  # type: ignore[attr-defined]
+        ended: Ended = trainer.fit().return_value  # type: ignore[attr-defined]
+        return ended
     finally:
         if storage.remote is not None:
             storage.remove()
 
 
-def work(settings: dict[str, Any]) -> bool:
-    """What every worker does: train, and after each epoch let rank 0 report and all ranks hear the answer; True = it was interrupted."""
-    study, key, coordinator = settings["study"], settings["key"], settings["coordinator"]
-    record: TrialRecord = ask(coordinator.record.remote(key))
-    if record.status != "running":
-        return False
+def work(settings: dict[str, Any]) -> Ended:
+    """What every worker does: trial after trial, as long as there are others for the same workers. To start them again would take seconds for each."""
+    study, coordinator, key = settings["study"], settings["coordinator"], settings["key"]
     device = get_device()
     if device.type == "cuda":
         # All workers of a machine see all their GPUs, and the first one is not everybody's.
         torch.cuda.set_device(device)
+    while True:
+        if _work_on(study, key, coordinator, settings["workshop"]):
+            return Ended(key, True)
+        first = ray.train.get_context().get_world_rank() == 0
+        following = broadcast_from_rank_zero(ask(coordinator.take_up.remote(key)) if first else None)
+        if following is None:
+            return Ended(key, False)
+        key = tuple(following)
+
+
+def _work_on(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop) -> bool:
+    """Train, and after each epoch let rank 0 report and all ranks hear the answer; True = it was interrupted."""
+    record: TrialRecord = ask(coordinator.record.remote(key))
+    if record.status != "running":
+        return False
     try:
-        _train(study, record, coordinator, settings["workshop"])
+        _train(study, record, coordinator, workshop)
     except TrialInterruptedError:
         return True
     except RayDistillError as problem:
@@ -155,9 +168,9 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
             stack.enter_context(held(directory))
             stack.enter_context(logged(directory / TRIAL_LOG, Notes(coordinator, record.key)))
         notice = stack.enter_context(noticing(coordinator, record.key, listens=first))
-        for report in workshop.run_trial(
-            study.resolve(record.parameters), directory, workshop.world(True), guide, notice
-        ):
+        reports = workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide, notice)
+        # What is not closed keeps model and data of a trial that was stopped beside those of the next.
+        for report in stack.enter_context(contextlib.closing(reports)):  # type: ignore[type-var]
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)
             ray.train.report({"epoch": report.epoch, MRR: report.metrics.get(MRR)})

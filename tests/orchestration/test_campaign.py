@@ -67,6 +67,18 @@ def test_campaign_gives_what_trials_run_by_hand_give(cluster: None, tmp_path: Pa
     assert not (tmp_path / "run" / ".tune").exists()
 
 
+def test_workers_of_the_train_back_end_stay_for_the_next_trial(cluster: None, tmp_path: Path) -> None:
+    """Every trial of a search would wait seconds for processes; or a trial that was stopped early would keep them from the next."""
+    grades = [{"layers": 6, "mask_ratio": {"choice": [0.1, 0.2, 0.3]}, "trials": 3}]
+    config = fakes.campaign(**{**TRAIN, "grades": grades}, search={"algorithm": "grid"})
+    state = run(config, tmp_path / "run")
+    folders = list((tmp_path / "run" / "grades" / state.grades[1] / "trials").iterdir())
+    assert len(folders) == 3
+    for rank in (0, 1):
+        assert len({(folder / f"pid-{rank}").read_text() for folder in folders}) == 1
+    assert all(one.status in ("finished", "promoted") for one in state.of("main", 1))
+
+
 def test_equal_teachers_of_compared_methods_are_trained_once(cluster: None, tmp_path: Path) -> None:
     """Comparing two methods would train one and the same teacher twice, or mix the ladders of the two."""
     compare = {"methods": [{"name": "pmd"}, {"name": "none"}], "seeds": [0, 1]}

@@ -15,10 +15,10 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from raydistill.orchestration import elastic
 from raydistill.orchestration.elastic import GROW_SECONDS, LOOK_SECONDS, WorkerRuns
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.workers import NoticingBackend, NoticingTorchConfig, scaling
+from raydistill.orchestration.workers import Ended, NoticingBackend, NoticingTorchConfig, scaling
 from raydistill.planning.grades import grade_plans, lineages_of
 
-KEY = ("main", 0, 0)
+KEY, NEXT = ("main", 0, 0), ("main", 0, 1)
 Played = Callable[..., WorkerRuns]
 
 
@@ -34,23 +34,28 @@ class Scene:
 
     Args:
         free: CPUs free on the one machine, at each look; the last one stays.
-        ends: how each run ends: True = interrupted, False = over, or an error.
+        ends: how each run ends: True = interrupted, False = over, an error, or a function that says so.
     """
 
-    def __init__(self, free: list[float], ends: list[bool | BaseException]) -> None:
+    def __init__(self, free: list[float], ends: list[Any]) -> None:
         self.free, self.ends, self.now = list(free), list(ends), 0.0
         self.runs: list[int] = []
-        self.halted = self.rested = 0
+        self.keys: list[Any] = []
+        self.entered: list[Any] = []
+        self.halted, self.stays = 0, True
 
     def machines(self) -> list[dict[str, float]]:
         return [{"CPU": self.free.pop(0) if len(self.free) > 1 else self.free[0]}]
 
-    def fit(self, study: Study, key: Any, coordinator: Any, workshop: Any, folder: Path, workers: int) -> bool:
+    def fit(self, study: Study, key: Any, coordinator: Any, workshop: Any, folder: Path, workers: int) -> Ended:
         self.runs.append(workers)
+        self.keys.append(key)
         end = self.ends.pop(0)
+        if callable(end):
+            end = end()
         if isinstance(end, BaseException):
             raise end
-        return end
+        return end if isinstance(end, Ended) else Ended(key, end)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -62,7 +67,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerRuns]:
 
     def play(scene: Scene, one: Study | None = None) -> WorkerRuns:
         coordinator = SimpleNamespace(
-            rest=SimpleNamespace(remote=lambda key: setattr(scene, "rested", scene.rested + 1)),
+            enter=SimpleNamespace(remote=scene.entered.append),
+            hand_over=SimpleNamespace(remote=lambda ended, key: scene.stays),
             goes_on=SimpleNamespace(remote=lambda key: True),
             halt=SimpleNamespace(remote=lambda key: setattr(scene, "halted", scene.halted + 1)),
         )
@@ -132,6 +138,45 @@ def test_interrupted_trial_is_no_failed_one(played: Played) -> None:
     runs.run()
     assert len(scene.runs) == 5
     assert (runs.problem, runs.halted) == (None, False)
+
+
+def test_workers_that_left_before_they_took_the_next_trial_up_are_replaced(played: Played) -> None:
+    """A coordinator that was started again knows of no next trial: it would be taken for one whose workers ended without a word, and fail."""
+    scene = Scene([4], [])
+
+    def leave() -> Ended:
+        assert runs.hand_over(NEXT)
+        return Ended(KEY, False)
+
+    scene.ends = [leave, False]
+    runs = played(scene)
+    runs.run()
+    assert scene.keys == [KEY, NEXT]
+    assert (runs.problem, runs.halted) == (None, False)
+
+
+def test_next_trial_is_not_given_to_workers_that_are_gone(played: Played) -> None:
+    """A trial that nobody works on, waited for without end."""
+    scene = Scene([4], [False])
+    scene.stays = False
+    runs = played(scene)
+    assert not runs.hand_over(NEXT)
+    assert runs.key == KEY
+
+
+def test_deaths_are_counted_for_each_trial(played: Played) -> None:
+    """A trial given up because the workers it was handed had died under the ones before."""
+    scene = Scene([4], [])
+
+    def die_under_the_next() -> BaseException:
+        runs.hand_over(NEXT)
+        return lost()
+
+    scene.ends = [lost(), die_under_the_next, False]
+    runs = played(scene, study(max_failures=1))
+    runs.run()
+    assert scene.keys == [KEY, KEY, NEXT]
+    assert runs.problem is None
 
 
 def test_trial_grows_once_there_has_been_room_for_a_while(played: Played) -> None:
