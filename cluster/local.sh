@@ -124,6 +124,8 @@ prepare_environment() {
     # Figures for Prometheus would be told to everybody who asks: their ports know no token. Two of the three cannot be turned off, only be given
     # a number that is none.
     export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
+    # Without its head a cluster is over; processes on its other nodes would look for it for a minute.
+    export RAY_gcs_rpc_server_reconnect_timeout_s=10
     if [ "$1" = 127.0.0.1 ]; then export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0; fi
 }
 

@@ -44,6 +44,8 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$files/token RAY_USAGE_STATS_ENAB
 # Figures for Prometheus would be told to everybody on Slurm's network: their ports know no token. Two of the three cannot be turned off, only be given
 # a number that is none.
 export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
+# Without its head a cluster is over; processes on the other machines would look for it for a minute.
+export RAY_gcs_rpc_server_reconnect_timeout_s=10
 
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}
@@ -82,6 +84,14 @@ if [ "$others" -gt 0 ]; then
     srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" ray start "${common[@]}" --address "$address:$port" &
     starters+=($!)
 fi
+# The campaign follows machines that come and go; but what a trial gets is decided by those that are there when its grade begins.
+joined=1
+for _ in $(seq 60); do
+    joined=$(ray status --address "$address:$port" 2>/dev/null | grep -c '^ *[0-9]* node_' || true)
+    [ "$joined" -ge "${#machines[@]}" ] && break
+    sleep 2
+done
+[ "$joined" -ge "${#machines[@]}" ] || echo "warning: $joined of ${#machines[@]} machines have joined after two minutes; the campaign begins with these" >&2
 echo "head $head, Ray $address:$port, dashboard http://127.0.0.1:$dashboard on $head, ${#machines[@]} machine(s)"
 
 resume=()
