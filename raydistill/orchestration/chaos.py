@@ -61,7 +61,7 @@ class Outcome:
         redone: trials that had finished before a kill and were trained again.
         orphans: processes of it that were left 15 seconds after its end.
         seconds: wall time.
-        useful: seconds of the epochs that count.
+        useful: seconds that the trials of the undisturbed campaign took, from beginning to last report.
     """
 
     seed: int
@@ -123,8 +123,21 @@ def finished_epochs(root: Path) -> dict[tuple[str, int, int], list[float]]:
     return {key: [one["time"] for one in trial.reports] for key, trial in trials.items() if trial.status == "finished"}
 
 
-def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed: int) -> Outcome:
+def training_seconds(root: Path) -> float:
+    """Seconds from the beginning of each trial to its last report, added up."""
+    return sum(
+        float(trial.reports[-1]["time"]) - trial.begun for trial in open_run(root).trials.values() if trial.reports
+    )
+
+
+def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
     """Run one campaign to its end, killing on the way.
+
+    Args:
+        plan: what to disturb, and how.
+        root: where to run it.
+        undisturbed: a run of the same campaign that nobody disturbed.
+        seed: decides moments and victims.
 
     Raises:
         RuntimeError: a driver ended with an error of its own.
@@ -161,10 +174,7 @@ def disturbed(plan: Plan, root: Path, expected: dict[tuple[str, int], str], seed
     _, alive = psutil.wait_procs(family, timeout=15)
     final = finished_epochs(root)
     redone = sum(final.get(key) != times for key, times in finished.items())
-    useful = sum(
-        one["metrics"].get("seconds", 0.0) for trial in open_run(root).trials.values() for one in trial.reports
-    )
-    same = promoted(root) == expected
+    same, useful = promoted(root) == promoted(undisturbed), training_seconds(undisturbed)
     return Outcome(seed, tuple(kills), plan.kills, same, redone, len(alive), seconds, useful)
 
 
@@ -174,11 +184,9 @@ def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outc
     Raises:
         RuntimeError: a driver ended with an error of its own.
     """
-    driver = start(plan.config, out / "undisturbed", plan.overrides)
+    undisturbed = out / "undisturbed"
+    driver = start(plan.config, undisturbed, plan.overrides)
     if driver.wait():
-        raise RuntimeError(
-            f"the undisturbed campaign ended with {driver.returncode}; see {said_by(out / 'undisturbed')}"
-        )
-    expected = promoted(out / "undisturbed")
+        raise RuntimeError(f"the undisturbed campaign ended with {driver.returncode}; see {said_by(undisturbed)}")
     for number in range(campaigns):
-        yield disturbed(plan, out / f"{number:02d}", expected, seed + number)
+        yield disturbed(plan, out / f"{number:02d}", undisturbed, seed + number)
