@@ -145,7 +145,7 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
     chance, kills, family = random.Random(seed), list[str](), set[psutil.Process]()
     finished: dict[tuple[str, int, int], list[float]] = {}
     began = time.monotonic()
-    due = began + chance.expovariate(1 / plan.every)
+    due = began + _pause(chance, plan)
     driver = start(plan.config, root, plan.overrides)
     try:
         while True:
@@ -165,7 +165,7 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
                 if kill(victim, driver):
                     kills.append(victim)
                     finished |= before
-                    due = time.monotonic() + chance.expovariate(1 / plan.every)
+                    due = time.monotonic() + _pause(chance, plan)
             time.sleep(0.1)
     finally:
         # Whatever ended this, no campaign is left behind.
@@ -176,6 +176,11 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
     redone = sum(final.get(key) != times for key, times in finished.items())
     same, useful = promoted(root) == promoted(undisturbed), training_seconds(undisturbed)
     return Outcome(seed, tuple(kills), plan.kills, same, redone, len(alive), seconds, useful)
+
+
+def _pause(chance: random.Random, plan: Plan) -> float:
+    """Seconds until the next kill. Bounded, so that all of them find the campaign still running."""
+    return plan.every * chance.uniform(0.5, 1.5)
 
 
 def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outcome]:
