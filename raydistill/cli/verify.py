@@ -101,8 +101,9 @@ def check_checkpoint(root: Path) -> Findings:
 def check_dataset(root: Path) -> Findings:
     """Every file of a dataset against its manifest, then the tables against each other.
 
-    What training keeps beside them, the texts as tokens, is held against the digest in each file.
+    What training keeps beside them, the texts as tokens, is held against the digest beside each file.
     """
+    from raydistill.data.arrow import DIGEST
     from raydistill.data.tokens import FOLDER, is_sound
     from raydistill.kg.manifest import read_manifest
     from raydistill.kg.store import Dataset
@@ -111,8 +112,8 @@ def check_dataset(root: Path) -> Findings:
     try:
         kept = sorted((root / FOLDER).glob("*.arrow"))
         # What a write leaves that was cut off, or is going on just now, is nobody's to read.
-        begun = sorted((root / FOLDER).glob("*.aside"))
-        _check_files(root, read_manifest(root)["files"], findings, besides=(*kept, *begun))
+        others = [path for ending in (".aside", DIGEST) for path in (root / FOLDER).glob(f"*{ending}")]
+        _check_files(root, read_manifest(root)["files"], findings, besides=(*kept, *others))
         findings.checked += map(str, kept)
         findings.problems += [
             f"{path}: changed after it was written; the next training makes it anew"

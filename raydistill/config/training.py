@@ -53,7 +53,14 @@ class TrainingSection(Section):
     )
     remember_teacher: bool = Field(
         True,
-        description="encode the teacher's clean vectors once per trial instead of once per epoch; needs 4 * hidden bytes per text",
+        description="compute the teacher's outputs for each training text once, and keep them on disk for all trials of the grade, "
+        "instead of computing them in every epoch; for corrupted texts only with `corruptions`",
+    )
+    corruptions: int | None = Field(
+        None,
+        ge=1,
+        description="corruptions of each text, taken in turns epoch by epoch, so that the teacher's outputs for them can be kept; "
+        "null = a new one every time",
     )
     keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
     measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")

@@ -60,6 +60,8 @@ class TrialConfig(Section):
             content["teacher"].pop("path")
         content["training"].pop("keep_checkpoints")
         content["training"].pop("gradient_cache")
+        if self.training.corruptions is None or self.mask_ratio == 0:
+            content["training"].pop("corruptions")
         if self.settle_epochs is None:
             content.pop("settle_epochs")
         if self.method.name == "pmd" and self.mask_ratio == 0:

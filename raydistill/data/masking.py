@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raydistill.data.texts import Texts
+from raydistill.data.texts import Texts, fingerprints, mixed
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,37 @@ def corrupted_view(texts: Texts, ratio: float, mask_id: int, generator: torch.Ge
     """
     if ratio == 0:
         return clean_view(texts)
+    keys = torch.rand(len(texts.tokens), generator=generator, dtype=torch.float64)
+    return _lowest_masked(texts, ratio, mask_id, keys)
+
+
+def fixed_view(texts: Texts, ratio: float, mask_id: int, seed: int) -> View:
+    """As `corrupted_view`, but what is masked in a text depends on the text and the seed alone, whichever batch it is in.
+
+    So a teacher's outputs for it may be computed once and kept.
+
+    Args:
+        texts: the clean texts.
+        ratio: mask ratio, in [0, 1).
+        mask_id: id of the mask token.
+        seed: which corruption.
+    """
+    if ratio == 0:
+        return clean_view(texts)
     owner = texts.text_of_token
-    ordinary = ~texts.special
+    place = torch.arange(len(owner)) - texts.starts[owner]
+    numbers = mixed(fingerprints(texts)[owner] + mixed((place + 1) * 0x5851F42D4C957F2D + seed))
+    # The upper bits are the better ones of such a mixture; a double holds 53.
+    return _lowest_masked(texts, ratio, mask_id, ((numbers >> 11) & (2**53 - 1)).double() / 2**53)
+
+
+def _lowest_masked(texts: Texts, ratio: float, mask_id: int, keys: Tensor) -> View:
+    """Mask the ordinary tokens of each text that have the lowest keys, in [0, 1)."""
+    owner, ordinary = texts.text_of_token, ~texts.special
     counts = torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, ordinary.long())
     wanted = torch.round(counts.double() * ratio).long()
-    # A random key in [0, 1) orders the ordinary tokens of a text; special tokens come last. Sorting owner + key sorts within each text.
-    keys = torch.rand(owner.shape[0], generator=generator, dtype=torch.float64)
-    keys = torch.where(ordinary, keys * 0.5, 0.75)
-    order = torch.argsort(owner.double() + keys)
+    # Special tokens come last. Sorting owner + key sorts within each text.
+    order = torch.argsort(owner.double() + torch.where(ordinary, keys * 0.5, 0.75))
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.shape[0]) - texts.starts[owner]
     masked = rank < wanted[owner]

@@ -61,7 +61,12 @@ def fingerprints(texts: Texts) -> Tensor:
     """
     owner = texts.text_of_token
     place = torch.arange(len(owner)) - texts.starts[owner]
-    mixed = (texts.tokens + 1) * 0x9E3779B97F4A7C1 + (place + 1) * 0x5851F42D4C957F2D + texts.types
-    mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
-    mixed = (mixed ^ (mixed >> 32)) * 0x14D049BB133111EB
-    return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, mixed ^ (mixed >> 31))
+    numbers = mixed((texts.tokens + 1) * 0x9E3779B97F4A7C1 + (place + 1) * 0x5851F42D4C957F2D + texts.types)
+    return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, numbers)
+
+
+def mixed(numbers: Tensor) -> Tensor:
+    """Numbers whose every bit depends on every bit of the given ones (int64, overflow and all)."""
+    numbers = (numbers ^ (numbers >> 29)) * 0x3F58476D1CE4E5B9
+    numbers = (numbers ^ (numbers >> 32)) * 0x14D049BB133111EB
+    return numbers ^ (numbers >> 31)

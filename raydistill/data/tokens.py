@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.data.arrow import read_arrow, write_arrow
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import inverse_phrase
 
@@ -120,37 +120,20 @@ def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: st
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a kept file holds exactly the pieces that were written into it, by the digest it carries."""
+    """Whether a kept file holds exactly the pieces that were written into it, by the digest beside it."""
     return _read(path, 0, 0) is not None
 
 
 def _write(pieces: TokenPieces, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
     rows = pa.LargeListArray.from_arrays(pa.array(pieces.offsets), pa.array(pieces.tokens))
-    aside = path.with_suffix(f".{os.getpid()}.aside")
-    table = pa.table({"tokens": rows}).replace_schema_metadata({"sha256": _digest(pieces.tokens, pieces.offsets)})
-    try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_arrow(pa.table({"tokens": rows}), path)
 
 
 def _read(path: Path, num_entities: int, num_relations: int) -> TokenPieces | None:
     """The pieces in the file, memory-mapped; None where they are not what was written."""
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        [column] = table["tokens"].chunks
-        tokens = column.values.to_numpy(zero_copy_only=True)
-        offsets = column.offsets.to_numpy(zero_copy_only=True)
-        sound = (table.schema.metadata or {}).get(b"sha256") == _digest(tokens, offsets).encode()
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    table = read_arrow(path)
+    if table is None or table.column_names != ["tokens"] or table["tokens"].num_chunks != 1:
         return None
-    return TokenPieces(tokens, offsets, num_entities, num_relations) if sound else None
-
-
-def _digest(tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> str:
-    digest = hashlib.sha256(offsets.tobytes())
-    digest.update(tokens.tobytes())
-    return digest.hexdigest()
+    column = table["tokens"].chunk(0)
+    tokens, offsets = (part.to_numpy(zero_copy_only=True) for part in (column.values, column.offsets))
+    return TokenPieces(tokens, offsets, num_entities, num_relations)

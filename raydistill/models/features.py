@@ -9,12 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Needs:
-    """Layers whose token states are wanted, zero-based; nothing is captured that is not named."""
+    """Layers whose token states are wanted, zero-based; nothing is captured that is not named.
+
+    Args:
+        layers: which.
+        masked_only: whether the states of masked tokens are enough; those of the others may then be anything.
+    """
 
     layers: frozenset[int] = frozenset()
+    masked_only: bool = False
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.layers | other.layers)
+        wholly = any(one.layers and not one.masked_only for one in (self, other))
+        return Needs(self.layers | other.layers, masked_only=not wholly)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from raydistill.planning.records import Event, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import worth_announcing
 from raydistill.planning.state import CampaignState
+from raydistill.training.trial import KEPT
 
 FOLDER = "teachers"
 
@@ -73,7 +74,9 @@ def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
 
 
 def clear_shelves(store: RunStore, grades: Sequence[str]) -> None:
-    """Remove every shelf of a campaign that is complete: its promoted checkpoints lie elsewhere."""
+    """Remove what a campaign that is complete needs no more: its shelves (what was promoted lies elsewhere), and what was kept of teachers' outputs."""
+    for kept in store.root.glob(f"grades/*/{KEPT}"):
+        shutil.rmtree(kept, ignore_errors=True)
     if store.remote is not None:
         for grade in grades:
             store.remote.below(f"grades/{grade}/{FOLDER}").remove()

@@ -25,6 +25,10 @@ class TeacherSource(Protocol):
         """Layers a term may ask for."""
         ...
 
+    def at_epoch(self, epoch: int) -> None:
+        """Hear which epoch (from 0) comes now, before its first batch."""
+        ...
+
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """The teacher's outputs for `texts`, in their order."""
         ...
@@ -46,6 +50,14 @@ class LiveTeacher:
         """Layers of the teacher."""
         return self.model.num_layers
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.log_inverse_temperature.device
+
+    def at_epoch(self, epoch: int) -> None:
+        """All epochs are the same to it."""
+
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """The teacher's outputs for `texts`."""
         # no_grad rather than inference_mode: terms save teacher outputs for the student's backward pass, which inference tensors forbid.
@@ -62,6 +74,9 @@ class NoTeacher:
 
     inverse_temperature = 1.0
     num_layers = 0
+
+    def at_epoch(self, epoch: int) -> None:
+        """All epochs are the same to it."""
 
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """Refuse.

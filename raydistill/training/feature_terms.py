@@ -33,8 +33,8 @@ class MaskedFeatureTerm:
 
     @property
     def teacher_needs(self) -> Needs | None:
-        """The last layer."""
-        return Needs(frozenset({self.teacher_layer}))
+        """The last layer, where tokens are masked."""
+        return Needs(frozenset({self.teacher_layer}), masked_only=True)
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over masked tokens (paper) or texts (reference), summed over towers."""

@@ -15,7 +15,6 @@ from raydistill.data.texts import Texts
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.objectives.weighted import Weighted
-from raydistill.teachers.views import TeacherSource
 from raydistill.training.gather import Share, World
 
 Encode = Callable[[Texts, Tower, Needs], TowerOutput]
@@ -117,7 +116,7 @@ def encode_view(
     batch: TripleBatch,
     views: tuple[View, View],
     student: Encode,
-    teacher: TeacherSource,
+    teacher: Encode,
     wanted: Wanted,
     world: World,
 ) -> Encoded:
@@ -132,7 +131,7 @@ def encode_view(
             texts=texts,
             masked=masked.to(output.vectors.device),
             student=output,
-            teacher=None if wanted.teacher is None else teacher.encode(texts, tower, wanted.teacher),
+            teacher=None if wanted.teacher is None else teacher(texts, tower, wanted.teacher),
             share=share,
         )
 

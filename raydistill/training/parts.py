@@ -23,8 +23,7 @@ from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
-from raydistill.teachers.cache import RememberingTeacher
-from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
+from raydistill.teachers.views import NoTeacher
 from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
@@ -32,6 +31,7 @@ from raydistill.training.methods import Depths, assemble
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.progress import Corruption
 from raydistill.training.record import trial_record
+from raydistill.training.teaching import teacher_source
 from raydistill.training.trainer import Trainer
 
 
@@ -48,6 +48,7 @@ class TrialParts:
         trainer: the loop.
         assembler: the graph's texts.
         task: the validation queries.
+        kept: where the teacher's outputs are kept; None = in memory.
     """
 
     config: TrialConfig
@@ -58,6 +59,7 @@ class TrialParts:
     trainer: Trainer
     assembler: TextAssembler
     task: LinkPredictionTask
+    kept: Path | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,7 +79,7 @@ class TrialParts:
             _trim(self.assembler, model)
         if model is not None:
             model.to(self.student.log_inverse_temperature.device)
-        self.trainer.teacher = _teacher_source(config, model, self.trainer.builder, self.trainer.source)
+        self.trainer.teacher = teacher_source(config, model, self.trainer, self.kept)
         return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
 
     def validate(self, before_part: Callable[[int], None] | None = None) -> dict[str, float]:
@@ -96,13 +98,16 @@ class TrialParts:
             self.student.precision = precision
 
 
-def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | None = None) -> TrialParts:
+def build_parts(
+    config: TrialConfig, world: World, teacher: TeacherReference | None = None, kept: Path | None = None
+) -> TrialParts:
     """Build everything a trial needs, at its beginning.
 
     Args:
         config: the trial.
         world: its workers.
         teacher: its teacher at this moment, where teachers change.
+        kept: where the teacher's outputs are kept for all trials of the grade; None = in memory.
 
     Raises:
         DataError: the dataset is not the one the trial was planned with, or is damaged.
@@ -131,7 +136,14 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
     source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
-    teacher_source = _teacher_source(config, teacher_model, builder, source)
+    corruption = Corruption(
+        config.mask_ratio,
+        assembler.layout.mask_id,
+        shared=config.view == "shared" and config.mask_ratio > 0,
+        seed=config.seed,
+        number=config.training.corruptions,
+    )
+    terms = assemble(config, Depths(config.layers, teacher_model.num_layers if teacher_model is not None else 0))
     total = source.steps_per_epoch * config.training.epochs
     optimizer = Optimizer(
         student,
@@ -142,14 +154,12 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
     )
     trainer = Trainer(
         student,
-        teacher_source,
-        assemble(config, Depths(config.layers, teacher_source.num_layers)),
+        NoTeacher(),
+        terms,
         source,
         builder,
         optimizer,
-        Corruption(
-            config.mask_ratio, assembler.layout.mask_id, shared=config.view == "shared" and config.mask_ratio > 0
-        ),
+        corruption,
         max_gradient_norm=config.training.max_gradient_norm,
         seed=config.seed,
         world=world,
@@ -157,6 +167,7 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
         measure_gradients=config.training.measure_gradients,
         gradient_cache=config.training.gradient_cache,
     )
+    trainer.teacher = teacher_source(config, teacher_model, trainer, kept)
     record = {**trial_record(config, facts), "identity": identity}
     return TrialParts(
         config,
@@ -167,19 +178,8 @@ def build_parts(config: TrialConfig, world: World, teacher: TeacherReference | N
         trainer,
         assembler,
         encode.link_prediction_task(dataset, "valid"),
+        kept,
     )
-
-
-def _teacher_source(
-    config: TrialConfig, model: BiEncoder | None, builder: BatchBuilder, source: TripleSource
-) -> TeacherSource:
-    if model is None:
-        return NoTeacher()
-    live = LiveTeacher(model)
-    corrupted = config.view == "shared" and config.mask_ratio > 0
-    if config.method.name == "none" or corrupted or not config.training.remember_teacher:
-        return live
-    return RememberingTeacher(live, *builder.all_texts(source.triples))
 
 
 def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None) -> BiEncoder:

@@ -9,16 +9,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydistill.data.masking import View, fixed_view
+from raydistill.data.texts import Texts
 from raydistill.training.outputs import Earlier
+from raydistill.training.randomness import mix
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """How texts are corrupted: the ratio, the mask token, and whether all terms see the corrupted view or only those that ask."""
+    """How texts are corrupted.
+
+    Attributes:
+        ratio: of masked tokens.
+        mask_id: the mask token.
+        shared: whether all terms see the corrupted view, or only those that ask.
+        seed: of the corruptions.
+        number: corruptions of each text, taken in turns epoch by epoch; None = a new one each time.
+    """
 
     ratio: float
     mask_id: int
     shared: bool
+    seed: int = 0
+    number: int | None = None
+
+    def fixed(self, texts: Texts, epoch: int) -> View:
+        """How an epoch (from 0) sees a text, where its corruptions are numbered."""
+        assert self.number is not None
+        return fixed_view(texts, self.ratio, self.mask_id, mix(self.seed, "corruption", epoch % self.number))
 
 
 @dataclass

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
 from raydistill.data.masking import View, clean_view, corrupted_view
+from raydistill.data.texts import Texts
 from raydistill.errors import NonFiniteLossError
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.views import TeacherSource
+from raydistill.training.clock import Clock
 from raydistill.training.gather import World
 from raydistill.training.gradient_cache import StudentPass
 from raydistill.training.memory import GradientCache, MemoryPlan
@@ -79,7 +82,7 @@ class Trainer:
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
-        self.progress = Progress()
+        self.progress, self.clock = Progress(), Clock()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         self._separate = (
             not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
@@ -99,6 +102,8 @@ class Trainer:
         """
         self.student.train()
         progress = self.progress
+        with self.clock.part("teacher"):
+            self.teacher.at_epoch(progress.epoch)
         for triples in self.source.batches(progress.epoch, progress.step_in_epoch):
             started = time.perf_counter()
             self._step(triples)
@@ -119,17 +124,20 @@ class Trainer:
 
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
+        self.teacher.at_epoch(self.progress.epoch)
         outputs = self._outputs(batch, step, self._student_pass(step, cached=False))
         return {term.name: term.value(outputs) for term in self.terms}
 
     def _step(self, triples: NDArray[np.int32]) -> None:
         step = self.global_step
-        batch = self.builder.build(triples, self.pre_batch.all_entities())
+        with self.clock.part("data"):
+            batch = self.builder.build(triples, self.pre_batch.all_entities())
         longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
         taken = self.memory.fit(
             lambda: self._gradients(batch, step), self.optimizer.forget_gradients, longest, self.teacher
         )
-        self.optimizer.step(step)
+        with self.clock.part("optimizer"):
+            self.optimizer.step(step)
         self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
         self._accumulate(taken.values)
@@ -137,16 +145,20 @@ class Trainer:
     def _gradients(self, batch: TripleBatch, step: int) -> _Taken:
         """Everything of a step but the change of weights: may be done again."""
         student = self._student_pass(step, cached=self.memory.cached)
-        outputs = self._outputs(batch, step, student)
-        values = {term.name: term.value(outputs) for term in self.terms}
+        with self.clock.part("forward"):
+            outputs = self._outputs(batch, step, student)
+        with self.clock.part("terms"):
+            values = {term.name: term.value(outputs) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
         self._refuse_non_finite(loss, values)
         norms = {}
         if self.measure_gradients and self.progress.step_in_epoch == 0:
             norms = self._gradient_norms(values, student)
-        student.backward(loss)
+        with self.clock.part("backward"):
+            student.backward(loss)
         self.world.mean_gradients(self.optimizer.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
+        with self.clock.part("optimizer"):
+            norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
         self._refuse_non_finite(norm, {"gradient norm": norm})
         reported = {"loss": loss, **{f"loss/{name}": value for name, value in values.items()}}
         return _Taken(
@@ -167,12 +179,12 @@ class Trainer:
         elif not self._separate:
             wanted = wanted | self._wanted["corrupted"]
         encode = partial(student.encode, "clean")
-        encoded = encode_view(batch, score_view, encode, self.teacher, wanted, self.world)
+        encoded = encode_view(batch, score_view, encode, self._teach, wanted, self.world)
         corrupted = encoded
         if self._separate:
             views, wanted = self._corrupted(batch, step), self._wanted["corrupted"]
             encode = partial(student.encode, "corrupted")
-            corrupted = encode_view(batch, views, encode, self.teacher, wanted, self.world)
+            corrupted = encode_view(batch, views, encode, self._teach, wanted, self.world)
         return StepOutputs(
             clean=encoded,
             corrupted=corrupted,
@@ -181,14 +193,22 @@ class Trainer:
             earlier=self.pre_batch.earlier(),
         )
 
+    def _teach(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        with self.clock.part("teacher"):
+            return self.teacher.encode(texts, tower, needs)
+
     def _corrupted(self, batch: TripleBatch, step: int) -> tuple[View, View]:
         """The corrupted view; equal on all workers, so that each takes its share of one view."""
-        generator = torch.Generator().manual_seed(mix(self.seed, step, -1))
-        ratio, mask_id = self.corruption.ratio, self.corruption.mask_id
-        return (
-            corrupted_view(batch.queries, ratio, mask_id, generator),
-            corrupted_view(batch.candidates, ratio, mask_id, generator),
-        )
+        corruption, epoch = self.corruption, self.progress.epoch
+        with self.clock.part("data"):
+            if corruption.number is not None:
+                return corruption.fixed(batch.queries, epoch), corruption.fixed(batch.candidates, epoch)
+            generator = torch.Generator().manual_seed(mix(self.seed, step, -1))
+            ratio, mask_id = corruption.ratio, corruption.mask_id
+            return (
+                corrupted_view(batch.queries, ratio, mask_id, generator),
+                corrupted_view(batch.candidates, ratio, mask_id, generator),
+            )
 
     def _gradient_norms(self, values: dict[str, Tensor], student: StudentPass) -> dict[str, float]:
         """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""

@@ -18,6 +18,9 @@ from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.saving import writing
 
+KEPT = "teacher"
+"""The folder beside the trials of a grade where its teacher's outputs are kept."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -77,19 +80,24 @@ def run_trial(
     changing = _Changing(config, teacher_at, world, bring) if config.settle_epochs is not None else None
     if changing is None:
         with _collecting_later():
-            parts = build_parts(config, world)
+            parts = build_parts(config, world, kept=_kept(directory))
     else:
         # The newest checkpoint's epoch is asked for first: what a resumed trial is built with is then the teacher it goes on with.
         first = changing.at(min(keeper.epoch(), config.training.epochs - 1))
         if first is None:
             return
         with _collecting_later():
-            parts = build_parts(config, world, first)
+            parts = build_parts(config, world, first, _kept(directory))
     resumed = keeper.resume(parts)
     world.barrier()
     if resumed is not None:
         yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
     yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
+
+
+def _kept(directory: Path) -> Path:
+    """Where the teacher's outputs are kept: beside the trials of its grade."""
+    return (directory.parent.parent if directory.parent.name == "trials" else directory) / KEPT
 
 
 @contextlib.contextmanager

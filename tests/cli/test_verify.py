@@ -111,7 +111,7 @@ def test_damaged_manifest_is_found(
 def keep_tokens(dataset: Path, tokenizer: Any) -> Path:
     """Keep the tokens of a dataset's texts in its directory, as training does."""
     load_or_tokenize(Dataset.load(dataset), tokenizer, "fingerprint")
-    [path] = (dataset / "tokens").iterdir()
+    [path] = (dataset / "tokens").glob("*.arrow")
     return path
 
 

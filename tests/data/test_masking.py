@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raydistill.data.masking import clean_view, corrupted_view
+from raydistill.data.masking import clean_view, corrupted_view, fixed_view
 from raydistill.data.texts import Texts
 
 MASK = 7
@@ -81,3 +81,25 @@ def test_ratio_zero_and_a_clean_view_mask_nothing(texts: Texts) -> None:
     for view in (corrupted_view(texts, 0.0, MASK, torch.Generator()), clean_view(texts)):
         assert not view.masked.any()
         assert view.texts is texts
+
+
+def test_numbered_corruption_of_a_text_is_the_same_in_every_batch(texts: Texts) -> None:
+    """What is kept of a teacher would be of another corruption than the one the student sees."""
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
+    whole, turned = fixed_view(texts, 0.3, MASK, 5), fixed_view(texts.select(order), 0.3, MASK, 5)
+    assert torch.equal(whole.texts.select(order).tokens, turned.texts.tokens)
+    other = fixed_view(texts, 0.3, MASK, 6)
+    assert not torch.equal(whole.masked, other.masked)
+    assert bool((whole.masked & texts.special).any()) is False
+
+
+def test_numbered_corruptions_mask_every_place_equally_often() -> None:
+    """A mixture of bits that prefers the beginnings of texts, or the same place in every corruption."""
+    length, count, seeds = 12, 40, 200
+    texts = texts_of([length] * count, [[0, length - 1]] * count)
+    hits = torch.stack([fixed_view(texts, 0.2, MASK, seed).masked.view(count, length) for seed in range(seeds)])
+    share = hits.double().mean((0, 1))[1:-1]
+    # 2 of 10 tokens are masked; the standard error of each place's share is 0.0045.
+    assert bool((share - 0.2).abs().max() < 0.02)
+    together = (hits[:, :, 1:-1].double().sum(0) / seeds).flatten()
+    assert bool((together - 0.2).abs().max() < 0.15)

@@ -59,7 +59,7 @@ def test_interrupted_write_leaves_nothing(at: Dataset, tokenizer: Any, monkeypat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("raydistill.data.tokens.os.replace", full)
+    monkeypatch.setattr("raydistill.data.arrow.os.replace", full)
     pieces = load_or_tokenize(at, tokenizer, "one")
     assert equal(pieces, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
     assert list((Path(at.path) / "tokens").iterdir()) == []
@@ -73,7 +73,7 @@ def test_damaged_file_is_made_anew(at: Dataset, tokenizer: Any, caplog: pytest.L
     """Other token ids, hence other texts, for the rest of a campaign, without a sign; or a crash that only deleting a hidden file cures."""
     sound = load_or_tokenize(at, tokenizer, "one")
     expected = TokenPieces(sound.tokens.copy(), sound.offsets.copy(), sound.num_entities, sound.num_relations)
-    [path] = (Path(at.path) / "tokens").iterdir()
+    [path] = (Path(at.path) / "tokens").glob("*.arrow")
     content = path.read_bytes()
     inside = content.index(expected.tokens[:40].tobytes())
     damages: dict[str, Callable[[], bytes]] = {

@@ -1,70 +1,204 @@
+"""What is kept of a teacher: its own outputs, shared, resumed, and never those of another text."""
+
 from __future__ import annotations
 
+import multiprocessing
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from raydistill.data.masking import fixed_view
 from raydistill.data.texts import Texts, fingerprints
-from raydistill.models.biencoder import BiEncoder
+from raydistill.errors import StorageError
+from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs
-from raydistill.teachers.cache import RememberingTeacher
+from raydistill.teachers import cache
+from raydistill.teachers.cache import CachedTeacher, KeptView
+from raydistill.teachers.shards import claimed, read_shard
 from raydistill.teachers.views import LiveTeacher
 
-
-def test_remembered_vectors_are_the_teachers(model: BiEncoder, texts: tuple[Texts, Texts]) -> None:
-    """Vectors remembered for another text or the other tower: the student imitates a stranger."""
-    live = LiveTeacher(model)
-    remembering = RememberingTeacher(live, *texts)
-    order = torch.tensor([5, 0, 3, 3, 7])
-    for tower, known in (("query", texts[0]), ("entity", texts[1])):
-        some = known.select(order)
-        expected = live.encode(some, tower, Needs()).vectors  # type: ignore[arg-type]
-        remembered = remembering.encode(some, tower, Needs()).vectors  # type: ignore[arg-type]
-        torch.testing.assert_close(remembered, expected, atol=1e-6, rtol=0)
-    assert (remembering.num_layers, remembering.inverse_temperature) == (live.num_layers, live.inverse_temperature)
+MASK = 4
+SIDES: tuple[tuple[Tower, int], ...] = (("query", 0), ("entity", 1))
+MASKED = Needs(frozenset({1}), masked_only=True)
+Sides = tuple[Texts, Texts]
 
 
-def test_memory_is_used_where_it_can_be_and_only_there(
-    model: BiEncoder, texts: tuple[Texts, Texts], monkeypatch: pytest.MonkeyPatch
+def corrupted(texts: Texts, epoch: int) -> Texts:
+    return fixed_view(texts, 0.4, MASK, epoch % 2).texts
+
+
+def clean(folder: Path | None = None) -> KeptView:
+    return KeptView(lambda texts, epoch: texts, None if folder is None else lambda epoch: folder / "clean")
+
+
+def masked(folder: Path | None = None) -> KeptView:
+    folders = None if folder is None else lambda epoch: folder / str(epoch % 2)
+    return KeptView(corrupted, folders, lambda epoch: epoch % 2, (1,))
+
+
+def cached(live: LiveTeacher, texts: Sides, *views: KeptView, epoch: int = 0) -> CachedTeacher:
+    teacher = CachedTeacher(live, *texts, views, MASK)
+    teacher.at_epoch(epoch)
+    return teacher
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts live teachers were asked for, call by call."""
+    calls: list[int] = []
+    original = LiveTeacher.encode
+
+    def encode(self: LiveTeacher, texts: Texts, tower: Any, needs: Needs) -> Any:
+        calls.append(len(texts))
+        return original(self, texts, tower, needs)
+
+    monkeypatch.setattr(LiveTeacher, "encode", encode)
+    return calls
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_kept_outputs_are_the_teachers(
+    model: BiEncoder, texts: Sides, asked: list[int], tmp_path: Path, on_disk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A memory that saves nothing; or that answers for masked texts, unknown texts or wanted states."""
-    live = LiveTeacher(model)
-    remembering = RememberingTeacher(live, *texts)
-    asked: list[int] = []
+    """Outputs kept for another text, tower, corruption or token: the student imitates a stranger."""
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 3)
+    live, folder = LiveTeacher(model), tmp_path if on_disk else None
+    teacher = cached(live, texts, clean(folder), masked(folder))
+    for epoch in (0, 1, 2):
+        teacher.at_epoch(epoch)
+        for tower, side in SIDES:
+            some = texts[side].select(torch.tensor([5, 0, 3, 3, 7]))
+            seen = corrupted(some, epoch)
+            expected, there = live.encode(seen, tower, MASKED), seen.tokens == MASK
+            plain = live.encode(some, tower, Needs()).vectors
+            asked.clear()
+            found = teacher.encode(seen, tower, MASKED)
+            torch.testing.assert_close(teacher.encode(some, tower, Needs()).vectors, plain, atol=1e-6, rtol=0)
+            assert asked == []
+            torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-6, rtol=0)
+            torch.testing.assert_close(found.states[1][there], expected.states[1][there], atol=1e-5, rtol=0)
+            assert bool(there.any())
 
-    def encode(some: Texts, tower: Any, needs: Needs) -> Any:
-        asked.append(len(some))
-        return LiveTeacher.encode(live, some, tower, needs)
 
-    monkeypatch.setattr(live, "encode", encode)
-    remembering.encode(texts[0], "query", Needs())
+def test_kept_outputs_are_used_where_they_can_be_and_only_there(
+    model: BiEncoder, texts: Sides, asked: list[int]
+) -> None:
+    """A memory that answers for masked texts, unknown texts, or for states it does not have."""
+    teacher = cached(LiveTeacher(model), texts, clean())
+    asked.clear()
+    teacher.encode(texts[0], "query", Needs())
     assert asked == []
-    masked = texts[0].with_tokens(texts[0].tokens.clone())
-    masked.tokens[2] = 4
-    output = remembering.encode(masked, "query", Needs())
-    assert asked == [8]
-    torch.testing.assert_close(output.vectors, LiveTeacher.encode(live, masked, "query", Needs()).vectors)
-    assert set(remembering.encode(texts[1], "entity", Needs(frozenset({1}))).states) == {1}
-    remembering.encode(texts[1], "query", Needs())
+    other = texts[0].with_tokens(texts[0].tokens.clone())
+    other.tokens[2] = MASK
+    teacher.encode(other, "query", Needs())
+    teacher.encode(texts[1], "entity", Needs(frozenset({1})))
+    teacher.encode(texts[1], "entity", MASKED)
+    teacher.encode(texts[1], "query", Needs())
+    assert asked == [8, 8, 8, 8]
+    teacher = cached(LiveTeacher(model), texts, masked())
+    asked.clear()
+    teacher.encode(corrupted(texts[0], 0), "query", Needs(frozenset({1})))
+    teacher.encode(corrupted(texts[0], 0), "query", Needs(frozenset({0}), masked_only=True))
+    teacher.encode(corrupted(texts[0], 1), "query", MASKED)
     assert asked == [8, 8, 8]
 
 
-def test_shortage_of_memory_reaches_the_live_teacher(model: BiEncoder, texts: tuple[Texts, Texts]) -> None:
-    """A student in ever smaller parts beside a teacher that takes all the memory; or one that grows again later."""
-    remembering = RememberingTeacher(LiveTeacher(model), *texts)
-    for tokens, expected in ((40, 40), (80, 40), (1, 1)):
-        remembering.encode_at_most(tokens)
-        assert model.tokens_per_micro_batch == expected
+def test_second_trial_computes_nothing(model: BiEncoder, texts: Sides, asked: list[int], tmp_path: Path) -> None:
+    """Every trial of a grade, and every resumed one, would run the teacher over all texts again."""
+    cached(LiveTeacher(model), texts, clean(tmp_path), masked(tmp_path))
+    assert len(asked) == 4
+    asked.clear()
+    turned: Sides = tuple(side.select(torch.arange(len(side)).flip(0)) for side in texts)  # type: ignore[assignment]
+    cached(LiveTeacher(model), turned, clean(tmp_path), masked(tmp_path), epoch=2)
+    assert asked == []
+    cached(LiveTeacher(model), turned, masked(tmp_path), epoch=1)
+    assert len(asked) == 2
 
 
-def test_memory_does_not_depend_on_the_order_of_the_texts(model: BiEncoder, texts: tuple[Texts, Texts]) -> None:
+def test_kept_outputs_do_not_depend_on_the_order_of_the_texts(model: BiEncoder, texts: Sides) -> None:
     """A resumed trial whose teacher differs in the last bit."""
-    turned = [part.select(torch.arange(len(part)).flip(0)) for part in texts]
-    one, other = RememberingTeacher(LiveTeacher(model), *texts), RememberingTeacher(LiveTeacher(model), *turned)
-    for tower, part in (("query", texts[0]), ("entity", texts[1])):
-        first, second = (memory.encode(part, tower, Needs()).vectors for memory in (one, other))  # type: ignore[arg-type]
+    turned: Sides = tuple(part.select(torch.arange(len(part)).flip(0)) for part in texts)  # type: ignore[assignment]
+    one, other = (cached(LiveTeacher(model), some, clean()) for some in (texts, turned))
+    for tower, side in SIDES:
+        first, second = (teacher.encode(texts[side], tower, Needs()).vectors for teacher in (one, other))
         assert torch.equal(first, second)
+
+
+def test_damaged_and_foreign_files_are_computed_again(
+    model: BiEncoder, texts: Sides, asked: list[int], tmp_path: Path
+) -> None:
+    """Bits that fell over, or a file of other texts under this name, taught to a student."""
+    live = LiveTeacher(model)
+    cached(live, texts, clean(tmp_path))
+    [path] = (tmp_path / "clean").glob("query-*.arrow")
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 60)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        assert read_shard(path) is None
+    path.write_bytes(content[: len(content) // 2])
+    asked.clear()
+    expected = live.encode(texts[0], "query", Needs()).vectors
+    found = cached(live, texts, clean(tmp_path)).encode(texts[0], "query", Needs()).vectors
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    (tmp_path / "clean" / "entity-00000.arrow").replace(path)
+    found = cached(live, texts, clean(tmp_path)).encode(texts[0], "query", Needs()).vectors
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def _hold(path: str, told: Any) -> None:
+    with claimed(Path(path), wait=True):
+        told.set()
+        time.sleep(60)
+
+
+def test_workers_share_the_work_and_survive_each_other(
+    model: BiEncoder, texts: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that compute the same part; or one that waits for ever for a part whose process was killed."""
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 4)
+    context = multiprocessing.get_context("spawn")
+    told, path = context.Event(), tmp_path / "clean" / "query-00000.arrow"
+    other = context.Process(target=_hold, args=(str(path), told))
+    other.start()
+    try:
+        assert told.wait(30)
+        with claimed(path, wait=False) as mine:
+            assert mine is None
+        order: list[str] = []
+        original = CachedTeacher._kept_file
+
+        def look(self: CachedTeacher, view: Any, path: Path, *rest: Any) -> Any:
+            order.append(path.name)
+            return original(self, view, path, *rest)
+
+        monkeypatch.setattr(CachedTeacher, "_kept_file", look)
+        other.kill()
+        other.join()
+        cached(LiveTeacher(model), texts, clean(tmp_path))
+        assert order[:2] == ["query-00000.arrow", "query-00001.arrow"]
+    finally:
+        other.kill()
+
+
+def test_files_that_cannot_be_written_are_told(model: BiEncoder, texts: Sides, tmp_path: Path) -> None:
+    """A trial that goes on without what is kept, or ends with a traceback."""
+    (tmp_path / "clean").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="remember_teacher"):
+        cached(LiveTeacher(model), texts, clean(tmp_path))
+
+
+def test_shortage_of_memory_reaches_the_live_teacher(model: BiEncoder, texts: Sides) -> None:
+    """A student in ever smaller parts beside a teacher that takes all the memory; or one that grows again later."""
+    teacher = cached(LiveTeacher(model), texts, clean())
+    for tokens, expected in ((40, 40), (80, 40), (1, 1)):
+        teacher.encode_at_most(tokens)
+        assert model.tokens_per_micro_batch == expected
+    assert (teacher.num_layers, teacher.inverse_temperature) == (4, pytest.approx(10.0))
 
 
 def test_fingerprint_tells_texts_apart() -> None:

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.pretrained import locate_encoder
-from raydistill.teachers.cache import RememberingTeacher
+from raydistill.teachers.cache import CachedTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher
 from raydistill.training.checkpoint import load_model
 from raydistill.training.gather import World
@@ -59,10 +60,12 @@ def test_trimmed_and_whole_vocabulary_train_the_same_model(parts_of: Make) -> No
     [
         ("none", {}, NoTeacher),
         ("none", {"init": "teacher"}, LiveTeacher),
-        ("pmd", {"view": "separate"}, RememberingTeacher),
+        ("pmd", {"view": "separate"}, CachedTeacher),
         ("pmd", {"view": "shared"}, LiveTeacher),
-        ("pmd", {"view": "shared", "mask_ratio": 0.0}, RememberingTeacher),
+        ("pmd", {"view": "shared", "mask_ratio": 0.0}, CachedTeacher),
         ("kl", {"training": {"remember_teacher": False}}, LiveTeacher),
+        ("pmd", {"view": "shared", "training": {"corruptions": 2}}, CachedTeacher),
+        ("pmd", {"view": "shared", "training": {"corruptions": 2, "remember_teacher": False}}, LiveTeacher),
     ],
 )
 def test_teacher_is_remembered_where_its_texts_are_clean(
@@ -72,10 +75,20 @@ def test_teacher_is_remembered_where_its_texts_are_clean(
     assert type(parts_of(name, **changes).trainer.teacher) is kind
 
 
-def test_remembered_teacher_teaches_what_the_live_one_teaches(parts_of: Make) -> None:
-    """Vectors remembered under the wrong text, or fetched for the wrong row."""
-    for name in ("pmd", "kl", "pkd"):
-        remembered, live = (parts_of(name, training={"remember_teacher": flag}) for flag in (True, False))
+@pytest.mark.parametrize("name", ["pmd", "kl", "pkd"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"training": {"corruptions": 2}}, {"view": "shared", "training": {"corruptions": 2}}]
+)
+def test_remembered_teacher_teaches_what_the_live_one_teaches(
+    parts_of: Make, name: str, changes: dict[str, Any]
+) -> None:
+    """Outputs remembered under the wrong text, or fetched for the wrong row."""
+    ways = (
+        {**changes, "training": {**changes.get("training", {}), "remember_teacher": flag}} for flag in (True, False)
+    )
+    remembered, live = (parts_of(name, **way) for way in ways)
+    for epoch in (0, 1, 2):
+        remembered.trainer.progress.epoch = live.trainer.progress.epoch = epoch
         for triples in live.trainer.source.batches(0):
             batch = live.trainer.builder.build(triples)
             expected = live.trainer.losses(batch, 0)
@@ -83,13 +96,24 @@ def test_remembered_teacher_teaches_what_the_live_one_teaches(parts_of: Make) ->
                 torch.testing.assert_close(value, expected[term], atol=1e-5, rtol=1e-5)
 
 
-def test_every_training_text_is_remembered(parts_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("kl", {}),
+        ("pmd", {"training": {"corruptions": 2}}),
+        ("pmd", {"view": "shared", "training": {"corruptions": 1}, "contrastive": {"self_negatives": True}}),
+    ],
+)
+def test_every_training_text_is_remembered(
+    parts_of: Make, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, Any]
+) -> None:
     """A text of some batch that was forgotten: the teacher runs every epoch after all, without a sign."""
     for max_tokens in (12, 20, 64):
-        parts = parts_of("kl", data={"max_tokens": max_tokens})
+        parts = parts_of(name, data={"max_tokens": max_tokens}, **changes)
         teacher = parts.trainer.teacher
-        assert isinstance(teacher, RememberingTeacher)
-        monkeypatch.setattr(teacher, "live", None)
+        assert isinstance(teacher, CachedTeacher)
+        teacher.at_epoch(0)
+        monkeypatch.setattr(teacher.live, "encode", None)
         for epoch in range(3):
             for triples in parts.trainer.source.batches(epoch):
                 parts.trainer.losses(parts.trainer.builder.build(triples), 0)

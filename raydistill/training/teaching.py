@@ -1,0 +1,76 @@
+"""Where a trial's teacher outputs come from: nobody, the teacher itself, or what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from raydistill.config.trial import TrialConfig
+from raydistill.data.texts import Texts
+from raydistill.models.biencoder import BiEncoder
+from raydistill.teachers.cache import CachedTeacher, KeptView
+from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
+from raydistill.training.terms import wanted_on
+from raydistill.training.trainer import Trainer
+
+
+def teacher_source(config: TrialConfig, model: BiEncoder | None, trainer: Trainer, kept: Path | None) -> TeacherSource:
+    """The source for a trial's trainer.
+
+    Args:
+        config: the trial, with the teacher of the moment.
+        model: that teacher; None where nothing of the trial looks at one.
+        trainer: its terms say what is asked for, its corruption what the texts look like.
+        kept: where outputs are kept; None = in memory.
+    """
+    if model is None:
+        return NoTeacher()
+    live = LiveTeacher(model)
+    views = (
+        [] if config.method.name == "none" or not config.training.remember_teacher else _views(config, trainer, kept)
+    )
+    if not views:
+        return live
+    texts = trainer.builder.all_texts(trainer.source.triples)
+    return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
+
+
+def _views(config: TrialConfig, trainer: Trainer, kept: Path | None) -> list[KeptView]:
+    """The views that the terms ask a teacher about and that come again."""
+    corruption, views, number = trainer.corruption, [], trainer.corruption.number
+    clean, corrupted = wanted_on(trainer.terms, "clean"), wanted_on(trainer.terms, "corrupted")
+    if corruption.shared:
+        corrupted = clean | corrupted
+    elif clean.teacher is not None:
+        views.append(KeptView(lambda texts, epoch: texts, _folders(config, kept, lambda epoch: "clean", ())))
+    wanted = corrupted.teacher
+    if number is None or corruption.ratio == 0 or wanted is None or (wanted.layers and not wanted.masked_only):
+        return views
+    layers = tuple(sorted(wanted.layers))
+
+    def turn(epoch: int) -> int:
+        return epoch % number
+
+    def seen(texts: Texts, epoch: int) -> Texts:
+        return corruption.fixed(texts, epoch).texts
+
+    folders = _folders(config, kept, lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers)
+    return [*views, KeptView(seen, folders, turn, layers)]
+
+
+def _folders(config: TrialConfig, kept: Path | None, view_of: Any, layers: tuple[int, ...]) -> Any:
+    """The folder of what an epoch sees, named after everything that has a part in it."""
+    if kept is None:
+        return None
+    assert config.teacher is not None
+    data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
+    ground = [config.teacher.digest, config.data_fingerprint, data, config.encoder_fingerprint]
+    manner = [training.precision, training.tokens_per_micro_batch, config.contrastive.self_negatives, layers]
+
+    def folder(epoch: int) -> Path:
+        content = json.dumps([ground, manner, view_of(epoch)], sort_keys=True)
+        return kept / hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    return folder
