@@ -1,4 +1,4 @@
-"""Measure what a campaign costs here: python jobs/benchmark.py CONFIG OUT [--parts replay calls inline train] [--set KEY=VALUE ...]."""
+"""Measure what raydistill costs here, beside the naive way and its peers: python jobs/benchmark.py CONFIG OUT [--parts ...] [--set KEY=VALUE ...]."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ import json
 from pathlib import Path
 
 from raydistill.cli.failures import explained
-from raydistill.cli.output import configure_logging
+from raydistill.cli.output import configure_logging, echo_tables
 
-PARTS = ("replay", "calls", "inline", "train")
+OVERHEADS = ("replay", "calls", "inline", "train")
+PARTS = ("steps", "contrastive", "ranking", "texts", "growth", *OVERHEADS)
 
 
 def main() -> None:
-    """Print a line per part, write OUT/benchmark.json."""
+    """Print a table per part, write OUT/benchmark.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
-    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("out", type=Path, help="a folder; parts that it holds are measured again")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--turns", type=int, default=5, help="of each measurement, whose median is given")
+    parser.add_argument("--source", help="a public layout to prepare, for the part `texts`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     given = parser.parse_args()
     configure_logging(verbose=False)
     with explained():
-        from raydistill.config.load import load_config
-        from raydistill.orchestration.overheads import measured
+        from raydistill.benchmarks.tables import measured, table
 
-        config, found = load_config(given.config, given.overrides), {}
         for part in given.parts:
-            found[part] = measured(part, config, given.out)
-            print(part, json.dumps(found[part]), flush=True)
-            (given.out / "benchmark.json").write_text(json.dumps(found, indent=2) + "\n")
+            rows = measured(part, given.config, given.overrides, given.out, given.turns, given.source)
+            echo_tables([table(part, rows)])
+            found = (
+                json.loads((given.out / "benchmark.json").read_text())
+                if (given.out / "benchmark.json").exists()
+                else {}
+            )
+            (given.out / "benchmark.json").write_text(json.dumps({**found, part: rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

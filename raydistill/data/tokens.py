@@ -25,6 +25,8 @@ from raydistill.kg.text import inverse_phrase
 logger = logging.getLogger(__name__)
 FOLDER = "tokens"
 """Where the files lie in a dataset directory. They come and go with training, so the dataset's manifest does not list them."""
+FORMAT = 2
+"""Of the files; those of another one are left alone."""
 LONGEST_PIECE = 512
 """Tokens kept of a piece. No text is longer (`data.max_tokens` is bounded by it), so nothing that could be used is cut."""
 
@@ -103,7 +105,9 @@ def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: st
 
     A damaged file is made anew. A read-only dataset directory is no obstacle: the pieces then stay in memory.
     """
-    key = hashlib.sha256(f"{dataset.fingerprint} {tokenizer_fingerprint} {LONGEST_PIECE}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        f"{FORMAT} {dataset.fingerprint} {tokenizer_fingerprint} {LONGEST_PIECE}".encode()
+    ).hexdigest()[:16]
     path = Path(dataset.path) / FOLDER / f"{key}.arrow"
     if path.exists():
         kept = _read(path, dataset.num_entities, dataset.num_relations)

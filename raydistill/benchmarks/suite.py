@@ -1,0 +1,205 @@
+"""The parts of the benchmark, by name. Each gives the rows of a table; what is compared is measured in the same run."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raydistill.benchmarks.machine import matrix_rate, seconds_of
+from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts
+from raydistill.benchmarks.peers import (
+    PYKEEN,
+    SENTENCE_TRANSFORMERS,
+    SentenceTransformers,
+    is_installed,
+    pykeen_seconds,
+)
+from raydistill.benchmarks.ranking import random_vectors, ranking_cost
+from raydistill.benchmarks.texts import assembling, encoding, preparing, tokenising
+from raydistill.benchmarks.training import step_cost
+from raydistill.benchmarks.workload import one_trial_of_each_grade
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.trial import TrialConfig
+from raydistill.evaluation.encode import link_prediction_task
+from raydistill.evaluation.protocol import LinkPredictionTask
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import TextRule
+from raydistill.kg.triples import with_inverses
+from raydistill.models.biencoder import Precision
+from raydistill.models.loading import load_encoder, load_tokenizer
+from raydistill.models.pretrained import locate_encoder
+from raydistill.planning.grades import Ground
+from raydistill.students.build import take_layers
+from raydistill.training.evaluate import best_device
+
+Row = dict[str, Any]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+ENTITIES = (40_943, 600_000, 4_600_000)
+ENCODED = 4096
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured, and how often.
+
+    Attributes:
+        config: a campaign in which nothing is searched.
+        ground: its dataset and encoder.
+        out: where to write.
+        turns: of each measurement; the median is given.
+        source: a public layout to prepare; None = that part is left out.
+    """
+
+    config: CampaignConfig
+    ground: Ground
+    out: Path
+    turns: int = 5
+    source: str | None = None
+
+    def rows(self, part: str) -> Iterator[Row]:
+        """The rows of one part."""
+        parts: dict[str, Callable[[], Iterator[Row]]] = {
+            "steps": self.steps,
+            "contrastive": self.contrastive,
+            "ranking": self.ranking,
+            "texts": self.texts,
+            "growth": self.growth,
+        }
+        return parts[part]()
+
+    def steps(self) -> Iterator[Row]:
+        """Steps of every grade, with the teacher and with what is kept of it, and the naive way."""
+        for precision in PRECISIONS:
+            rate = self._rate(precision)
+            trials = self._trials(precision)
+            for trial in trials:
+                cost = step_cost(trial, rate, self.turns)
+                yield {"step": f"{trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
+                if trial.teacher is not None:
+                    training = trial.training.model_copy(update={"corruptions": 1})
+                    kept = trial.model_copy(update={"training": training})
+                    cost = step_cost(kept, rate, self.turns, self.out / "kept")
+                    yield {
+                        "step": f"{trial.layers} layers, {precision}, kept teacher",
+                        "GFLOP/s": rate / 1e9,
+                        **cost.row,
+                    }
+        for trial in self._trials("fp32")[1:]:
+            examples, seconds = self._naive(trial)
+            yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
+
+    def contrastive(self) -> Iterator[Row]:
+        """Steps without a teacher, beside those of sentence-transformers on the same texts."""
+        dataset, rule, batch = self._dataset, self._rule, self.config.training.batch_size
+        texts = NaiveTexts(dataset, load_tokenizer(self._encoder), rule, self.config.data.max_tokens)
+        triples = self._triples(batch, self.turns + 2)
+        for precision in PRECISIONS:
+            cost = step_cost(self._trials(precision)[0], self._rate(precision), self.turns)
+            yield {"contrastive step": f"raydistill, {precision}", "pairs/s": cost.examples / cost.seconds}
+            if not is_installed(SENTENCE_TRANSFORMERS):
+                yield {"contrastive step": f"sentence-transformers, {precision}: not installed"}
+                continue
+            peer = SentenceTransformers(self._encoder, self.config.data.max_tokens)
+            pairs = iter(
+                [(f"{texts.entity(h, t)} {texts.phrases[r]}", texts.entity(t, h)) for h, r, t in some]
+                for some in triples
+            )
+            taken = seconds_of(lambda peer=peer, pairs=pairs, kind=precision: peer.step(next(pairs), kind), self.turns)  # type: ignore[misc]
+            yield {
+                "contrastive step": f"sentence-transformers, {precision}",
+                "pairs/s": batch / statistics.median(taken),
+            }
+
+    def ranking(self) -> Iterator[Row]:
+        """Test queries from ready vectors, among as many entities as the graph has and among many more."""
+        task = link_prediction_task(self._dataset, "test")
+        count = len(task.gold)
+        for entities in sorted({task.num_entities, *(some for some in ENTITIES if some > task.num_entities)}):
+            few = count if entities <= ENTITIES[0] else max(1, count * ENTITIES[0] // entities)
+            cost = ranking_cost(task, entities, few, self.turns, naive=entities <= ENTITIES[0])
+            yield {"ranking": "raydistill", **cost.row}
+        if is_installed(PYKEEN):
+            yield self._pykeen(task)
+
+    def texts(self) -> Iterator[Row]:
+        """Preparing, tokenising, batches, and encoding entities beside sentence-transformers."""
+        if self.source is not None:
+            yield self._named(preparing(self.source))
+        yield self._named(tokenising(self._dataset, self.config.encoder.name))
+        trial = self._trials("fp32")[0]
+        yield self._named(assembling(trial, self.turns * 4))
+        for precision in PRECISIONS:
+            yield self._named(encoding(trial, precision, self.turns, ENCODED))
+        if is_installed(SENTENCE_TRANSFORMERS):
+            count = min(ENCODED, self._dataset.num_entities)
+            texts = NaiveTexts(self._dataset, load_tokenizer(self._encoder), self._rule, self.config.data.max_tokens)
+            strings = [texts.entity(entity, -1) for entity in range(count)]
+            peer = SentenceTransformers(self._encoder, self.config.data.max_tokens)
+            seconds = statistics.median(seconds_of(lambda: peer.encode(strings), self.turns))
+            yield {"texts": "encode sentence-transformers", "count": count, "per second": count / seconds}
+
+    def growth(self) -> Iterator[Row]:
+        """How a step grows with the batch and with the length of the texts."""
+        [*_, trial] = self._trials("bf16")
+        rate = self._rate("bf16")
+        for batch, length in itertools.chain(((b, 50) for b in (64, 256, 1024)), ((256, n) for n in (16, 32, 128))):
+            training = trial.training.model_copy(update={"batch_size": batch})
+            data = trial.data.model_copy(update={"max_tokens": length})
+            cost = step_cost(trial.model_copy(update={"training": training, "data": data}), rate, self.turns)
+            yield {"growth": f"batch {batch}, {length} tokens", "seconds": cost.seconds, **cost.row}
+
+    @property
+    def _dataset(self) -> Dataset:
+        return Dataset.load(self.config.data.path, verify=False)
+
+    @property
+    def _encoder(self) -> Path:
+        return locate_encoder(self.config.encoder.name).folder
+
+    @property
+    def _rule(self) -> TextRule:
+        return TextRule(self.config.data.max_neighbors, self.config.data.short_description_words)
+
+    def _trials(self, precision: Precision) -> list[TrialConfig]:
+        training = self.config.training.model_copy(update={"precision": precision})
+        config = self.config.model_copy(update={"training": training})
+        return one_trial_of_each_grade(config, self.ground, self.out / precision)
+
+    def _rate(self, precision: Precision) -> float:
+        encoder: Any = load_encoder(self._encoder).config
+        return matrix_rate(encoder.hidden_size, encoder.intermediate_size, precision, best_device())
+
+    def _triples(self, batch: int, count: int) -> list[list[tuple[int, int, int]]]:
+        dataset = self._dataset
+        both = with_inverses(dataset.train, dataset.num_relations)
+        chosen = np.random.default_rng(0).permutation(len(both))[: batch * count]
+        return [[tuple(row) for row in both[part].tolist()] for part in np.array_split(chosen, count)]
+
+    def _naive(self, trial: TrialConfig) -> tuple[int, float]:
+        dataset, encoder = self._dataset, load_encoder(self._encoder)
+        texts = NaiveTexts(dataset, load_tokenizer(self._encoder), self._rule, trial.data.max_tokens)
+        student = take_layers(encoder, trial.layer_map)
+        naive = NaiveDistillation(
+            student, encoder, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio
+        )
+        batches = iter(self._triples(trial.training.batch_size, self.turns + 1))
+        return trial.training.batch_size, statistics.median(seconds_of(lambda: naive.step(next(batches)), self.turns))
+
+    def _pykeen(self, task: LinkPredictionTask) -> Row:
+        dataset = self._dataset
+        train, test = torch.from_numpy(dataset.train), torch.from_numpy(dataset.test)
+        known = torch.cat([train, torch.from_numpy(dataset.valid), test])
+        vectors = random_vectors(len(task.distinct_heads), 1), random_vectors(task.num_entities, 0)
+        seconds = pykeen_seconds(task, train, test, known, vectors, turns=1)
+        return {"ranking": "PyKEEN", "entities": task.num_entities, "queries/s": len(task.gold) / seconds}
+
+    @staticmethod
+    def _named(rate: Any) -> Row:
+        return {"texts": rate.what, **rate.row}

@@ -1,0 +1,51 @@
+"""One part of the benchmark as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raydistill.benchmarks.suite import Row, Suite
+from raydistill.config.load import load_config
+from raydistill.orchestration import overheads
+from raydistill.orchestration.workshop import survey
+from raydistill.reporting.table import ABSENT, Table
+
+OVERHEADS = ("replay", "calls", "inline", "train")
+
+
+def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns: int, source: str | None) -> list[Row]:
+    """Measure one part.
+
+    Args:
+        part: which.
+        config: the campaign's file.
+        overrides: of its values, as KEY=VALUE.
+        out: where to write.
+        turns: of each measurement.
+        source: a public layout to prepare.
+    """
+    campaign = load_config(config, overrides)
+    out.mkdir(parents=True, exist_ok=True)
+    if part in OVERHEADS:
+        return [{"overhead": part, **overheads.measured(part, campaign, out)}]  # type: ignore[arg-type]
+    return list(Suite(campaign, survey(campaign), out, turns, source).rows(part))
+
+
+def table(part: str, rows: Sequence[Row]) -> Table:
+    """Rows as a table; a figure that a row lacks is a dash."""
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(part, columns, tuple(tuple(_cell(row.get(name)) for name in columns) for row in rows))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    return (
+        f"{value:,.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, (int, float))
+        else str(value)
+    )

@@ -1,0 +1,112 @@
+"""What texts cost: preparing a graph, tokenising its pieces, and encoding its entities."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raydistill.benchmarks.machine import seconds_of
+from raydistill.config.trial import TrialConfig
+from raydistill.data.tokens import piece_texts, tokenize_pieces
+from raydistill.evaluation.encode import encode_entities
+from raydistill.kg.prepare import prepare
+from raydistill.kg.store import Dataset
+from raydistill.models.biencoder import Precision
+from raydistill.models.loading import load_tokenizer
+from raydistill.models.pretrained import locate_encoder
+from raydistill.training.gather import World
+from raydistill.training.parts import build_parts
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Things done in a second.
+
+    Attributes:
+        what: was done.
+        count: how many.
+        seconds: for all of them, the median.
+    """
+
+    what: str
+    count: int
+    seconds: float
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The figures of a table's row."""
+        return {"count": float(self.count), "seconds": self.seconds, "per second": self.count / self.seconds}
+
+
+def preparing(source: str) -> Rate:
+    """Triples and entities of a public layout that are read, audited and written in a second."""
+    folder = Path(tempfile.mkdtemp(prefix="raydistill-"))
+    try:
+        began = time.perf_counter()
+        prepare(source, folder / "dataset")
+        seconds = time.perf_counter() - began
+        dataset = Dataset.load(folder / "dataset")
+        triples = sum(len(split) for split in (dataset.train, dataset.valid, dataset.test))
+        return Rate("prepare", triples + dataset.num_entities, seconds)
+    finally:
+        shutil.rmtree(folder)
+
+
+def tokenising(dataset: Dataset, encoder: str) -> Rate:
+    """Names, descriptions and phrases that are tokenised in a second."""
+    tokenizer, texts = load_tokenizer(locate_encoder(encoder).folder), piece_texts(dataset)
+    began = time.perf_counter()
+    tokenize_pieces(texts, tokenizer, dataset.num_entities, dataset.num_relations)
+    return Rate("tokenise", len(texts), time.perf_counter() - began)
+
+
+def encoding(trial: TrialConfig, precision: Precision, turns: int, entities: int) -> Rate:
+    """Entity texts that a trial's student encodes in a second, texts put together from pieces included."""
+    parts = build_parts(trial, World.alone())
+    model = parts.student.eval()
+    model.precision = precision
+    device = model.log_inverse_temperature.device
+    count = min(entities, parts.task.num_entities)
+    taken = seconds_of(lambda: encode_entities(model, parts.assembler, count), turns, device)
+    return Rate(f"encode {precision}", count, statistics.median(taken))
+
+
+def assembling(trial: TrialConfig, steps: int) -> Rate:
+    """Batches that are put together in a second."""
+    parts = build_parts(trial, World.alone())
+    taken, triples = [], parts.trainer.source.batches(0)
+    for _ in range(steps):
+        some = next(triples)
+        began = time.perf_counter()
+        parts.trainer.builder.build(some)
+        taken.append(time.perf_counter() - began)
+    return Rate("assemble batches", 1, statistics.median(taken))
+
+
+def synthetic_graph(folder: Path, entities: int, triples: int, seed: int = 0) -> Path:
+    """Write a graph of made-up words in plain TSV: what `preparing` reads where no public graph is large enough.
+
+    Returns:
+        the folder, with train.tsv, valid.tsv, test.tsv, entity2text.txt and relation2text.txt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chance, relations, part = np.random.default_rng(seed), 200, 1_000_000
+    for name, share in (("train", 0.98), ("valid", 0.01), ("test", 0.01)):
+        with (folder / f"{name}.tsv").open("w") as file:
+            left = int(triples * share)
+            while left:
+                some = min(left, part)
+                rows = np.stack([chance.integers(0, top, some) for top in (entities, relations, entities)], axis=1)
+                file.writelines(f"e{head}\tr{relation}\te{tail}\n" for head, relation, tail in rows.tolist())
+                left -= some
+    with (folder / "entity2text.txt").open("w") as file:
+        file.writelines(f"e{number}\tentity {number} of a made up graph\n" for number in range(entities))
+    with (folder / "relation2text.txt").open("w") as file:
+        file.writelines(f"r{number}\trelation number {number}\n" for number in range(relations))
+    return folder

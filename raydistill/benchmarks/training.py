@@ -1,0 +1,125 @@
+"""What a step of training costs: its parts, and how near it comes to what the arithmetic allows."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydistill.benchmarks.machine import floor_seconds, waiting
+from raydistill.config.trial import TrialConfig
+from raydistill.data.batches import TripleBatch
+from raydistill.models.biencoder import BiEncoder, micro_batches
+from raydistill.teachers.views import LiveTeacher
+from raydistill.training.clock import Clock
+from raydistill.training.gather import World
+from raydistill.training.parts import TrialParts, build_parts
+
+WARM_UP = 2
+PARTS = ("data", "teacher", "forward", "terms", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Medians over steps of one trial.
+
+    Attributes:
+        layers: of the student.
+        examples: triples in a step, one direction each.
+        tokens: that the student reads in a step.
+        padding: share of padding in what it is given.
+        seconds: of a step.
+        parts: seconds of its parts.
+        floor: seconds that the arithmetic alone takes.
+    """
+
+    layers: int
+    examples: float
+    tokens: float
+    padding: float
+    seconds: float
+    parts: dict[str, float]
+    floor: float
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The figures of a table's row."""
+        rest = self.seconds - sum(self.parts.values())
+        return {
+            "examples/s": self.examples / self.seconds,
+            "tokens/s": self.tokens / self.seconds,
+            **{f"{name} %": 100 * self.parts.get(name, 0.0) / self.seconds for name in PARTS},
+            "rest %": 100 * rest / self.seconds,
+            "padding %": 100 * self.padding,
+            "floor %": 100 * self.floor / self.seconds,
+        }
+
+
+def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = None) -> StepCost:
+    """Take some steps of a trial and see where their time goes.
+
+    Args:
+        trial: the trial.
+        rate: the machine's operations per second in the trial's precision.
+        steps: how many to look at.
+        kept: where the teacher's outputs are kept, if they are.
+    """
+    parts = build_parts(trial, World.alone(), kept=kept)
+    trainer, device = parts.trainer, parts.student.log_inverse_temperature.device
+    trainer.measure_gradients = False
+    clock = trainer.clock = Clock(waiting(device))
+    taken: list[float] = []
+    shares: list[dict[str, float]] = []
+    for number, seconds in enumerate(_steps(parts, WARM_UP + steps)):
+        spent = clock.take()
+        if number >= WARM_UP:
+            taken.append(seconds)
+            shares.append(spent)
+    batches = _same_batches(parts, WARM_UP + steps)[WARM_UP:]
+    tokens = statistics.median(sum(_tokens(batch)) for batch in batches)
+    live = trainer.teacher.model if isinstance(trainer.teacher, LiveTeacher) else None
+    return StepCost(
+        trial.layers,
+        statistics.median(len(batch) for batch in batches),
+        tokens,
+        statistics.median(padding(batch, parts.student) for batch in batches),
+        statistics.median(taken),
+        {name: statistics.median(one.get(name, 0.0) for one in shares) for name in PARTS},
+        floor_seconds(tokens, parts.student, live, rate),
+    )
+
+
+def padding(batch: TripleBatch, model: BiEncoder) -> float:
+    """Share of padding in the micro-batches of a step."""
+    padded = sum(
+        len(part) * int(texts.lengths[part].max())
+        for texts in (batch.queries, batch.candidates)
+        for part in micro_batches(texts.lengths, model.tokens_per_micro_batch)
+    )
+    return 1 - sum(_tokens(batch)) / padded
+
+
+def _steps(parts: TrialParts, count: int) -> Iterator[float]:
+    """Seconds of one step after another."""
+    trainer, wait = parts.trainer, waiting(parts.student.log_inverse_temperature.device)
+    steps = itertools.chain.from_iterable(iter(trainer.run_epoch, None))
+    for _ in range(count):
+        began = time.perf_counter()
+        next(steps)
+        if wait is not None:
+            wait()
+        yield time.perf_counter() - began
+
+
+def _same_batches(parts: TrialParts, count: int) -> list[TripleBatch]:
+    """The batches of the first steps again."""
+    source = parts.trainer.source
+    triples = itertools.chain.from_iterable(source.batches(epoch) for epoch in itertools.count())
+    return [parts.trainer.builder.build(some) for some in itertools.islice(triples, count)]
+
+
+def _tokens(batch: TripleBatch) -> tuple[int, int]:
+    return int(batch.queries.lengths.sum()), int(batch.candidates.lengths.sum())

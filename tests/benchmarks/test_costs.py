@@ -1,0 +1,107 @@
+"""What the benchmark reports is what was done: tokens, padding, parts, floors, and rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
+from raydistill.benchmarks.ranking import peak_bytes, random_vectors
+from raydistill.benchmarks.tables import table
+from raydistill.benchmarks.texts import synthetic_graph
+from raydistill.benchmarks.training import padding, step_cost
+from raydistill.config.trial import TrialConfig
+from raydistill.kg.prepare import prepare
+from raydistill.training.gather import World
+from raydistill.training.parts import build_parts
+
+Make = Callable[..., TrialConfig]
+
+
+def test_floor_counts_a_forward_pass_of_the_teacher_and_three_of_the_student(trial_config: Make) -> None:
+    """A floor that leaves something out makes every step look better than it is."""
+    student = build_parts(trial_config(method={"name": "none"}, layers=1), World.alone()).student
+    config: Any = student.query_encoder.config
+    by_hand = 2 * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
+    assert operations_per_token(student) == by_hand
+    assert floor_seconds(100, student, None, 1e6) == pytest.approx(3 * by_hand * 100 / 1e6)
+    assert floor_seconds(100, student, student, 1e6) == pytest.approx(4 * by_hand * 100 / 1e6)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_costs_of_a_step_are_those_of_its_batches(
+    trial_config: Make, teacher_checkpoint: Callable[..., Any], tmp_path: Path, kept: bool
+) -> None:
+    """Tokens of other batches, parts that add up to more than the whole, a teacher in the floor that did not run."""
+    settings = {"batch_size": 4, "epochs": 2, "corruptions": 1 if kept else None}
+    trial = trial_config(
+        method={"name": "pmd"}, mask_ratio=0.2, view="shared", teacher=teacher_checkpoint("bert"), training=settings
+    )
+    cost = step_cost(trial, 1e9, 3, tmp_path / "kept")
+    parts = build_parts(trial, World.alone())
+    batches = [parts.trainer.builder.build(some) for epoch in (0, 1, 2) for some in parts.trainer.source.batches(epoch)]
+    tokens = sorted(int(one.queries.lengths.sum() + one.candidates.lengths.sum()) for one in batches[2:5])
+    assert cost.tokens == tokens[1]
+    assert sum(cost.parts.values()) <= cost.seconds * 1.5
+    assert all(cost.parts[name] > 0 for name in ("data", "forward", "backward", "optimizer"))
+    layers = 3 * trial.layers + (0 if kept else parts.trainer.teacher.num_layers)
+    assert cost.floor == pytest.approx(tokens[1] * layers * operations_per_token(parts.student) / trial.layers / 1e9)
+    assert 0 <= cost.padding < 1
+    assert cost.row["examples/s"] == pytest.approx(cost.examples / cost.seconds)
+
+
+def test_padding_is_counted_in_the_parts_that_are_encoded(trial_config: Make) -> None:
+    """Padding of the whole batch, where texts of one length are encoded together."""
+    parts = build_parts(trial_config(method={"name": "none"}), World.alone())
+    batch = parts.trainer.builder.build(parts.trainer.source.triples[:5])
+    shapes: list[int] = []
+    original = parts.student.query_encoder.forward
+
+    def forward(*, input_ids: torch.Tensor, **rest: Any) -> Any:
+        shapes.append(input_ids.numel())
+        return original(input_ids=input_ids, **rest)
+
+    parts.student.query_encoder.forward = parts.student.entity_encoder.forward = forward
+    real = 0
+    for texts, tower in ((batch.queries, "query"), (batch.candidates, "entity")):
+        parts.student.encode(texts, tower)  # type: ignore[arg-type]
+        real += int(texts.lengths.sum())
+    assert padding(batch, parts.student) == pytest.approx(1 - real / sum(shapes))
+
+
+def test_rate_of_the_machine_is_that_of_its_products() -> None:
+    """Operations counted once too often: everything seems to reach half of the machine."""
+    rate = matrix_rate(64, 128, "fp32", torch.device("cpu"))
+    tokens, there, back = torch.randn(8192, 64), torch.randn(64, 128), torch.randn(128, 64)
+    taken = min(seconds_of(lambda: (tokens @ there) @ back, 9))
+    assert rate == pytest.approx(4 * 8192 * 64 * 128 / taken, rel=0.9)
+
+
+def test_memory_is_looked_at_while_work_is_done() -> None:
+    """A peak that nobody saw."""
+
+    def work() -> None:
+        block = torch.ones(60_000_000, dtype=torch.uint8)
+        seconds_of(lambda: block.fill_(1), 3)
+
+    assert 55e6 < peak_bytes(work) < 120e6
+    assert torch.allclose(random_vectors(5, 0).norm(dim=1), torch.ones(5))
+
+
+def test_made_up_graph_can_be_prepared(tmp_path: Path) -> None:
+    """A benchmark that measures how fast a folder is refused."""
+    source = synthetic_graph(tmp_path / "source", entities=50, triples=1000)
+    dataset = prepare(source, tmp_path / "dataset")
+    assert dataset.num_entities == 50
+    assert len(dataset.train) > 900
+
+
+def test_missing_figures_are_dashes() -> None:
+    """A row of a peer that knows fewer figures, its numbers under other headings."""
+    found = table("x", [{"step": "a", "speed": 1234.5, "share": 0.5}, {"step": "b", "share": 7}])
+    assert found.columns == ("step", "speed", "share")
+    assert found.rows == (("a", "1,234", "0.5"), ("b", "–", "7"))
