@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts, naive_ranks
