@@ -12,7 +12,7 @@ from pathlib import Path
 from raydistill.benchmarks.machine import floor_seconds, waiting
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
-from raydistill.models.biencoder import BiEncoder, micro_batches
+from raydistill.models.biencoder import BiEncoder
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.clock import Clock
 from raydistill.training.gather import World
@@ -93,11 +93,13 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
 
 
 def padding(batch: TripleBatch, model: BiEncoder) -> float:
-    """Share of padding in the micro-batches of a step."""
+    """Share of padding in the micro-batches of a step; none where texts are laid end to end."""
+    if model.packs:
+        return 0.0
     padded = sum(
         len(part) * int(texts.lengths[part].max())
         for texts in (batch.queries, batch.candidates)
-        for part in micro_batches(texts.lengths, model.tokens_per_micro_batch)
+        for part in model.micro_batches(texts.lengths)
     )
     return 1 - sum(_tokens(batch)) / padded
 

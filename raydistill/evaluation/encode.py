@@ -18,7 +18,7 @@ from raydistill.evaluation.shards import Shard, Workers
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder, Tower, micro_batches
+from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs
 
 Rows = npt.NDArray[np.int64]
@@ -170,7 +170,7 @@ def _encode_own(
     device = model.log_inverse_temperature.device
     for some in _parts(rows):
         texts = texts_of(some)
-        for part in micro_batches(texts.lengths, model.tokens_per_micro_batch):
+        for part in model.micro_batches(texts.lengths):
             turn = number % (2 * workers.size)
             owner = min(turn, 2 * workers.size - 1 - turn)
             owners[start + part.numpy()] = owner

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
 from raydistill.models.features import Needs, TowerOutput
+from raydistill.models.packed import can_be_packed, packed_states
 
 Tower = Literal["query", "entity"]
 Pooling = Literal["mean", "cls", "max"]
@@ -27,7 +29,7 @@ class BiEncoder(nn.Module):
         entity_encoder: another one, or the same object for shared towers.
         pooling: how token states become one vector; `mean` runs over all real tokens, specials included (SimKGC).
         temperature: start of the trainable temperature.
-        tokens_per_micro_batch: padded tokens encoded at a time; bounds memory, changes no result.
+        tokens_per_micro_batch: tokens encoded at a time, padding included; bounds memory, changes no result.
         precision: bf16 runs matrix products in bfloat16 under autocast; weights and vectors stay float32.
 
     Source: SimKGC (arXiv 2203.02167) section 3.2.
@@ -48,6 +50,7 @@ class BiEncoder(nn.Module):
         self.query_encoder, self.entity_encoder = query_encoder, entity_encoder
         self.pooling, self.precision = pooling, precision
         self.tokens_per_micro_batch = tokens_per_micro_batch
+        self.packs = can_be_packed(query_encoder) and can_be_packed(entity_encoder)
         self.log_inverse_temperature = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=train_temperature
         )
@@ -85,8 +88,8 @@ class BiEncoder(nn.Module):
     ) -> TowerOutput:
         """Vectors and captured states of `texts`.
 
-        Texts are encoded in order of length, `tokens_per_micro_batch` padded tokens at a time, so that little is padding; the outputs
-        come back in the order of `texts`.
+        Texts are encoded in order of length, `tokens_per_micro_batch` tokens at a time, laid end to end where the encoder's kind is known
+        (`packed.py`), else padded a little; the outputs come back in the order of `texts`.
 
         Args:
             texts: what to read.
@@ -101,7 +104,7 @@ class BiEncoder(nn.Module):
         if not len(texts):
             return self._nothing(self.encoder(tower), needs)
         vectors, captured, order = [], {layer: [] for layer in sorted(needs.layers)}, []  # type: ignore[var-annotated]
-        for number, part in enumerate(micro_batches(texts.lengths, self.tokens_per_micro_batch)):
+        for number, part in enumerate(self.micro_batches(texts.lengths)):
             if before_part is not None:
                 before_part(number)
             order.append(part)
@@ -116,6 +119,10 @@ class BiEncoder(nn.Module):
             states={layer: torch.cat(states)[flat_back] for layer, states in captured.items()},
         )
 
+    def micro_batches(self, lengths: Tensor) -> Iterator[Tensor]:
+        """Positions of texts of these lengths, in the parts in which they are encoded."""
+        return micro_batches(lengths, self.tokens_per_micro_batch, padded=not self.packs)
+
     def _nothing(self, encoder: nn.Module, needs: Needs) -> TowerOutput:
         """Outputs for no text: a worker's share of a small batch may be empty, and its part of the loss still needs a gradient."""
         empty = next(encoder.parameters()).reshape(-1)[:0].reshape(0, 1).expand(0, self.hidden_size)
@@ -123,6 +130,8 @@ class BiEncoder(nn.Module):
 
     def encode_part(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """Vectors and captured states of one micro-batch, which is encoded at once; arguments and errors as in `encode`."""
+        if self.packs:
+            return self._encode_packed(texts, tower, needs)
         encoder, device = self.encoder(tower), self.log_inverse_temperature.device
         longest = int(texts.lengths.max())
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
@@ -130,8 +139,7 @@ class BiEncoder(nn.Module):
         tokens = torch.full(real.shape, pad).masked_scatter_(real, texts.tokens).to(device)
         types = torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types).to(device)
         real = real.to(device)
-        autocast = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with autocast:
+        with self._autocast():
             output = encoder(
                 input_ids=tokens,
                 attention_mask=None if bool((texts.lengths == longest).all()) else real.long(),
@@ -139,9 +147,41 @@ class BiEncoder(nn.Module):
                 output_hidden_states=bool(needs.layers),
             )
         hidden = output.last_hidden_state
-        vectors = nn.functional.normalize(pool(hidden.float(), real, self.pooling), dim=-1)
+        vectors = normalized(pool(hidden.float(), real, self.pooling))
         # hidden_states[0] are the embeddings, so layer j is at j + 1.
         return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)})
+
+    def _encode_packed(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        device = self.log_inverse_temperature.device
+        order = torch.argsort(texts.lengths, descending=True, stable=True)
+        texts = texts.select(order)
+        moved = replace(texts, tokens=texts.tokens.to(device), types=texts.types.to(device))
+        with self._autocast():
+            hidden, states = packed_states(self.encoder(tower), moved, needs.layers)
+        vectors = normalized(pool_packed(hidden.float(), texts, self.pooling))
+        back = torch.argsort(order)
+        if bool((back[1:] > back[:-1]).all()):
+            return TowerOutput(vectors, states)
+        flat_back = _token_order(texts.lengths[back], order).to(device)
+        return TowerOutput(vectors[back.to(device)], {layer: state[flat_back] for layer, state in states.items()})
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        device = self.log_inverse_temperature.device
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+def normalized(vectors: Tensor) -> Tensor:
+    """Vectors of length 1."""
+    return nn.functional.normalize(vectors, dim=-1)
+
+
+def pool_packed(hidden: Tensor, texts: Texts, how: Pooling) -> Tensor:
+    """Token states of texts laid end to end, `(tokens, hidden)`, to one vector per text."""
+    device = hidden.device
+    if how == "cls":
+        return hidden[texts.starts.to(device)]
+    lengths = texts.lengths.to(device)
+    return torch.segment_reduce(hidden, how, lengths=lengths, axis=0)
 
 
 def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
@@ -154,19 +194,19 @@ def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
     return torch.einsum("tlh,tl->th", hidden, weights) / weights.sum(1, keepdim=True)
 
 
-def micro_batches(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
-    """Positions of texts in length order, in parts that pad little.
+def micro_batches(lengths: Tensor, tokens: int, *, padded: bool = True) -> Iterator[Tensor]:
+    """Positions of texts in length order, longest first, in parts; each has at least one text.
 
-    A part ends where its padded size would pass `tokens`, or where its padding would pass PADDING_SHARE of it (PADDING_TOKENS in small parts,
-    where a pass of its own would cost more than the padding); it has at least one text.
+    A part ends where its size would pass `tokens`; where texts are padded to the longest of their part, its padded size, and also where its padding
+    would pass PADDING_SHARE of it (PADDING_TOKENS in small parts, where a pass of its own would cost more than the padding).
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     sizes = lengths[order].tolist()
     start, real = 0, 0
     for end, size in enumerate(sizes):
-        padded = (end - start + 1) * sizes[start]
-        padding = padded - real - size
-        if end > start and (padded > tokens or padding > max(PADDING_TOKENS, PADDING_SHARE * padded)):
+        whole = (end - start + 1) * sizes[start] if padded else real + size
+        padding = whole - real - size
+        if end > start and (whole > tokens or padding > max(PADDING_TOKENS, PADDING_SHARE * whole)):
             yield order[start:end]
             start, real = end, 0
         real += size

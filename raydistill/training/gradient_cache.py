@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from raydistill.data.texts import Texts, token_positions
-from raydistill.models.biencoder import BiEncoder, Tower, micro_batches
+from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.training.randomness import mix
 
@@ -106,7 +106,7 @@ class StudentPass:
             vectors, states = next(rest), {layer: next(rest) for layer in held.leaves.states}
             if vectors is None and all(gradient is None for gradient in states.values()):
                 continue
-            for number, part in enumerate(micro_batches(held.texts.lengths, self.student.tokens_per_micro_batch)):
+            for number, part in enumerate(self.student.micro_batches(held.texts.lengths)):
                 self._seed(held.view, held.tower, number)
                 # Nothing here keeps the outputs: a part's graph must be gone when the next one is encoded.
                 propagate(*self._encode_part(held, part, vectors, states))
