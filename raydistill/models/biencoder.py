@@ -181,7 +181,8 @@ def pool_packed(hidden: Tensor, texts: Texts, how: Pooling) -> Tensor:
     if how == "cls":
         return hidden[texts.starts.to(device)]
     lengths = texts.lengths.to(device)
-    return torch.segment_reduce(hidden, how, lengths=lengths, axis=0)
+    # Not checked again: to look at lengths on a device would be to wait for it.
+    return torch.segment_reduce(hidden, how, lengths=lengths, axis=0, unsafe=True)
 
 
 def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:

@@ -113,7 +113,7 @@ class CheckpointKeeper:
     def _save(self, parts: TrialParts, name: str, metrics: dict[str, float]) -> str:
         progress = parts.trainer.progress
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
-        sums = {key: value for key, value in progress.sums.items() if key != "seconds"}
+        sums = {key: float(value) for key, value in progress.sums.items() if key != "seconds"}
         position: dict[str, Any] = {
             "epoch": progress.epoch,
             "step_in_epoch": progress.step_in_epoch,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.data.masking import View, fixed_view
+from raydistill.data.batches import TripleBatch
+from raydistill.data.masking import View, corrupted_view, fixed_view
 from raydistill.data.texts import Texts
 from raydistill.training.outputs import Earlier
 from raydistill.training.randomness import mix
@@ -33,6 +35,16 @@ class Corruption:
     seed: int = 0
     number: int | None = None
 
+    def of(self, batch: TripleBatch, epoch: int, step: int) -> tuple[View, View]:
+        """The corrupted queries and candidates of a step; equal on all workers, so that each takes its share of one view."""
+        if self.number is not None:
+            return self.fixed(batch.queries, epoch), self.fixed(batch.candidates, epoch)
+        generator = torch.Generator().manual_seed(mix(self.seed, step, -1))
+        return (
+            corrupted_view(batch.queries, self.ratio, self.mask_id, generator),
+            corrupted_view(batch.candidates, self.ratio, self.mask_id, generator),
+        )
+
     def fixed(self, texts: Texts, epoch: int) -> View:
         """How an epoch (from 0) sees a text, where its corruptions are numbered."""
         assert self.number is not None
@@ -45,8 +57,26 @@ class Progress:
 
     epoch: int = 0
     step_in_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Any] = field(default_factory=dict)
+    """Numbers, and what is added up on a device: a scalar tensor each."""
     examples: int = 0
+
+
+@dataclass
+class EarlierEntities:
+    """The entities of the last `limit` batches' candidates, newest last."""
+
+    limit: int
+    entities: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def push(self, entities: NDArray[np.int64]) -> None:
+        """Keep a batch's columns and forget the oldest beyond the limit."""
+        if self.limit:
+            self.entities = [*self.entities, entities][-self.limit :]
+
+    def all_entities(self) -> NDArray[np.int64] | None:
+        """All of them, one batch after another."""
+        return np.concatenate(self.entities) if self.entities else None
 
 
 @dataclass
@@ -67,6 +97,6 @@ class PreBatch:
         """The vectors as one table."""
         return Earlier(torch.cat(self.vectors)) if self.vectors else None
 
-    def all_entities(self) -> NDArray[np.int64] | None:
-        """The entities of that table's rows."""
-        return np.concatenate(self.entities) if self.entities else None
+    def entities_ahead(self) -> EarlierEntities:
+        """The entities of that table's rows, for whoever puts batches together before the vectors are there."""
+        return EarlierEntities(self.limit, list(self.entities))

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raydistill.data.ahead import built_ahead
 from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
-from raydistill.data.masking import View, clean_view, corrupted_view
+from raydistill.data.masking import View, clean_view
 from raydistill.data.texts import Texts
 from raydistill.errors import NonFiniteLossError
 from raydistill.models.biencoder import BiEncoder, Tower
@@ -104,14 +105,32 @@ class Trainer:
         progress = self.progress
         with self.clock.part("teacher"):
             self.teacher.at_epoch(progress.epoch)
-        for triples in self.source.batches(progress.epoch, progress.step_in_epoch):
+        for triples, batch in self._batches():
             started = time.perf_counter()
-            self._step(triples)
+            self._step(batch)
             progress.step_in_epoch += 1
             progress.examples += len(triples)
             progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
             yield progress.step_in_epoch
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+
+    def _batches(self) -> Iterator[tuple[NDArray[np.int32], TripleBatch]]:
+        """What is left of the epoch."""
+        earlier = self.pre_batch.entities_ahead()
+
+        def build(triples: NDArray[np.int32]) -> TripleBatch:
+            batch = self.builder.build(triples, earlier.all_entities())
+            earlier.push(batch.column_entities)
+            return batch
+
+        triples = self.source.batches(self.progress.epoch, self.progress.step_in_epoch)
+        batches = built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
+        while True:
+            with self.clock.part("data"):
+                one = next(batches, None)
+            if one is None:
+                return
+            yield one
 
     def averages(self) -> dict[str, float]:
         """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""
@@ -119,7 +138,7 @@ class Trainer:
         examples, self.progress.examples = self.progress.examples, 0
         seconds = sums.pop("seconds", 0.0)
         steps = sums.pop("steps", 1.0)
-        means = {key: value if key.startswith("gradient_norm/") else value / steps for key, value in sums.items()}
+        means = {key: float(value) / (1 if key.startswith("gradient_norm/") else steps) for key, value in sums.items()}
         return {**means, "seconds": seconds, "examples_per_second": examples / seconds if seconds else 0.0}
 
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
@@ -128,10 +147,8 @@ class Trainer:
         outputs = self._outputs(batch, step, self._student_pass(step, cached=False))
         return {term.name: term.value(outputs) for term in self.terms}
 
-    def _step(self, triples: NDArray[np.int32]) -> None:
+    def _step(self, batch: TripleBatch) -> None:
         step = self.global_step
-        with self.clock.part("data"):
-            batch = self.builder.build(triples, self.pre_batch.all_entities())
         longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
         taken = self.memory.fit(
             lambda: self._gradients(batch, step), self.optimizer.forget_gradients, longest, self.teacher
@@ -150,7 +167,6 @@ class Trainer:
         with self.clock.part("terms"):
             values = {term.name: term.value(outputs) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
-        self._refuse_non_finite(loss, values)
         norms = {}
         if self.measure_gradients and self.progress.step_in_epoch == 0:
             norms = self._gradient_norms(values, student)
@@ -159,7 +175,8 @@ class Trainer:
         self.world.mean_gradients(self.optimizer.parameters)
         with self.clock.part("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
-        self._refuse_non_finite(norm, {"gradient norm": norm})
+        # One look for both: a device that is asked twice in a step waits twice.
+        self._refuse_non_finite(loss + norm, {**values, "loss": loss, "gradient norm": norm})
         reported = {"loss": loss, **{f"loss/{name}": value for name, value in values.items()}}
         return _Taken(
             {key: value.detach() for key, value in reported.items()},
@@ -198,17 +215,8 @@ class Trainer:
             return self.teacher.encode(texts, tower, needs)
 
     def _corrupted(self, batch: TripleBatch, step: int) -> tuple[View, View]:
-        """The corrupted view; equal on all workers, so that each takes its share of one view."""
-        corruption, epoch = self.corruption, self.progress.epoch
         with self.clock.part("data"):
-            if corruption.number is not None:
-                return corruption.fixed(batch.queries, epoch), corruption.fixed(batch.candidates, epoch)
-            generator = torch.Generator().manual_seed(mix(self.seed, step, -1))
-            ratio, mask_id = corruption.ratio, corruption.mask_id
-            return (
-                corrupted_view(batch.queries, ratio, mask_id, generator),
-                corrupted_view(batch.candidates, ratio, mask_id, generator),
-            )
+            return self.corruption.of(batch, self.progress.epoch, step)
 
     def _gradient_norms(self, values: dict[str, Tensor], student: StudentPass) -> dict[str, float]:
         """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""
@@ -224,14 +232,15 @@ class Trainer:
             return
         culprit = next((name for name, value in parts.items() if not bool(torch.isfinite(value))), "loss")
         raise NonFiniteLossError(
-            f"{culprit} became {float(parts.get(culprit, total).detach())} at epoch {self.progress.epoch + 1}, step {self.global_step}",
+            f"{culprit} became {float(parts[culprit].detach())} at epoch {self.progress.epoch + 1}, step {self.global_step}",
             expected="a finite number",
             consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
             remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
         )
 
     def _accumulate(self, values: dict[str, Tensor]) -> None:
+        """Add up where the values are: to ask a device for each of them would be to wait for it."""
         sums = self.progress.sums
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + value.double()
         sums["steps"] = sums.get("steps", 0.0) + 1.0

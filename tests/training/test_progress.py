@@ -10,10 +10,10 @@ def test_only_the_newest_batches_are_kept_in_order() -> None:
     """Vectors given to other entities, or a memory that grows with every step."""
     memory = PreBatch(2)
     assert memory.earlier() is None
-    assert memory.all_entities() is None
+    assert memory.entities_ahead().all_entities() is None
     for number in range(4):
         memory.push(torch.full((number + 1, 3), float(number), requires_grad=True), np.full(number + 1, number))
-    earlier, entities = memory.earlier(), memory.all_entities()
+    earlier, entities = memory.earlier(), memory.entities_ahead().all_entities()
     assert earlier is not None
     assert entities is not None
     assert entities.tolist() == [2, 2, 2, 3, 3, 3, 3]

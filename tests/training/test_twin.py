@@ -182,7 +182,7 @@ def test_contrastive_term_is_that_of_one_encoding_per_example(
     trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)[list(rows)]
     vectors = torch.nn.functional.normalize(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     trainer.pre_batch.push(vectors, np.array([1, 2, 3, 3, 5]))
-    batch = trainer.builder.build(triples, trainer.pre_batch.all_entities())
+    batch = trainer.builder.build(triples, trainer.pre_batch.entities_ahead().all_entities())
     slow = Naive(parts, dataset, triples).losses(
         margin=0.07, tau=1.0, with_self=True, earlier=(vectors, [1, 2, 3, 3, 5])
     )
