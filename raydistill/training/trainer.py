@@ -27,7 +27,6 @@ from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
-from raydistill.training.randomness import mix
 from raydistill.training.terms import OnView, Term, wanted_on
 
 
