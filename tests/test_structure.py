@@ -64,7 +64,8 @@ DISTRIBUTIONS = {"yaml": "pyyaml"}
 def test_every_import_is_a_declared_dependency() -> None:
     """What comes along with another package goes when that one changes its mind, and the import fails at a user's."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*declared["dependencies"], *declared["optional-dependencies"]["demo"]]
+    extras = declared["optional-dependencies"]
+    wanted = [*declared["dependencies"], *extras["demo"], *extras["bench"]]
     names = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in wanted}
     imported = set()
     for path in SOURCES:

@@ -8,8 +8,6 @@ from typing import Any
 
 from raydistill.benchmarks.suite import Row, Suite
 from raydistill.config.load import load_config
-from raydistill.orchestration import overheads
-from raydistill.orchestration.workshop import survey
 from raydistill.reporting.table import ABSENT, Table
 
 OVERHEADS = ("replay", "calls", "inline", "train")
@@ -29,7 +27,12 @@ def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns:
     campaign = load_config(config, overrides)
     out.mkdir(parents=True, exist_ok=True)
     if part in OVERHEADS:
+        # Where Ray is not installed, the other parts are measured all the same.
+        from raydistill.orchestration import overheads
+
         return [{"overhead": part, **overheads.measured(part, campaign, out)}]  # type: ignore[arg-type]
+    from raydistill.orchestration.workshop import survey
+
     return list(Suite(campaign, survey(campaign), out, turns, source).rows(part))
 
 

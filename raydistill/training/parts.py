@@ -136,22 +136,8 @@ def build_parts(
     source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
-    corruption = Corruption(
-        config.mask_ratio,
-        assembler.layout.mask_id,
-        shared=config.view == "shared" and config.mask_ratio > 0,
-        seed=config.seed,
-        number=config.training.corruptions,
-    )
     terms = assemble(config, Depths(config.layers, teacher_model.num_layers if teacher_model is not None else 0))
-    total = source.steps_per_epoch * config.training.epochs
-    optimizer = Optimizer(
-        student,
-        learning_rate=config.training.learning_rate,
-        weight_decay=config.training.weight_decay,
-        warmup_steps=round(config.training.warmup_ratio * total),
-        total_steps=total,
-    )
+    optimizer = _optimizer(config, student, source.steps_per_epoch * config.training.epochs)
     trainer = Trainer(
         student,
         NoTeacher(),
@@ -159,7 +145,7 @@ def build_parts(
         source,
         builder,
         optimizer,
-        corruption,
+        _corruption(config, assembler.layout.mask_id),
         max_gradient_norm=config.training.max_gradient_norm,
         seed=config.seed,
         world=world,
@@ -179,6 +165,26 @@ def build_parts(
         assembler,
         encode.link_prediction_task(dataset, "valid"),
         kept,
+    )
+
+
+def _corruption(config: TrialConfig, mask_id: int) -> Corruption:
+    return Corruption(
+        config.mask_ratio,
+        mask_id,
+        shared=config.view == "shared" and config.mask_ratio > 0,
+        seed=config.seed,
+        number=config.training.corruptions,
+    )
+
+
+def _optimizer(config: TrialConfig, student: BiEncoder, steps: int) -> Optimizer:
+    return Optimizer(
+        student,
+        learning_rate=config.training.learning_rate,
+        weight_decay=config.training.weight_decay,
+        warmup_steps=round(config.training.warmup_ratio * steps),
+        total_steps=steps,
     )
 
 
