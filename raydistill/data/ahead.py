@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Given = TypeVar("Given")
@@ -24,12 +24,11 @@ def built_ahead(
         for one in given:
             yield one, build(one)
         return
-    things = iter(given)
     with ThreadPoolExecutor(1, "batches") as thread:
-        one = next(things, None)
-        building = None if one is None else thread.submit(build, one)
-        while one is not None and building is not None:
-            built, this = building.result(), one
-            one = next(things, None)
-            building = None if one is None else thread.submit(build, one)
-            yield this, built
+        coming: tuple[Given, Future[Built]] | None = None
+        for one in given:
+            last, coming = coming, (one, thread.submit(build, one))
+            if last is not None:
+                yield last[0], last[1].result()
+        if coming is not None:
+            yield coming[0], coming[1].result()

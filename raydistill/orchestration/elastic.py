@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -54,15 +55,17 @@ class WorkerRuns:
         self.problem: BaseException | None = None
         self.halted = self.last = False
         self.workers, self.look_next, self.room_seen = 0, 0.0, False
+        self._turning, self._over = threading.Lock(), False
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
 
     def hand_over(self, key: TrialKey) -> bool:
-        """Give the workers the next trial; False where they have left, or are about to."""
-        if not ask(self.coordinator.hand_over.remote(self.key, key)):
-            return False
-        self.key = key
-        return True
+        """Give the workers the next trial; False where there are none any more."""
+        with self._turning:
+            if self._over or not ask(self.coordinator.hand_over.remote(self.key, key)):
+                return False
+            self.key = key
+            return True
 
     def dismiss(self) -> None:
         """Let the workers leave, which would otherwise wait for another trial for a while."""
@@ -74,21 +77,27 @@ class WorkerRuns:
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{START_SECONDS:g}"
         number, deaths = 0, Counter[TrialKey]()
         while True:
+            problem = None
             try:
                 ended = self._run_once(self.folder / str(number))
                 again = ended.interrupted or ended.key != self.key
-            except BaseException as problem:
+            except BaseException as raised:
                 # Whatever ended the run is looked at by the thread that waits for it.
-                deaths[self.key] += not _too_late(problem)
-                if deaths[self.key] > self.study.config.resources.max_failures:
-                    self.problem = problem
-                    return
-                again = True
-            if again and not self.last and ask(self.coordinator.goes_on.remote(self.key)):
-                number += 1
+                problem, again = raised, True
+            number, key = number + 1, self.key
+            deaths[key] += problem is not None and not _too_late(problem)
+            given_up = deaths[key] > self.study.config.resources.max_failures
+            if again and not given_up and not self.last and ask(self.coordinator.goes_on.remote(key)):
                 continue
-            self.halted = again
-            return
+            if self._ends_with(key):
+                self.problem, self.halted = problem if given_up else None, again and not given_up
+                return
+
+    def _ends_with(self, key: TrialKey) -> bool:
+        """Whether it is over with this trial; not where another one was given meanwhile."""
+        with self._turning:
+            self._over = self.key == key
+            return self._over
 
     def _run_once(self, folder: Path) -> Ended:
         self.workers = 0

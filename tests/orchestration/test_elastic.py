@@ -164,6 +164,30 @@ def test_next_trial_is_not_given_to_workers_that_are_gone(played: Played) -> Non
     assert runs.key == KEY
 
 
+@pytest.mark.parametrize("failures", [0, 5])
+def test_trial_given_to_workers_that_have_just_died_gets_others(
+    played: Played, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """A trial handed over in the moment in which nobody is there any more would wait for ever."""
+    scene = Scene([4], [lost(), False])
+    runs = played(scene, study(max_failures=failures))
+
+    def goes_on(key: Any) -> bool:
+        if key == KEY:
+            assert runs.hand_over(NEXT)
+        return key != KEY
+
+    monkeypatch.setattr(runs.coordinator, "goes_on", SimpleNamespace(remote=goes_on))
+    if failures:
+        runs.run()
+        assert scene.keys == [KEY, NEXT]
+        assert (runs.problem, runs.halted) == (None, False)
+    else:
+        runs.run()
+        assert isinstance(runs.problem, ray.train.WorkerGroupError)
+        assert not runs.hand_over(NEXT)
+
+
 def test_deaths_are_counted_for_each_trial(played: Played) -> None:
     """A trial given up because the workers it was handed had died under the ones before."""
     scene = Scene([4], [])
