@@ -9,7 +9,7 @@ from pathlib import Path
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables
 
-OVERHEADS = ("replay", "calls", "inline", "train")
+OVERHEADS = ("replay", "calls", "inline", "train", "workers")
 PARTS = ("steps", "contrastive", "ranking", "texts", "growth", *OVERHEADS)
 
 

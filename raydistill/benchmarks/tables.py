@@ -10,7 +10,7 @@ from raydistill.benchmarks.suite import Row, Suite
 from raydistill.config.load import load_config
 from raydistill.reporting.table import ABSENT, Table
 
-OVERHEADS = ("replay", "calls", "inline", "train")
+OVERHEADS = ("replay", "calls", "inline", "train", "workers")
 
 
 def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns: int, source: str | None) -> list[Row]:

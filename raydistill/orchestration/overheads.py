@@ -28,7 +28,7 @@ from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
 
 Backend = Literal["inline", "train"]
-Part = Literal["replay", "calls"] | Backend
+Part = Literal["replay", "calls", "workers"] | Backend
 TRIALS = 4
 REPORTS = 100
 EVENTS = 10_000
@@ -61,6 +61,9 @@ def measured(part: Part, config: CampaignConfig, out: Path) -> dict[str, float |
         return {"seconds": replay_seconds(out / part), "events": EVENTS}
     if part == "calls":
         return {"per_second": calls_per_second(out / part), "clients": CLIENTS}
+    if part == "workers":
+        one, two = (examples_per_second(config, workers, out / f"workers{workers}") for workers in (1, 2))
+        return {"one": one, "two": two, "gain": two / one}
     return backend_cost(config, part, out)._asdict()
 
 
@@ -85,6 +88,22 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         statistics.median(later - earlier for earlier, later in pairwise(ends)) - alone[-1],
         statistics.median(gaps) - statistics.median(later - earlier for earlier, later in pairwise(alone)),
     )
+
+
+def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> float:
+    """Of a campaign's last grade, trained by so many Train workers of one CPU each; the median of its epochs but the first.
+
+    Args:
+        config: a campaign whose last grade has at least two epochs.
+        workers: of the trial.
+        out: where to write; the teacher in `out`'s neighbour `inline` is used again.
+    """
+    measured = _measured(config, "train", out.parent)
+    grade = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
+    resources = measured.resources.model_copy(update={"workers_per_trial": workers})
+    state = Campaign(measured.model_copy(update={"grades": (grade,), "resources": resources}), out).run()
+    [record] = state.of(state.lineages[0], GRADE)
+    return statistics.median(report["metrics"]["examples_per_second"] for report in record.reports[1:])
 
 
 def calls_per_second(root: Path, clients: int = CLIENTS, seconds: float = 5.0) -> float:
