@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables
 
-OVERHEADS = ("replay", "calls", "inline", "train", "workers")
-PARTS = ("steps", "contrastive", "ranking", "texts", "growth", *OVERHEADS)
+PARTS = ("steps", "contrastive", "ranking", "texts", "growth", "replay", "calls", "inline", "train", "workers")
 
 
 def main() -> None:
@@ -25,17 +23,12 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging(verbose=False)
     with explained():
-        from raydistill.benchmarks.tables import measured, table
+        from raydistill.benchmarks.tables import keep, measured, table
 
         for part in given.parts:
             rows = measured(part, given.config, given.overrides, given.out, given.turns, given.source)
             echo_tables([table(part, rows)])
-            found = (
-                json.loads((given.out / "benchmark.json").read_text())
-                if (given.out / "benchmark.json").exists()
-                else {}
-            )
-            (given.out / "benchmark.json").write_text(json.dumps({**found, part: rows}, indent=2) + "\n")
+            keep(part, rows, given.out / "benchmark.json")
 
 
 if __name__ == "__main__":

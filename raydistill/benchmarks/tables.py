@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns:
     from raydistill.orchestration.workshop import survey
 
     return list(Suite(campaign, survey(campaign), out, turns, source).rows(part))
+
+
+def keep(part: str, rows: Sequence[Row], path: Path) -> None:
+    """Write the rows of a part beside those of the others."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**found, part: list(rows)}, indent=2) + "\n", encoding="utf-8")
 
 
 def table(part: str, rows: Sequence[Row]) -> Table:

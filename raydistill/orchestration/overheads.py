@@ -103,7 +103,7 @@ def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> floa
     resources = measured.resources.model_copy(update={"workers_per_trial": workers})
     state = Campaign(measured.model_copy(update={"grades": (grade,), "resources": resources}), out).run()
     [record] = state.of(state.lineages[0], GRADE)
-    return statistics.median(report["metrics"]["examples_per_second"] for report in record.reports[1:])
+    return float(statistics.median(report["metrics"]["examples_per_second"] for report in record.reports[1:]))
 
 
 def calls_per_second(root: Path, clients: int = CLIENTS, seconds: float = 5.0) -> float:

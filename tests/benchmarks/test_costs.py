@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
-from raydistill.benchmarks.tables import table
+from raydistill.benchmarks.tables import keep, table
 from raydistill.benchmarks.texts import synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
@@ -105,3 +106,12 @@ def test_missing_figures_are_dashes() -> None:
     found = table("x", [{"step": "a", "speed": 1234.5, "share": 0.5}, {"step": "b", "share": 7}])
     assert found.columns == ("step", "speed", "share")
     assert found.rows == (("a", "1,234", "0.5"), ("b", "–", "7"))
+
+
+def test_parts_measured_before_are_kept(tmp_path: Path) -> None:
+    """An hour of measurements lost by measuring one part again."""
+    path = tmp_path / "benchmark.json"
+    for rows in ([{"a": 1}], [{"a": 2}]):
+        keep("steps", rows, path)
+        keep("texts", [{"b": 3}], path)
+    assert json.loads(path.read_text()) == {"steps": [{"a": 2}], "texts": [{"b": 3}]}
