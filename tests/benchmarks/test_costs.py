@@ -59,6 +59,8 @@ def test_padding_is_counted_in_the_parts_that_are_encoded(trial_config: Make) ->
     """Padding of the whole batch, where texts of one length are encoded together."""
     parts = build_parts(trial_config(method={"name": "none"}), World.alone())
     batch = parts.trainer.builder.build(parts.trainer.source.triples[:5])
+    assert padding(batch, parts.student) == 0.0
+    parts.student.packs = False
     shapes: list[int] = []
     original = parts.student.query_encoder.forward
 
