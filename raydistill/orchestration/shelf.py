@@ -75,8 +75,10 @@ def shelve(checkpoint: Path, shelf: Path, digest: str) -> Path:
 
 def clear_shelves(store: RunStore, grades: Sequence[str]) -> None:
     """Remove what a campaign that is complete needs no more: its shelves (what was promoted lies elsewhere), and what was kept of teachers' outputs."""
-    for kept in store.root.glob(f"grades/*/{KEPT}"):
-        shutil.rmtree(kept, ignore_errors=True)
+    # A run elsewhere that nobody works on has no folder here.
+    if store.remote is None or store.identity:
+        for kept in store.root.glob(f"grades/*/{KEPT}"):
+            shutil.rmtree(kept, ignore_errors=True)
     if store.remote is not None:
         for grade in grades:
             store.remote.below(f"grades/{grade}/{FOLDER}").remove()
