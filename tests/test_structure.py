@@ -169,6 +169,12 @@ def test_everything_but_orchestration_imports_without_ray() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_coordinator_starts_without_torch() -> None:
+    """A coordinator that was killed would be back seconds later, for a library that it never calls."""
+    code = "import sys, raydistill.orchestration.coordinator; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
 def test_imports_only_go_down() -> None:
     """An import that goes up makes a floor that cannot be tested, replaced or read alone."""
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"

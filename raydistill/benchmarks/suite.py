@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,11 @@ class Suite:
             cost = step_cost(trial.model_copy(update={"training": training, "data": data}), rate, self.turns)
             yield {"growth": f"batch {batch}, {length} tokens", "seconds": cost.seconds, **cost.row}
 
-    @property
+    @cached_property
     def _dataset(self) -> Dataset:
         return Dataset.load(self.config.data.path, verify=False)
 
-    @property
+    @cached_property
     def _encoder(self) -> Path:
         return locate_encoder(self.config.encoder.name).folder
 

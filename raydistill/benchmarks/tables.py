@@ -52,10 +52,6 @@ def table(part: str, rows: Sequence[Row]) -> Table:
 def _cell(value: Any) -> str:
     if value is None:
         return ABSENT
-    return (
-        f"{value:,.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, (int, float))
-        else str(value)
-    )
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.data.layout import Frame, TextLayout, split_budget
-from raydistill.data.texts import Texts
+from raydistill.data.texts import Texts, runs
 from raydistill.data.tokens import TokenPieces
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import NeighborIndex, TextRule
@@ -112,7 +112,7 @@ class TextAssembler:
     def _neighbors(self, entities: Ids) -> tuple[Ids, Ids]:
         count = self.neighbor_count[entities]
         text = np.repeat(np.arange(len(entities)), count)
-        return text, self.neighbors[_runs(self.neighbor_start[entities], count)]
+        return text, self.neighbors[runs(self.neighbor_start[entities], count)]
 
     def _body(self, entities: Ids, excluded: Ids | None) -> _Segments:
         """Name, description and neighbour names as runs, in order."""
@@ -159,7 +159,7 @@ class TextAssembler:
         length = np.concatenate([part.length for part in parts])[ordered]
         kind_of_token = np.repeat(kind[ordered], length)
         return Texts(
-            tokens=torch.from_numpy(self.tokens[_runs(start, length)].astype(np.int64)),
+            tokens=torch.from_numpy(self.tokens[runs(start, length)].astype(np.int64)),
             types=torch.from_numpy(np.asarray(frame.types, np.int64)[kind_of_token]),
             special=torch.from_numpy(np.isin(kind_of_token, (0, 2, 4))),
             lengths=torch.from_numpy(np.bincount(text[ordered], length, num_texts).astype(np.int64)),
@@ -171,9 +171,3 @@ def _places(body: _Segments, num_texts: int) -> tuple[Ids, Ids]:
     first = np.searchsorted(body.text, np.arange(num_texts))
     before = np.cumsum(body.length) - body.length
     return first, before - before[first][body.text]
-
-
-def _runs(start: Ids, length: Ids) -> Ids:
-    """Positions of the runs `[start, start + length)`, one after another."""
-    shift = start - (np.cumsum(length) - length)
-    return np.repeat(shift, length) + np.arange(int(length.sum()))

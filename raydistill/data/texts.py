@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -52,6 +54,12 @@ def token_positions(starts: Tensor, lengths: Tensor) -> Tensor:
     """Flat positions of the runs `[start, start + length)`, one after another."""
     shift = starts - (torch.cumsum(lengths, 0) - lengths)
     return torch.repeat_interleave(shift, lengths) + torch.arange(int(lengths.sum()), device=lengths.device)
+
+
+def runs(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As `token_positions`, for arrays of `(runs,)`."""
+    shift = start - (np.cumsum(length) - length)
+    return np.repeat(shift, length) + np.arange(int(length.sum()))
 
 
 def fingerprints(texts: Texts) -> Tensor:

@@ -21,7 +21,7 @@ from raydistill.planning.records import Event, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import worth_announcing
 from raydistill.planning.state import CampaignState
-from raydistill.training.trial import KEPT
+from raydistill.teachers.shards import KEPT
 
 FOLDER = "teachers"
 

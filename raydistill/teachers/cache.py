@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.data.texts import Texts, fingerprints, token_positions
+from raydistill.data.texts import Texts, fingerprints, runs
 from raydistill.errors import StorageError
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
@@ -221,8 +221,8 @@ class _Table:
         starts = np.cumsum(counts) - counts
         found = np.empty((int(counts.sum()), *self.shards[0].states.shape[1:]), np.float32)
         for shard, here, local in self._by_shard(rows):
-            source = _runs(shard.offsets[local], counts[here])
-            found[_runs(starts[here], counts[here])] = shard.states[source]
+            source = runs(shard.offsets[local], counts[here])
+            found[runs(starts[here], counts[here])] = shard.states[source]
         return found
 
     def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[Shard, NDArray[np.int64], NDArray[np.int64]]]:
@@ -230,7 +230,3 @@ class _Table:
         for number in np.unique(owners):
             here = np.flatnonzero(owners == number)
             yield self.shards[number], here, rows[here] - self.first[number]
-
-
-def _runs(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return token_positions(torch.from_numpy(starts), torch.from_numpy(counts)).numpy()

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from raydistill.data.arrow import read_arrow, write_arrow
 from raydistill.errors import StorageError
 
+KEPT = "teacher"
+"""The folder beside the trials of a grade where they lie."""
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -104,8 +104,13 @@ class Trainer:
         progress = self.progress
         with self.clock.part("teacher"):
             self.teacher.at_epoch(progress.epoch)
-        for triples, batch in self._batches():
+        batches = self._batches()
+        while True:
             started = time.perf_counter()
+            with self.clock.part("data"):
+                triples, batch = next(batches, (None, None))
+            if triples is None or batch is None:
+                break
             self._step(batch)
             progress.step_in_epoch += 1
             progress.examples += len(triples)
@@ -123,13 +128,7 @@ class Trainer:
             return batch
 
         triples = self.source.batches(self.progress.epoch, self.progress.step_in_epoch)
-        batches = built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
-        while True:
-            with self.clock.part("data"):
-                one = next(batches, None)
-            if one is None:
-                return
-            yield one
+        return built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
 
     def averages(self) -> dict[str, float]:
         """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""

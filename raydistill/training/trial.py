@@ -12,14 +12,12 @@ from typing import Any
 
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import RunDirectoryError
+from raydistill.teachers.shards import KEPT
 from raydistill.training.gather import World
 from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.saving import writing
-
-KEPT = "teacher"
-"""The folder beside the trials of a grade where its teacher's outputs are kept."""
 
 
 @dataclass(frozen=True)
