@@ -13,7 +13,7 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from raydistill.errors import CheckpointError
+from raydistill.errors import CheckpointError, TrialError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.machines import beside_driver
@@ -100,6 +100,7 @@ class StudyRunner:
 
         Raises:
             PromotionError: no trial can be promoted.
+            TrialError: the search ended before its trials.
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
         self.allowance = Allowance(study.concurrency)
@@ -121,6 +122,7 @@ class StudyRunner:
             if any(one.status == "paused" for one in records):
                 # They gave up their room; the study is taken up again when the final teacher is there.
                 return
+            _require_ended(records)
             problem = self._promote(study, coordinator, workshop)
             if problem is None:
                 return
@@ -155,7 +157,7 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
     storage = TuneStorage.of(study.store)
     try:
         tune.Tuner(
-            tune.with_resources(trial, bundle),
+            named_apart(tune.with_resources(trial, bundle)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -172,6 +174,28 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
         ).fit()
     finally:
         storage.remove()
+
+
+def _require_ended(records: Iterable[TrialRecord]) -> None:
+    """Refuse to choose among trials of which some were left where they stood: the best could be one of them."""
+    left = [one for one in records if one.status == "running"]
+    if left:
+        raise TrialError(
+            f"the search ended while {len(left)} of its trials had not: {', '.join(one.identity for one in left)}",
+            expected="trials that finish, stop, wait or fail",
+            consequence="a grade would be promoted without them",
+            remedy=f"see {SEARCH_LOG} of the grade, then run again with --resume",
+        )
+
+
+def named_apart(trainable: Any) -> Any:
+    """Give what trials run a name that no other study of the campaign has.
+
+    Tune registers it in the cluster under its name and reads it from there, so of two studies that start at the same time in two processes one
+    would run the other's trials.
+    """
+    trainable._name = f"study-{uuid.uuid4().hex}"
+    return trainable
 
 
 def _dirname(trial: Any) -> str:
