@@ -35,13 +35,13 @@ from raydistill.kg.text import TextRule
 from raydistill.kg.triples import with_inverses
 from raydistill.models.biencoder import Precision
 from raydistill.models.loading import load_encoder, load_tokenizer
+from raydistill.models.precision import has_bfloat16
 from raydistill.models.pretrained import locate_encoder
 from raydistill.planning.grades import Ground
 from raydistill.students.build import take_layers
 from raydistill.training.evaluate import best_device
 
 Row = dict[str, Any]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 ENTITIES = (40_943, 600_000, 4_600_000)
 ENCODED = 4096
 
@@ -77,7 +77,7 @@ class Suite:
 
     def steps(self) -> Iterator[Row]:
         """Steps of every grade, with the teacher and with what is kept of it, and the naive way."""
-        for precision in PRECISIONS:
+        for precision in self._precisions:
             rate = self._rate(precision)
             trials = self._trials(precision)
             for trial in trials:
@@ -101,7 +101,7 @@ class Suite:
         dataset, rule, batch = self._dataset, self._rule, self.config.training.batch_size
         texts = NaiveTexts(dataset, load_tokenizer(self._encoder), rule, self.config.data.max_tokens)
         triples = self._triples(batch, self.turns + 2)
-        for precision in PRECISIONS:
+        for precision in self._precisions:
             cost = step_cost(self._trials(precision)[0], self._rate(precision), self.turns)
             yield {"contrastive step": f"raydistill, {precision}", "pairs/s": cost.examples / cost.seconds}
             if not is_installed(SENTENCE_TRANSFORMERS):
@@ -136,7 +136,7 @@ class Suite:
         yield self._named(tokenising(self._dataset, self.config.encoder.name))
         trial = self._trials("fp32")[0]
         yield self._named(assembling(trial, self.turns * 4))
-        for precision in PRECISIONS:
+        for precision in self._precisions:
             yield self._named(encoding(trial, precision, self.turns, ENCODED))
         if is_installed(SENTENCE_TRANSFORMERS):
             count = min(ENCODED, self._dataset.num_entities)
@@ -148,13 +148,19 @@ class Suite:
 
     def growth(self) -> Iterator[Row]:
         """How a step grows with the batch and with the length of the texts."""
-        [*_, trial] = self._trials("bf16")
-        rate = self._rate("bf16")
+        precision = self._precisions[-1]
+        [*_, trial] = self._trials(precision)
+        rate = self._rate(precision)
         for batch, length in itertools.chain(((b, 50) for b in (64, 256, 1024)), ((256, n) for n in (16, 32, 128))):
             training = trial.training.model_copy(update={"batch_size": batch})
             data = trial.data.model_copy(update={"max_tokens": length})
             cost = step_cost(trial.model_copy(update={"training": training, "data": data}), rate, self.turns)
             yield {"growth": f"batch {batch}, {length} tokens", "seconds": cost.seconds, **cost.row}
+
+    @cached_property
+    def _precisions(self) -> tuple[Precision, ...]:
+        """Those that this machine is fast in."""
+        return ("fp32", "bf16") if has_bfloat16(best_device()) else ("fp32",)
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -32,8 +32,10 @@ class TrainingSection(Section):
     warmup_ratio: Ratio = Field(0.1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(1.0e-4, ge=0, description="on matrices only: not on biases, LayerNorm or temperature")
     max_gradient_norm: float = Field(10.0, gt=0, description="longer gradients are scaled down to this norm")
-    precision: Literal["fp32", "bf16"] = Field(
-        "bf16", description="of matrix products; weights and vectors are kept in float32 either way"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="of matrix products; weights and vectors are kept in float32 either way; auto: bf16 on GPUs and processors that have "
+        "instructions for it, elsewhere fp32",
     )
     tokens_per_micro_batch: int = Field(
         16384, ge=64, description="texts are encoded in length order, this many tokens at a time"

@@ -7,7 +7,7 @@ from pathlib import Path
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError
 from raydistill.kg.store import Dataset
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
 from raydistill.training.checkpoint import load_model, verify_checkpoint
 
@@ -48,8 +48,8 @@ def checked_encoder(config: TrialConfig) -> EncoderFacts:
     return facts
 
 
-def checked_teacher(config: TrialConfig, facts: EncoderFacts) -> BiEncoder | None:
-    """The teacher, where the method or the initial layers want one.
+def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> BiEncoder | None:
+    """The teacher, in the precision of the student, where the method or the initial layers want one.
 
     Raises:
         CheckpointError: it is damaged, or not the one the trial was planned with.
@@ -73,6 +73,4 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts) -> BiEncoder | Non
             consequence="the teacher would read the student's token ids as other words",
             remedy="start the student from the encoder that the teacher was made of",
         )
-    return load_model(
-        path, verify=False, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=settings.precision
-    )
+    return load_model(path, verify=False, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=precision)

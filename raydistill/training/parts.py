@@ -18,8 +18,9 @@ from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.loading import load_encoder, load_tokenizer
+from raydistill.models.precision import chosen_precision
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
@@ -74,13 +75,14 @@ class TrialParts:
         """
         config = self.config.model_copy(update={"teacher": teacher})
         facts = checked_encoder(config)
-        model = checked_teacher(config, facts)
+        model = checked_teacher(config, facts, self.student.precision)
         if config.training.trim_vocabulary:
             _trim(self.assembler, model)
         if model is not None:
             model.to(self.student.log_inverse_temperature.device)
         self.trainer.teacher = teacher_source(config, model, self.trainer, self.kept)
-        return replace(self, config=config, record={**trial_record(config, facts), "identity": self.record["identity"]})
+        record = {**trial_record(config, facts, self.student.precision), "identity": self.record["identity"]}
+        return replace(self, config=config, record=record)
 
     def validate(self, before_part: Callable[[int], None] | None = None) -> dict[str, float]:
         """Metrics on the validation split with the current weights, in float32 like every other ranking.
@@ -115,7 +117,9 @@ def build_parts(
         CheckpointError: the teacher is damaged, or not the one the trial was planned with.
         CapabilityError: the teacher has another tokenizer.
     """
-    identity = config.identity
+    identity, device = config.identity, best_device()
+    # Identities are those of the wish, so that a trial may go on on another machine.
+    precision = chosen_precision(config.training.precision, device)
     if teacher is not None:
         config = config.model_copy(update={"teacher": teacher})
     dataset = checked_dataset(config)
@@ -125,9 +129,8 @@ def build_parts(
     assembler = text_assembler(
         dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens
     )
-    device = best_device()
-    teacher_model = checked_teacher(config, facts)
-    student = _student(config, facts, teacher_model)
+    teacher_model = checked_teacher(config, facts, precision)
+    student = _student(config, facts, teacher_model, precision)
     if config.training.trim_vocabulary:
         _trim(assembler, student, teacher_model)
     student.to(device)
@@ -154,7 +157,7 @@ def build_parts(
         gradient_cache=config.training.gradient_cache,
     )
     trainer.teacher = teacher_source(config, teacher_model, trainer, kept)
-    record = {**trial_record(config, facts), "identity": identity}
+    record = {**trial_record(config, facts, precision), "identity": identity}
     return TrialParts(
         config,
         facts.folder,
@@ -188,7 +191,7 @@ def _optimizer(config: TrialConfig, student: BiEncoder, steps: int) -> Optimizer
     )
 
 
-def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None) -> BiEncoder:
+def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None, precision: Precision) -> BiEncoder:
     if config.init == "teacher":
         assert teacher is not None
         query, entity = teacher.query_encoder, teacher.entity_encoder
@@ -203,7 +206,7 @@ def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None
         temperature=config.contrastive.temperature,
         train_temperature=config.contrastive.train_temperature,
         tokens_per_micro_batch=config.training.tokens_per_micro_batch,
-        precision=config.training.precision,
+        precision=precision,
         dropout=config.encoder.dropout,
     )
 

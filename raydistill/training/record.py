@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from raydistill.config.trial import TrialConfig
+from raydistill.models.biencoder import Precision
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.training.checkpoint import read_record
 
 
-def trial_record(config: TrialConfig, facts: EncoderFacts) -> dict[str, Any]:
+def trial_record(config: TrialConfig, facts: EncoderFacts, precision: Precision) -> dict[str, Any]:
     """Model, text rule, method and the teachers it descends from; no path, so that equal work has equal records."""
     lineage: list[str] = []
     if config.teacher is not None:
@@ -31,6 +32,7 @@ def trial_record(config: TrialConfig, facts: EncoderFacts) -> dict[str, Any]:
         "mask_ratio": config.mask_ratio,
         "view": config.view,
         "seed": config.seed,
+        "precision": precision,
         "data_fingerprint": config.data_fingerprint,
         "encoder_fingerprint": facts.fingerprint,
         "lineage": lineage,

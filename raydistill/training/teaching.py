@@ -9,7 +9,7 @@ from typing import Any
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.terms import wanted_on
@@ -44,7 +44,11 @@ def _views(config: TrialConfig, trainer: Trainer, kept: Path | None) -> list[Kep
     if corruption.shared:
         corrupted = clean | corrupted
     elif clean.teacher is not None:
-        views.append(KeptView(lambda texts, epoch: texts, _folders(config, kept, lambda epoch: "clean", ())))
+        views.append(
+            KeptView(
+                lambda texts, epoch: texts, _folders(config, trainer.student.precision, kept, lambda epoch: "clean", ())
+            )
+        )
     wanted = corrupted.teacher
     if number is None or corruption.ratio == 0 or wanted is None or (wanted.layers and not wanted.masked_only):
         return views
@@ -56,18 +60,22 @@ def _views(config: TrialConfig, trainer: Trainer, kept: Path | None) -> list[Kep
     def seen(texts: Texts, epoch: int) -> Texts:
         return corruption.fixed(texts, epoch).texts
 
-    folders = _folders(config, kept, lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers)
+    folders = _folders(
+        config, trainer.student.precision, kept, lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers
+    )
     return [*views, KeptView(seen, folders, turn, layers)]
 
 
-def _folders(config: TrialConfig, kept: Path | None, view_of: Any, layers: tuple[int, ...]) -> Any:
+def _folders(
+    config: TrialConfig, precision: Precision, kept: Path | None, view_of: Any, layers: tuple[int, ...]
+) -> Any:
     """The folder of what an epoch sees, named after everything that has a part in it."""
     if kept is None:
         return None
     assert config.teacher is not None
     data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
     ground = [config.teacher.digest, config.data_fingerprint, data, config.encoder_fingerprint]
-    manner = [training.precision, training.tokens_per_micro_batch, config.contrastive.self_negatives, layers]
+    manner = [precision, training.tokens_per_micro_batch, config.contrastive.self_negatives, layers]
 
     def folder(epoch: int) -> Path:
         content = json.dumps([ground, manner, view_of(epoch)], sort_keys=True)
