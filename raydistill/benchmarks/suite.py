@@ -92,6 +92,7 @@ class Suite:
                         "GFLOP/s": rate / 1e9,
                         **cost.row,
                     }
+        yield from self._left_out("step")
         for trial in self._trials("fp32")[1:]:
             examples, seconds = self._naive(trial)
             yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
@@ -118,6 +119,8 @@ class Suite:
                 "pairs/s": batch / statistics.median(taken),
             }
 
+        yield from self._left_out("contrastive step")
+
     def ranking(self) -> Iterator[Row]:
         """Test queries from ready vectors, among as many entities as the graph has and among many more."""
         task = link_prediction_task(self._dataset, "test")
@@ -138,6 +141,7 @@ class Suite:
         yield self._named(assembling(trial, self.turns * 4))
         for precision in self._precisions:
             yield self._named(encoding(trial, precision, self.turns, ENCODED))
+        yield from self._left_out("texts")
         if is_installed(SENTENCE_TRANSFORMERS):
             count = min(ENCODED, self._dataset.num_entities)
             texts = NaiveTexts(self._dataset, load_tokenizer(self._encoder), self._rule, self.config.data.max_tokens)
@@ -161,6 +165,10 @@ class Suite:
     def _precisions(self) -> tuple[Precision, ...]:
         """Those that this machine is fast in."""
         return ("fp32", "bf16") if has_bfloat16(best_device()) else ("fp32",)
+
+    def _left_out(self, column: str) -> Iterator[Row]:
+        if "bf16" not in self._precisions:
+            yield {column: "bf16: this machine has no instructions for it"}
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -52,7 +52,9 @@ class ResourcesSection(Section):
         "auto", description="trials of a grade at once; auto = as many as the cluster has room for"
     )
     max_failures: int = Field(
-        2, ge=0, description="restarts of a trial whose process died; raise it where machines are lost often"
+        2,
+        ge=0,
+        description="restarts of a trial whose process died, those not counted that were told to end and saved; raise it where machines are lost often",
     )
 
     @model_validator(mode="after")

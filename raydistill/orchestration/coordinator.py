@@ -132,6 +132,14 @@ class Coordinator:
         self.handovers.begin(key)
         await self.halts.rest(key)
 
+    async def leave(self, key: TrialKey) -> None:
+        """See `Halts.leave`."""
+        self.halts.leave(key)
+
+    async def left(self, key: TrialKey) -> bool:
+        """See `Halts.left`."""
+        return self.halts.left(key)
+
     async def halt(self, key: TrialKey) -> None:
         """See `Halts.halt`."""
         await self.halts.halt(key)

@@ -22,16 +22,16 @@ from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
+from raydistill.orchestration.runners import Job, Runners, warn_of_waiting
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
-from raydistill.orchestration.studies import Job, start_runner, warn_of_waiting
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
 from raydistill.planning.places import share_out
-from raydistill.planning.schedule import neighbours, ready
+from raydistill.planning.schedule import neighbours, ready, to_come
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,11 @@ class Driver:
     scorings: Scorings = field(init=False)
     studies: dict[Place, Study] = field(default_factory=dict)
     failures: dict[Place, PromotionError] = field(default_factory=dict)
-    idle: list[Any] = field(default_factory=list)
+    runners: Runners = field(init=False)
 
     def __post_init__(self) -> None:
         self.scorings = Scorings(self.config, self.coordinator, self.workshop)
+        self.runners = Runners(spare=self.config.schedule.name == "pipelined")
 
     def run(self) -> CampaignState:
         """Run until every grade of every lineage has promoted and was tested.
@@ -114,7 +115,7 @@ class Driver:
             # Machines are lost, come back and are added.
             if self.machines.look():
                 warn_of_waiting(self.jobs.values(), self.machines.room.widest)
-            self.scorings.start(self.state, self._grow(self._start_studies()))
+            self.scorings.start(self.state, self._grow(*self._start_studies()))
             if self.failures and not self.jobs and not self.scorings.running:
                 raise next(iter(self.failures.values()))
             done = self._wait()
@@ -142,11 +143,10 @@ class Driver:
         if news and self.observe is not None:
             self.observe(self.state)
 
-    def _start_studies(self) -> int:
-        """Start what may run; returns how many more trials would fit."""
-        places = ready(
-            [lineage.name for lineage in self.lineages], len(self.plans), self.state, self.config.schedule.name
-        )
+    def _start_studies(self) -> tuple[int, bool]:
+        """Start what may run; returns how many more trials would fit, and whether somebody will come for their room."""
+        names, schedule = [lineage.name for lineage in self.lineages], self.config.schedule.name
+        places = ready(names, len(self.plans), self.state, schedule)
         # What a crash cut short goes on first: another study may wait for just that work.
         interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
         waiting = self._waiting(sorted(places, key=lambda place: place not in interrupted))
@@ -157,21 +157,24 @@ class Driver:
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.machines.room.places - len(self.scorings.running) - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
-        shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)])
+        taken = {*places, *(job.study.place for job in self.jobs.values())}
+        kept = to_come(names, len(self.plans), self.state, schedule, taken, self.failures)
+        shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)], kept)
         for study, weight, share in zip(fresh, weights, shares, strict=True):
             if share:
                 self._start(Job(replace(study, concurrency=share), None, share * weight))
                 free -= share * weight
-        return free
+        return free, schedule != "pipelined" or kept > 0 or not all(shares)
 
-    def _grow(self, free: int) -> int:
+    def _grow(self, free: int, wanted: bool) -> int:
         """Give running studies the room that came since they were started; returns what is left of it.
 
-        Only that: room that another study has left is for the next one, which would have to wait for it otherwise.
+        Room that another study has left only where it is not `wanted`: the next one would have to wait for it otherwise.
         """
-        added, taken = min(free, self.machines.added()), 0
+        added, taken = self.machines.added(), 0
+        room = min(free, added) if wanted else free
         for job in self.jobs.values():
-            taken += job.grow(added - taken, self.machines.weight(job.study.cpus, job.study.workers))
+            taken += job.grow(room - taken, self.machines.weight(job.study.cpus, job.study.workers))
         return free - taken
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
@@ -203,7 +206,7 @@ class Driver:
         return replace(study, cpus=each, workers=workers)
 
     def _start(self, job: Job) -> None:
-        job.runner = self.idle.pop() if self.idle else start_runner()
+        job.runner = self.runners.take()
         logger.info(
             "%s, grade %s: %d trials at once", job.study.lineage.name, job.study.plan.folder, job.study.concurrency
         )
@@ -234,15 +237,13 @@ class Driver:
             # Another lineage may do better, and its results are wanted whatever became of this one.
             logger.warning("%s: %s", self._title(job.study.place), problem.received)
             self.failures[job.study.place] = problem
-        self.idle.append(job.runner)
+        self.runners.put(job.runner)
         write_table(self.store, self.state)
 
     def _title(self, place: Place) -> str:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"
 
     def _stop(self) -> None:
-        for runner in [*self.idle, *(job.runner for job in self.jobs.values())]:
-            ray.kill(runner)
+        self.runners.stop(job.runner for job in self.jobs.values())
         self.scorings.cancel()
         self.jobs.clear()
-        self.idle.clear()

@@ -55,7 +55,7 @@ class WorkerRuns:
         self.problem: BaseException | None = None
         self.halted = self.last = False
         self.workers, self.look_next, self.room_seen = 0, 0.0, False
-        self._turning, self._over = threading.Lock(), False
+        self._turning, self._over, self._late, self._tried = threading.Lock(), False, 0, 0
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
 
@@ -84,8 +84,9 @@ class WorkerRuns:
             except BaseException as raised:
                 # Whatever ended the run is looked at by the thread that waits for it.
                 problem, again = raised, True
-            number, key = number + 1, self.key
-            deaths[key] += problem is not None and not _too_late(problem)
+            number, key, late = number + 1, self.key, problem is not None and _too_late(problem)
+            self._late = self._late + 1 if late else 0
+            deaths[key] += problem is not None and not late
             given_up = deaths[key] > self.study.config.resources.max_failures
             if again and not given_up and not self.last and ask(self.coordinator.goes_on.remote(key)):
                 continue
@@ -103,6 +104,10 @@ class WorkerRuns:
         self.workers = 0
         ask(self.coordinator.enter.remote(self.key))
         workers = self._wait_for_room()
+        if self._late > 1:
+            # A lost machine is off the books by now. So what is free is not free in one place, and as many will never find room.
+            workers = max(self.study.config.resources.least_workers, min(workers, self._tried - 1))
+        self._tried = workers
         logger.info("trial %s begins with %d workers", self.key, workers)
         self.room_seen, self.look_next, self.workers = False, time.monotonic() + GROW_SECONDS, workers
         return fit(self.study, self.key, self.coordinator, self.workshop, folder, workers)

@@ -19,6 +19,7 @@ class Halts:
         self.all = False
         self.told: set[TrialKey] = set()
         self.at_work: set[TrialKey] = set()
+        self.leaving: set[TrialKey] = set()
         self._changed = asyncio.Condition()
 
     async def listen(self, key: TrialKey) -> bool:
@@ -32,6 +33,16 @@ class Halts:
         self.at_work.discard(key)
         self.told.discard(key)
         await self._tell()
+
+    def leave(self, key: TrialKey) -> None:
+        """Hear that a trial's process was told to end: the trial has saved, and its process dies without a fault."""
+        self.leaving.add(key)
+
+    def left(self, key: TrialKey) -> bool:
+        """Whether a trial's process ended because it was told to; asked for once."""
+        told = key in self.leaving
+        self.leaving.discard(key)
+        return told
 
     async def halt(self, key: TrialKey) -> None:
         """Tell a trial to save and end; it is started again by whoever wanted that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +48,10 @@ class Proposer:
                 return number
             if entry == "wait":
                 return "wait"
+
+    def take_up(self, number: int) -> None:
+        """Have a trial whose process ended before it did run again, before anything new."""
+        self.interrupted.append(ask(self.coordinator.record.remote(self.study.key(number))))
 
     def _propose(self, records: list[TrialRecord]) -> dict[str, Any] | None:
         if len(records) >= self.study.limit:
@@ -94,6 +99,7 @@ class StudySearcher(Searcher):
         self.proposer, self.allowance = proposer, allowance
         self.first: int | None = None if first == "wait" else first
         self.numbers: dict[str, int] = {}
+        self.deaths = Counter[int]()
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, as {"number": n}. Everything else about it the trial asks of the coordinator."""
@@ -101,19 +107,29 @@ class StudySearcher(Searcher):
             return None
         number = self.first if self.first is not None else self.proposer.next()
         self.first = None
-        if number is None:
+        if number is None and not self.numbers:
             return Searcher.FINISHED
-        if number == "wait":
+        if number is None or number == "wait":
+            # One of those that run may end with its process, and is then to run again.
             return None
         self.numbers[trial_id] = number
         return {"number": number}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial that Tune gave up has no process left to say so itself."""
+        """A trial whose process died runs again, unless that has happened too often: then nobody else is left to say that it failed.
+
+        It is counted here, because Tune counts a process that was told to end and has saved, and gives up one that dies while it starts.
+        """
         number = self.numbers.pop(trial_id, None)
-        if error and number is not None:
-            key = self.proposer.study.key(number)
-            ask(self.proposer.coordinator.fail.remote(key, DIED))
+        if not error or number is None:
+            return
+        study, coordinator = self.proposer.study, self.proposer.coordinator
+        key = study.key(number)
+        self.deaths[number] += not ask(coordinator.left.remote(key))
+        if self.deaths[number] > study.config.resources.max_failures:
+            ask(coordinator.fail.remote(key, DIED))
+        elif ask(coordinator.goes_on.remote(key)):
+            self.proposer.take_up(number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger knows."""

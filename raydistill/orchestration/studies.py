@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from raydistill.errors import CheckpointError, TrialError
 from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
-from raydistill.orchestration.machines import beside_driver
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.searcher import Allowance, Proposer, StudySearcher
@@ -34,66 +32,26 @@ HEAD = {"node:__internal_head__": 0.001}
 """A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
 
 
-RUNNER_DEATHS = 3
-"""How often the process of a search may die at least; as often as a trial's, where that is more."""
-
-
-@dataclass
-class Job:
-    """A study that is running, and the process it runs in."""
-
-    study: Study
-    runner: Any
-    places: int
-    deaths: int = 0
-
-    @property
-    def worn_out(self) -> bool:
-        """Whether its process has died too often to be started again."""
-        return self.deaths > max(RUNNER_DEATHS, self.study.config.resources.max_failures)
-
-    def grow(self, places: int, weight: int) -> int:
-        """Let more of its trials run at once; returns how many places that takes.
-
-        Args:
-            places: what there is to take.
-            weight: places of one trial.
-        """
-        more = min(places // weight, self.study.limit - self.study.concurrency)
-        if not self.places or more <= 0:
-            return 0
-        self.study = replace(self.study, concurrency=self.study.concurrency + more)
-        self.places += more * weight
-        self.runner.allow.remote(self.study.concurrency)
-        return more * weight
-
-
-def start_runner() -> Any:
-    """Make the process of a `StudyRunner`, which can be spoken to while it runs a study."""
-    return ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
-
-
-def warn_of_waiting(jobs: Iterable[Job], widest: float) -> None:
-    """Say whose trials wait, because no machine that is left has as many CPUs as one of their workers."""
-    for job in jobs:
-        if job.places and job.study.cpus > widest:
-            where = f"{job.study.lineage.name}, grade {job.study.plan.folder}"
-            logger.warning(
-                "%s: a worker has %g CPUs, and no machine that is left has so many; its trials wait for one",
-                where,
-                job.study.cpus,
-            )
-
-
 class StudyRunner:
     """A process that runs studies, one after another."""
 
     def __init__(self) -> None:
-        self.allowance = Allowance(1)
+        self.allowance, self._place = Allowance(1), ("", -1)
+        self._early: dict[tuple[str, int], int] = {}
+        self._turning = threading.Lock()
 
-    def allow(self, trials: int) -> None:
-        """Let more trials of the running study run at once."""
-        self.allowance.trials = trials
+    def allow(self, place: tuple[str, int], trials: int) -> None:
+        """Let more trials of a study run at once; one that begins in this moment may hear of it before it has begun."""
+        with self._turning:
+            if place == self._place:
+                self.allowance.trials = trials
+            else:
+                self._early[place] = trials
+
+    def _turn_to(self, study: Study) -> None:
+        with self._turning:
+            self._place = study.place
+            self.allowance = Allowance(max(study.concurrency, self._early.pop(study.place, 0)))
 
     def run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         """Run the trials that are left of a study, then promote; or leave it where trials wait for their final teacher.
@@ -103,13 +61,15 @@ class StudyRunner:
             TrialError: the search ended before its trials.
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
-        self.allowance = Allowance(study.concurrency)
+        self._turn_to(study)
         log = f"grades/{study.plan.folder}/{SEARCH_LOG}"
         try:
             with logged(study.root / log):
                 self._run(study, coordinator, workshop)
         finally:
             study.store.send(log)
+            with self._turning:
+                self._place = ("", -1)
 
     def _run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         problem: CheckpointError | None = None
@@ -169,7 +129,6 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
                 storage_path=storage.path,
                 storage_filesystem=storage.filesystem,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()
     finally:

@@ -61,6 +61,7 @@ class _Trial(tune.Trainable):
         """After an interruption: end with the process; or wait for the end of the campaign, so that no other trial takes this one's place."""
         sigterm = sigterm_notice()
         if sigterm.received:
+            ask(self.coordinator.leave.remote(self.key))
             sigterm.leave()
         time.sleep(REST_SECONDS)
         return {"done": True}

@@ -65,14 +65,22 @@ def workers_that_fit(resources: ResourcesSection, cpus_each: float, machines: Se
     for free in machines:
         count = free.get("CPU", 0.0) / cpus_each
         if resources.gpus_per_worker > 0:
-            count = min(count, free.get("GPU", 0.0) / resources.gpus_per_worker)
+            count = min(count, _gpu_shares(free.get("GPU", 0.0), resources.gpus_per_worker))
         counts.append(int(count + EPSILON))
     return max(counts) if resources.placement == "strict_pack" else sum(counts)
 
 
 def _room_for_workers(resources: ResourcesSection, cpus: float, gpus: float) -> float:
     room = cpus / least_cpus(resources)
-    return min(room, gpus / resources.gpus_per_worker) if resources.gpus_per_worker > 0 else room
+    return min(room, _gpu_shares(gpus, resources.gpus_per_worker)) if resources.gpus_per_worker > 0 else room
+
+
+def _gpu_shares(gpus: float, each: float) -> float:
+    """Workers that so many GPUs have room for: a fraction lies on one GPU, so two of 0.4 fit on each, and never a fifth on what is left of two."""
+    if each >= 1:
+        return gpus / each
+    whole = int(gpus + EPSILON)
+    return whole * int(1 / each + EPSILON) + int((gpus - whole) / each + EPSILON)
 
 
 def cpus_per_worker(
@@ -128,18 +136,20 @@ def share_of_a_trial(
     return workers, each
 
 
-def share_out(free: int, waiting: Sequence[tuple[int, int]]) -> list[int]:
+def share_out(free: int, waiting: Sequence[tuple[int, int]], to_come: int = 0) -> list[int]:
     """How many trials at once each waiting study may run; 0 = it has to go on waiting.
 
     Args:
         free: places nobody has.
         waiting: places of one trial, and most trials, of each study; first come, first served.
+        to_come: studies that will move beside these ones, and that one trial's places are left for where there are any to spare.
     """
     shares = [0] * len(waiting)
     for index, (weight, limit) in enumerate(waiting):
         if free < weight:
             break
-        shares[index] = min(max(1, free // (len(waiting) - index) // weight), limit)
+        spare = free - to_come * weight
+        shares[index] = min(max(1, spare // (len(waiting) - index) // weight), limit)
         free -= shares[index] * weight
     return shares
 

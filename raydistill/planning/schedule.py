@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from raydistill.planning.records import MRR, Event, Promotion, TrialRecord
@@ -28,6 +28,37 @@ def ready(lineages: Sequence[str], grades: int, state: CampaignState, schedule: 
         for grade in range(grades)
         if (lineage, grade) not in state.promotions and (grade == 0 or _may_run(state, lineage, grade, schedule))
     ]
+
+
+def to_come(
+    lineages: Sequence[str],
+    grades: int,
+    state: CampaignState,
+    schedule: ScheduleName,
+    taken: Collection[tuple[str, int]],
+    given_up: Collection[tuple[str, int]],
+) -> int:
+    """How many grades will move beside those that move now: what is given to these is not there for them.
+
+    Only under the pipelined schedule; elsewhere a grade takes the room of the one it follows.
+
+    Args:
+        lineages: names of all ladders.
+        grades: number of grades, the teacher included.
+        state: what has happened so far.
+        schedule: who may run when.
+        taken: grades that run, or may start now.
+        given_up: grades that nothing can be promoted of, which those below them wait for in vain.
+    """
+    if schedule != "pipelined":
+        return 0
+    return sum(
+        (lineage, grade) not in state.promotions
+        and (lineage, grade) not in taken
+        and not any((lineage, upper) in given_up for upper in range(grade + 1))
+        for lineage in lineages
+        for grade in range(grades)
+    )
 
 
 def above(grade: int, schedule: ScheduleName) -> int:

@@ -118,8 +118,15 @@ def test_machine_that_is_still_on_the_books_costs_no_failure(played: Played) -> 
     scene = Scene([4, 4, 4, 4, 2], [lost(), too_late(), too_late(), too_late(), False])
     runs = played(scene, study(max_failures=1))
     runs.run()
-    assert scene.runs == [4, 4, 4, 4, 2]
+    assert scene.runs == [4, 4, 4, 3, 2]
     assert runs.problem is None
+
+
+def test_room_that_is_counted_but_not_there_is_asked_for_no_more(played: Played) -> None:
+    """Half a GPU on each of two machines is none for a worker that needs a whole one: the trial would start in vain for ever."""
+    scene = Scene([4], [too_late(), too_late(), too_late(), too_late(), too_late(), False])
+    played(scene, study(workers_per_trial={"min": 2, "max": 4})).run()
+    assert scene.runs == [4, 4, 3, 2, 2, 2]
 
 
 def test_trial_whose_workers_keep_dying_is_given_up(played: Played) -> None:

@@ -14,8 +14,8 @@ from raydistill.config.schema import ResourcesSection
 from raydistill.errors import ClusterError
 from raydistill.orchestration import losses, machines
 from raydistill.orchestration.machines import Machines, Room
+from raydistill.orchestration.runners import Job
 from raydistill.orchestration.searcher import Allowance, StudySearcher
-from raydistill.orchestration.studies import Job
 
 
 def node(cpus: float, alive: bool = True) -> dict[str, Any]:
@@ -75,20 +75,21 @@ def test_cluster_without_a_machine_for_trials_is_waited_for(monkeypatch: pytest.
 class FakeStudy:
     concurrency: int = 1
     limit: int = 3
+    place: tuple[str, int] = ("main", 1)
 
 
 @dataclass
 class FakeRunner:
     """An actor whose one method is called as Ray's are."""
 
-    told: list[int] = field(default_factory=list)
+    told: list[tuple[tuple[str, int], int]] = field(default_factory=list)
 
     @property
     def allow(self) -> Any:
         return self
 
-    def remote(self, trials: int) -> None:
-        self.told.append(trials)
+    def remote(self, place: tuple[str, int], trials: int) -> None:
+        self.told.append((place, trials))
 
 
 def test_study_grows_no_further_than_its_trials() -> None:
@@ -97,7 +98,7 @@ def test_study_grows_no_further_than_its_trials() -> None:
     job = Job(FakeStudy(), runner, 2)  # type: ignore[arg-type]
     assert job.grow(1, 2) == 0
     assert job.grow(20, 2) == 4
-    assert (job.places, job.study.concurrency, runner.told) == (6, 3, [3])
+    assert (job.places, job.study.concurrency, runner.told) == (6, 3, [(("main", 1), 3)])
     assert job.grow(20, 2) == 0
 
 

@@ -137,3 +137,25 @@ def test_all_grades_move_at_once(cluster: None, tmp_path: Path, workers: int) ->
     assert history.index(taught[0]) < promoted, "the first student waited for its teacher's end"
     assert not list(root.glob("grades/*/teachers"))
     assert len(fakes.trained(root)) == 12, "no epoch was trained twice"
+
+
+@pytest.mark.ray
+def test_grade_of_many_trials_leaves_room_for_the_next(cluster: None, tmp_path: Path) -> None:
+    """A search takes every place there is, and the grades below it begin when it is over."""
+    root = tmp_path / "run"
+    # On four places: the teacher's last epoch waits for the second student's first, in vain where three trials of the first took all the rest.
+    fakes.control(root, until={"0-teacher": "2-layers3"})
+    grades = [{"layers": 6, "mask_ratio": {"choice": [0.0, 0.1, 0.2]}, "trials": 3}, {"layers": 3, "trials": 1}]
+    config = fakes.campaign(
+        grades=grades,
+        schedule={"name": "pipelined", "settle_epochs": 1},
+        search={"algorithm": "grid"},
+        training={"epochs": 3, "batch_size": 4},
+        resources={"cpus_per_worker": 0.5},
+    )
+    state = run(config, root)
+    history = Ledger.at(root / LEDGER).read()
+    taught = next(n for n, event in enumerate(history) if event["kind"] == "trial_taught" and event["grade"] == 2)
+    assert taught < next(n for n, event in enumerate(history) if event["kind"] == "grade_promoted")
+    assert [len(state.of("main", grade)) for grade in range(3)] == [1, 3, 1]
+    assert all(one.status == "finished" for one in state.trials.values())

@@ -20,7 +20,7 @@ from raydistill.orchestration.rundir import open_run
 pytestmark = pytest.mark.ray
 HERE = Path(__file__).parent
 BACK_ENDS: dict[str, dict[str, Any]] = {
-    "inline": {"backend": "inline", "concurrent_trials": 1},
+    "inline": {"backend": "inline", "concurrent_trials": 1, "max_failures": 0},
     "train": {"backend": "train", "workers_per_trial": 2, "max_failures": 0},
 }
 

@@ -11,6 +11,7 @@ from ray.tune.experiment import Experiment
 
 from raydistill.errors import TrialError
 from raydistill.orchestration import studies
+from raydistill.orchestration.searcher import DIED, Allowance, StudySearcher
 from raydistill.orchestration.studies import StudyRunner, named_apart
 from raydistill.orchestration.trials import InlineTrial
 from raydistill.planning.records import TrialRecord
@@ -36,6 +37,7 @@ class _Answers:
 class _Study:
     place = ("main", 0)
     root = Path()
+    concurrency = 2
 
 
 class _NothingLeft:
@@ -52,3 +54,86 @@ def test_nothing_is_promoted_while_a_trial_stands_where_it_was_left(monkeypatch:
     monkeypatch.setattr(studies, "ask", lambda answer: answer)
     with pytest.raises(TrialError, match=f"1 of its trials had not: {'b' * 16}"):
         StudyRunner()._run(_Study(), _Answers([done, left]), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_room_that_comes_while_a_study_begins_is_not_lost(early: bool) -> None:
+    """The driver books new places as taken once; a process that only then begins would use the old number for the whole grade."""
+    runner, study = StudyRunner(), _Study()
+    if early:
+        runner.allow(study.place, 3)
+    runner._turn_to(study)  # type: ignore[arg-type]
+    if not early:
+        runner.allow(study.place, 3)
+    runner.allow(("main", 1), 5)
+    assert runner.allowance.trials == 3
+
+
+class _Coordinator:
+    """Answers what a searcher asks of a trial whose process died."""
+
+    def __init__(self, leaving: int) -> None:
+        self.leaving, self.failed, self.running = leaving, list[str](), True
+        self.left = self.goes_on = self.fail = self
+
+    def remote(self, key: tuple[str, int, int], reason: str = "") -> bool:
+        if reason:
+            self.failed.append(reason)
+            return True
+        told, self.leaving = self.leaving > 0, self.leaving - 1
+        return told
+
+
+class _Again:
+    """A proposer with one trial, which is handed out again whenever it is taken up."""
+
+    def __init__(self, coordinator: Any, max_failures: int) -> None:
+        self.coordinator, self.study, self.waiting = coordinator, self, list[int]()
+        self.config = self.resources = self
+        self.max_failures = max_failures
+
+    def key(self, number: int) -> tuple[str, int, int]:
+        return ("main", 1, number)
+
+    def take_up(self, number: int) -> None:
+        self.waiting.append(number)
+
+    def next(self) -> int | None:
+        return self.waiting.pop() if self.waiting else None
+
+
+@pytest.mark.parametrize(("leaving", "max_failures", "lives"), [(0, 0, 1), (0, 2, 3), (4, 0, 5), (3, 1, 5)])
+def test_only_processes_that_die_by_themselves_count(
+    monkeypatch: pytest.MonkeyPatch, leaving: int, max_failures: int, lives: int
+) -> None:
+    """A trial on machines that are wanted back would be given up though it saved each time; or one that dies for ever never would."""
+    coordinator = _Coordinator(leaving)
+    coordinator.goes_on = _Yes()
+    monkeypatch.setattr("raydistill.orchestration.searcher.ask", lambda answer: answer)
+    searcher = StudySearcher(_Again(coordinator, max_failures), 0, Allowance(1))  # type: ignore[arg-type]
+    begun = 0
+    while (answer := searcher.suggest(f"{begun}")) not in ("FINISHED", None):
+        assert answer == {"number": 0}
+        searcher.on_trial_complete(f"{begun}", error=True)
+        begun += 1
+    assert begun == lives
+    assert coordinator.failed == [DIED]
+
+
+class _Yes:
+    def remote(self, key: Any) -> bool:
+        return True
+
+
+def test_search_is_not_over_while_a_trial_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune asks no more once it was told that the search is over, and the last trial would never run again after its process died."""
+    coordinator = _Coordinator(0)
+    coordinator.goes_on = _Yes()
+    monkeypatch.setattr("raydistill.orchestration.searcher.ask", lambda answer: answer)
+    searcher = StudySearcher(_Again(coordinator, 1), 0, Allowance(2))  # type: ignore[arg-type]
+    assert searcher.suggest("a") == {"number": 0}
+    assert searcher.suggest("b") is None
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("b") == {"number": 0}
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("c") == "FINISHED"

@@ -32,6 +32,7 @@ from raydistill.planning.places import (
         ({"gpus_per_worker": 1}, 16, 2, 4, 2, 8, 2),
         ({"gpus_per_worker": 1}, 64, 8, 16, 8, 8, 8),
         ({"gpus_per_worker": 0.25}, 32, 4, 32, 16, 2, 16),
+        ({"gpus_per_worker": 0.4}, 32, 2, 8, 4, 8, 4),
         ({"gpus_per_worker": 1, "workers_per_trial": 2}, 32, 4, 8, 2, 8, 2),
         ({"gpus_per_worker": 0.1}, 16, 0.3, 3, 3, 5, 3),
     ],
@@ -91,6 +92,24 @@ def test_free_places_are_shared_and_nobody_overtakes(
     assert share_out(free, waiting) == shares
 
 
+@pytest.mark.parametrize(
+    ("free", "waiting", "to_come", "shares"),
+    [
+        (4, [(1, 1)], 2, [1]),
+        (3, [(1, 16)], 2, [1]),
+        (8, [(1, 16)], 2, [6]),
+        (8, [(2, 16)], 1, [3]),
+        (1, [(1, 16)], 3, [1]),
+        (0, [(1, 16)], 1, [0]),
+    ],
+)
+def test_grades_that_are_still_to_move_keep_a_place(
+    free: int, waiting: list[tuple[int, int]], to_come: int, shares: list[int]
+) -> None:
+    """A grade of sixteen trials would take every place, and those below it move when it is over: a pipeline in name only."""
+    assert share_out(free, waiting, to_come) == shares
+
+
 @pytest.mark.parametrize(("widest", "each"), [(4, 4), (64, 16), (0, 1)])
 def test_worker_gets_no_more_than_one_machine_has(widest: float, each: float) -> None:
     """A share of four machines, asked for on one of them: the campaign would wait for ever, and say nothing."""
@@ -134,6 +153,8 @@ def test_elastic_trials_share_a_cluster_evenly(
         ({"placement": "strict_pack"}, 1, [{"CPU": 2.0}, {"CPU": 3.0}], 3),
         ({"gpus_per_worker": 0.1}, 1, [{"CPU": 8.0, "GPU": 0.3}, {"CPU": 8.0}], 3),
         ({"gpus_per_worker": 2}, 1, [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 1.0}], 1),
+        ({"gpus_per_worker": 0.4}, 1, [{"CPU": 8.0, "GPU": 2.0}], 4),
+        ({"gpus_per_worker": 0.4}, 1, [{"CPU": 8.0, "GPU": 1.4}], 3),
         ({}, 1, [], 0),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from raydistill.planning.records import Promotion
-from raydistill.planning.schedule import ScheduleName, ready, teacher_of
+from raydistill.planning.schedule import ScheduleName, ready, teacher_of, to_come
 from raydistill.planning.state import CampaignState
 
 
@@ -37,3 +37,25 @@ def test_who_teaches(schedule: ScheduleName, grade: int, teacher: int | None) ->
     """A progressive ladder would secretly be a one-shot one, or the other way round."""
     found = teacher_of(state(("a", 0), ("a", 1), ("b", 2)), "a", grade, schedule)
     assert (found.grade if found else None) == teacher
+
+
+@pytest.mark.parametrize(
+    ("schedule", "promoted", "taken", "given_up", "count"),
+    [
+        ("pipelined", [], [("a", 0), ("b", 0)], [], 4),
+        ("pipelined", [], [("a", 0), ("a", 1), ("a", 2), ("b", 0)], [], 2),
+        ("pipelined", [("a", 0), ("b", 0), ("b", 1), ("b", 2)], [("a", 1)], [], 1),
+        ("pipelined", [("a", 0), ("b", 0), ("b", 1), ("b", 2)], [("a", 2)], [("a", 1)], 0),
+        ("sequential", [], [("a", 0), ("b", 0)], [], 0),
+        ("independent", [], [("a", 0), ("b", 0)], [], 0),
+    ],
+)
+def test_how_many_grades_are_still_to_move(
+    schedule: ScheduleName,
+    promoted: list[tuple[str, int]],
+    taken: list[tuple[str, int]],
+    given_up: list[tuple[str, int]],
+    count: int,
+) -> None:
+    """Room would be kept for grades that never come, and stay idle; or for none, and they would wait."""
+    assert to_come(["a", "b"], 3, state(*promoted), schedule, taken, given_up) == count
