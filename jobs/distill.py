@@ -1,4 +1,4 @@
-"""Run a campaign: python jobs/distill.py CONFIG RUN_DIR [--resume] [--set KEY=VALUE ...]. The entry point of a Ray job."""
+"""Run a campaign, or a search over ladders: python jobs/distill.py CONFIG RUN_DIR [--resume] [--set KEY=VALUE ...]. The entry point of a Ray job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raydistill.cli.output import configure_logging, error_console
 
 
 def main() -> None:
-    """Run every grade, write the report, print where it is."""
+    """Run every grade, or every ladder; write the result, print where it is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("run_dir")
@@ -18,16 +18,15 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging(verbose=True)
     with explained(resumable=lambda: True):
-        from raydistill.cli.run import check_place, save_report
+        from raydistill.cli.run import check_place, run_to_the_end, save_result
         from raydistill.config.load import load_config
-        from raydistill.orchestration.campaign import Campaign
         from raydistill.reporting.progress import Progress
 
         config = load_config(given.config, given.overrides)
         check_place(given.run_dir, resume=given.resume)
         with Progress(error_console()) as progress:
-            state = Campaign(config, given.run_dir).run(resume=given.resume, observe=progress.observe)
-        print(save_report(state, config, given.run_dir))
+            state = run_to_the_end(config, given.run_dir, resume=given.resume, observe=progress.observe)
+        print(save_result(state, config, given.run_dir))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ class CapabilityError(ConfigError):
     """Parts of a configuration that are each valid do not fit together."""
 
 
+class RoomError(ConfigError):
+    """The cluster has no room for a single trial: it is too small, or its machines are not there at the moment."""
+
+
 class RunDirectoryError(ConfigError):
     """The run directory belongs to another configuration, or is in use."""
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raydistill.config.schema import CampaignConfig
-    from raydistill.orchestration.ladder_search import LadderSearch
     from raydistill.planning.state import CampaignState
 
 
@@ -37,17 +38,32 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
     check_place(place, resume=resume)
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
-        if campaign_config.ladders is not None:
-            from raydistill.orchestration.ladder_search import LadderSearch
+        state = run_to_the_end(campaign_config, place, resume=resume, observe=observe)
+    if state is None:
+        show_ladders(place, as_json=as_json)
+    else:
+        show_result(state, campaign_config, place, as_json=as_json)
 
-            search = LadderSearch(campaign_config, place)
-            search.run(resume=resume, observe=observe)
-            show_ladders(search, as_json=as_json)
-            return
-        from raydistill.orchestration.campaign import Campaign
 
-        state = Campaign(campaign_config, place).run(resume=resume, observe=observe)
-    show_result(state, campaign_config, place, as_json=as_json)
+def run_to_the_end(
+    config: CampaignConfig, place: str, *, resume: bool, observe: Callable[[CampaignState], None] | None
+) -> CampaignState | None:
+    """Run what a configuration asks for: a campaign, or a search over ladders where it has that section.
+
+    Returns:
+        How the campaign ended; None for a search, whose result is in its run directory.
+
+    Raises:
+        RayDistillError: what ends a campaign or a search.
+    """
+    if config.ladders is not None:
+        from raydistill.orchestration.ladder_search import LadderSearch
+
+        LadderSearch(config, place).run(resume=resume, observe=observe)
+        return None
+    from raydistill.orchestration.campaign import Campaign
+
+    return Campaign(config, place).run(resume=resume, observe=observe)
 
 
 def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:
@@ -89,21 +105,31 @@ def check_place(place: str, *, resume: bool) -> None:
         )
 
 
-def show_ladders(search: LadderSearch, *, as_json: bool) -> None:
+def show_ladders(place: str, *, as_json: bool) -> None:
     """Print every ladder of a search, the ones that none beats first."""
     import json
 
     from raydistill.cli.output import echo_json, echo_tables
-    from raydistill.orchestration.ladder_search import PARETO
+    from raydistill.orchestration.runstore import RunStore
+    from raydistill.orchestration.searchdir import PARETO
     from raydistill.reporting.ladders import ladder_table
 
-    content = json.loads(search.store.read(PARETO) or b"[]")
+    store = RunStore.at(place)
+    content = json.loads(store.read(PARETO) or b"[]")
     if as_json:
-        echo_json({"run": search.store.place, "ladders": content})
+        echo_json({"run": store.place, "ladders": content})
         return
     echo_tables([ladder_table(content)])
-    click.echo(f"pareto set {search.store.located(PARETO)}")
-    click.echo(f"run {search.store.place}")
+    click.echo(f"pareto set {store.located(PARETO)}")
+    click.echo(f"run {store.place}")
+
+
+def save_result(state: CampaignState | None, config: CampaignConfig, place: str) -> str:
+    """Where the result of `run_to_the_end` lies: the report's page, which this writes; of a search, the Pareto set."""
+    from raydistill.orchestration.runstore import RunStore
+    from raydistill.orchestration.searchdir import PARETO
+
+    return RunStore.at(place).located(PARETO) if state is None else save_report(state, config, place)
 
 
 def save_report(state: CampaignState, config: CampaignConfig, place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,23 +24,52 @@ INTERVAL_SECONDS = 2.0
 @click.option("--watch", is_flag=True, help="Keep showing it until the campaign is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def status(run: str, watch: bool, as_json: bool) -> None:
-    """Show grades, trials, promotions and results of the run directory RUN."""
+    """Show grades, trials, promotions and results of the run directory RUN; of a search over ladders, its ladders so far."""
     from raydistill.cli.output import echo_json, result_console
-    from raydistill.orchestration.rundir import open_run, read_config
+    from raydistill.orchestration.rundir import read_config, require_run
     from raydistill.orchestration.runstore import RunStore
-    from raydistill.reporting.report import report_json, state_json
 
     if as_json and watch:
         raise click.UsageError("--json prints once; leave out --watch")
     store = RunStore.at(run)
-    state, config = open_run(store), read_config(store)
+    require_run(store)
+    config = read_config(store)
     if as_json:
-        echo_json({"run": run, **state_json(state), "results": report_json(state, config)["results"]})
+        echo_json({"run": run, **content(store, config)})
     elif watch:
         _watch(store, config)
     else:
-        result_console().print(view(state, config))
-        _say_if_left(store, state)
+        shown, complete = look(store, config)
+        result_console().print(shown)
+        _say_if_left(store, config, complete=complete)
+
+
+def content(store: RunStore, config: CampaignConfig) -> dict[str, Any]:
+    """What is known of a run at this moment, for programs."""
+    if config.ladders is not None:
+        from raydistill.orchestration.searchdir import open_search
+
+        search = open_search(store, config)
+        return {"complete": search.complete, "wanted": search.wanted, "ladders": search.ladders}
+    from raydistill.orchestration.rundir import read_state
+    from raydistill.reporting.report import report_json, state_json
+
+    state = read_state(store)
+    return {**state_json(state), "results": report_json(state, config)["results"]}
+
+
+def look(store: RunStore, config: CampaignConfig) -> tuple[RenderableType, bool]:
+    """What is known of a run at this moment, for people, and whether it is complete."""
+    if config.ladders is not None:
+        from raydistill.orchestration.searchdir import open_search
+        from raydistill.reporting.ladders import search_view
+
+        search = open_search(store, config)
+        return search_view(search.ladders, search.wanted, search.running), search.complete
+    from raydistill.orchestration.rundir import read_state
+
+    state = read_state(store)
+    return view(state, config), state.complete
 
 
 def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
@@ -65,28 +94,28 @@ def _watch(store: RunStore, config: CampaignConfig) -> None:
 
     from raydistill.cli.output import result_console
     from raydistill.orchestration.locking import is_held
-    from raydistill.orchestration.rundir import open_run
 
-    state = open_run(store)
-    with Live(view(state, config), console=result_console(), auto_refresh=False) as live:
+    shown, complete = look(store, config)
+    with Live(shown, console=result_console(), auto_refresh=False) as live:
         # One more look after the driver has gone: its last events came just before.
         held = True
-        while not state.complete and held:
+        while not complete and held:
             held = is_held(store)
             time.sleep(INTERVAL_SECONDS)
-            state = open_run(store)
-            live.update(view(state, config), refresh=True)
-    _say_if_left(store, state)
+            shown, complete = look(store, config)
+            live.update(shown, refresh=True)
+    _say_if_left(store, config, complete=complete)
 
 
-def _say_if_left(store: RunStore, state: CampaignState) -> None:
+def _say_if_left(store: RunStore, config: CampaignConfig, *, complete: bool) -> None:
     from raydistill.orchestration.locking import is_held
 
-    if not state.complete and not is_held(store):
+    if not complete and not is_held(store):
+        what = "campaign" if config.ladders is None else "search"
         nobody = (
-            "no process is running this campaign"
+            f"no process is running this {what}"
             if store.remote
-            else ("no process on this machine is running this campaign; if none does elsewhere")
+            else (f"no process on this machine is running this {what}; if none does elsewhere")
         )
         click.echo(
             f"{nobody}, go on with: raydistill run --resume --run-dir {store.place}",

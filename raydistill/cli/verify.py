@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import click
 
+from raydistill.cli.findings import Findings, Kind, check_checkpoint, check_dataset
 from raydistill.cli.places import Folder, checkpoint_here, copied_here
 from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError
-
-Kind = Literal["checkpoint", "run", "dataset"]
-MANIFEST = "manifest.json"
-
-
-@dataclass
-class Findings:
-    """What was looked at, and what is wrong with it."""
-
-    kind: Kind
-    checked: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    good: list[str] = field(default_factory=list)
-
-    def named(self, looked_at: str, place: str) -> Findings:
-        """The same with the place that was given instead of the folder it was looked at in."""
-        if "://" not in place:
-            return self
-        shown = place.partition("?")[0].rstrip("/")
-        lists = ([one.replace(looked_at, shown) for one in part] for part in (self.checked, self.problems, self.good))
-        return Findings(self.kind, *lists)
 
 
 @click.command(short_help="Hold what lies on disk against its manifests.")
@@ -40,6 +16,8 @@ class Findings:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(path: str, as_json: bool) -> None:
     """Check every byte of a checkpoint, of a dataset directory, or of a run directory with its ledger and checkpoints.
+
+    A search over ladders is checked with every run below it.
 
     Ends with exit code 4, for a dataset 3, where a file is damaged, missing or foreign.
     """
@@ -70,7 +48,7 @@ def kind_of(root: Path, place: str) -> Kind:
         ConfigError: nothing of ours lies there.
     """
     marks: dict[Kind, tuple[str, ...]] = {
-        "run": ("ledger", "config.yaml", "grades"),
+        "run": ("ledger", "config.yaml", "grades", "search", "ladders"),
         "checkpoint": ("raydistill.json", "query_encoder", "tokenizer"),
         "dataset": ("entities.parquet", "relations.parquet", "triples", "audit.json"),
     }
@@ -82,49 +60,6 @@ def kind_of(root: Path, place: str) -> Kind:
         expected="a checkpoint, a run directory or a dataset directory",
         remedy="give one of these, such as RUN, or RUN/grades/<grade>/trials/<id>/checkpoints/<step>",
     )
-
-
-def check_checkpoint(root: Path) -> Findings:
-    """Every file of a checkpoint against its manifest."""
-    from raydistill.training.manifest import read_manifest
-
-    findings = Findings("checkpoint")
-    try:
-        recorded: dict[str, Any] = dict(read_manifest(root))
-    except CheckpointError as error:
-        findings.problems.append(error.received)
-        return findings
-    _check_files(root, recorded, findings)
-    return findings
-
-
-def check_dataset(root: Path) -> Findings:
-    """Every file of a dataset against its manifest, then the tables against each other.
-
-    What training keeps beside them, the texts as tokens, is held against the digest beside each file.
-    """
-    from raydistill.data.arrow import DIGEST
-    from raydistill.data.tokens import FOLDER, is_sound
-    from raydistill.kg.manifest import read_manifest
-    from raydistill.kg.store import Dataset
-
-    findings = Findings("dataset")
-    try:
-        kept = sorted((root / FOLDER).glob("*.arrow"))
-        # What a write leaves that was cut off, or is going on just now, is nobody's to read.
-        others = [path for ending in (".aside", DIGEST) for path in (root / FOLDER).glob(f"*{ending}")]
-        _check_files(root, read_manifest(root)["files"], findings, besides=(*kept, *others))
-        findings.checked += map(str, kept)
-        findings.problems += [
-            f"{path}: changed after it was written; the next training makes it anew"
-            for path in kept
-            if not is_sound(path)
-        ]
-        if not findings.problems:
-            Dataset.load(root, verify=False)
-    except DataError as error:
-        findings.problems.append(error.received)
-    return findings
 
 
 def refuse_busy(run: str) -> None:
@@ -145,9 +80,15 @@ def refuse_busy(run: str) -> None:
 
 
 def check_run(root: Path) -> Findings:
-    """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted."""
-    from raydistill.orchestration.rundir import open_run
+    """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted.
 
+    Of a search over ladders: its ledger, and all that of every run below it.
+    """
+    from raydistill.orchestration.rundir import open_run
+    from raydistill.orchestration.searchdir import LADDERS, SEARCH
+
+    if (root / SEARCH).exists() or (root / LADDERS).exists():
+        return _check_search(root)
     findings = Findings("run")
     sound: set[Path] = set()
     for path in sorted(root.glob("grades/*/trials/*/checkpoints/*")):
@@ -183,25 +124,33 @@ def check_run(root: Path) -> Findings:
     return findings
 
 
-def _check_files(root: Path, recorded: dict[str, Any], findings: Findings, *, besides: Collection[Path] = ()) -> None:
-    for name, record in recorded.items():
-        path = root / name
-        findings.checked.append(str(path))
-        if not path.is_file():
-            findings.problems.append(f"{path}: missing")
-            continue
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != record["sha256"] or path.stat().st_size != record["bytes"]:
-            findings.problems.append(f"{path}: changed after it was written")
-    findings.problems += [f"{path}: not in the manifest" for path in _foreign(root, recorded) if path not in besides]
+def _check_search(root: Path) -> Findings:
+    from raydistill.orchestration.rundir import open_run, require_run
+    from raydistill.orchestration.runstore import RunStore
+    from raydistill.orchestration.searchdir import LADDERS, SEARCH, ladder_name, read_results
 
-
-def _foreign(root: Path, recorded: dict[str, Any]) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in recorded and name != MANIFEST:
-            yield path
+    findings = Findings("run")
+    for folder in sorted((root / LADDERS).glob("*")):
+        # A kill at the very beginning of a run leaves a lock and nothing else.
+        if folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir()):
+            findings.add(check_run(folder))
+    try:
+        require_run(RunStore.at(root))
+        results = read_results(RunStore.at(root))
+    except (LedgerError, ConfigError) as error:
+        findings.problems.append(error.received)
+        return findings
+    findings.checked.append(str(root / SEARCH))
+    for name in (ladder_name(one.number) for one in results if one.values):
+        try:
+            whole = open_run(root / name).complete
+        except LedgerError:
+            continue  # told above
+        except ConfigError:
+            whole = False
+        if not whole:
+            findings.problems.append(f"{root / name}: the search has its result, but the run is missing, or part of it")
+    return findings
 
 
 def _digest(path: Path) -> str:

@@ -46,3 +46,15 @@ class LadderSearchSection(Section):
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("an objective is named once")
         return self
+
+    def require_falling(self, teacher: int | None) -> None:
+        """Refuse a depth that no ladder below a teacher of so many layers can have; None = all of the encoder's, which is not known here.
+
+        Raises:
+            ValueError: naming it.
+        """
+        deepest = max(self.depths)
+        if teacher is not None and deepest > teacher:
+            raise ValueError(
+                f"ladders.depths has {deepest}, which stands below a teacher of {teacher}; depth may only fall down the ladder"
+            )

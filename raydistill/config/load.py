@@ -142,7 +142,7 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
     """The campaign that learns a single grade of `config` from a trained checkpoint.
 
     Args:
-        config: a whole ladder.
+        config: a whole ladder; that ladders like it are to be searched does not matter here.
         grade: which of its grades, from 1.
         teacher: the checkpoint.
 
@@ -159,6 +159,7 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
     content = config.model_dump(mode="json")
     content["grades"] = [content["grades"][grade - 1]]
     content["teacher"]["checkpoint"] = teacher
+    content["ladders"] = None
     if (config.grades[grade - 1].epochs or config.training.epochs) <= config.search.grace_epochs:
         # Early stopping that another grade is long enough for; on its own, this one would be refused for it.
         content["search"]["early_stopping"] = "none"

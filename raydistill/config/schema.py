@@ -197,10 +197,18 @@ class CampaignConfig(Section):
 
     @model_validator(mode="after")
     def _ladders_are_of_one_kind(self) -> CampaignConfig:
-        if self.ladders is not None and self.compare is not None:
+        if self.ladders is None:
+            return self
+        if self.compare is not None:
             raise ValueError("`ladders` searches over ladders of one method and seed; leave out `compare`")
-        if self.ladders is not None and self.method.name != "pmd":
+        if self.method.name != "pmd":
             raise ValueError(f"`ladders` searches over PMD's alpha and beta; the method is {self.method.name}")
+        for place, grade in enumerate(self.grades):
+            if grade.method is not None:
+                raise ValueError(
+                    f"grades.{place}.method would take the place of the alpha and beta that `ladders` searches; remove it"
+                )
+        self.ladders.require_falling(self.teacher.layers)
         return self
 
     @model_validator(mode="after")
@@ -223,7 +231,9 @@ class CampaignConfig(Section):
 
     @model_validator(mode="after")
     def _something_may_stop(self) -> CampaignConfig:
-        longest = max(grade.epochs or self.training.epochs for grade in self.grades)
+        # Every grade of a searched ladder has the epochs of the first one here.
+        grades = self.grades if self.ladders is None else self.grades[:1]
+        longest = max(grade.epochs or self.training.epochs for grade in grades)
         if self.search.early_stopping == "asha" and self.search.grace_epochs >= longest:
             raise ValueError(
                 f"search.grace_epochs is {self.search.grace_epochs}, and no student trains for more than {longest} epochs, so "

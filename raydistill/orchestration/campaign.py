@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError, RunDirectoryError
+from raydistill.errors import RoomError, RunDirectoryError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.courier import served
@@ -149,13 +149,14 @@ class Campaign:
         needs, room = self.config.resources, room_of(self.config.resources)
         fits = workers_that_fit(needs, least_cpus(needs), room.machines)
         if room.places < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
-            raise CapabilityError(
+            raise RoomError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
                 f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
                 f"{len(room.machines)} machine{'s' * (len(room.machines) != 1)}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
-                remedy="lower resources, or set concurrent_trials where the cluster grows on demand",
+                remedy="lower resources, wait for the cluster's machines, or set concurrent_trials where it grows on demand; then run the same "
+                "command with --resume",
             )
         return Machines(self.config.resources, room)
 

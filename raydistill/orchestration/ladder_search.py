@@ -1,7 +1,4 @@
-"""A search over whole ladders: one campaign after another, each in a run directory of its own below RUN/ladders, sharing what they have in common.
-
-RUN/config.yaml   search/00000001.json ... (one file per finished ladder)   pareto.json   ladders/0000/ ladders/0001/ ...
-"""
+"""A search over whole ladders: one campaign after another, each in a run directory of its own (see `searchdir.py`), sharing what they have in common."""
 
 from __future__ import annotations
 
@@ -22,20 +19,21 @@ from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.rundir import CONFIG, check_owner, write_config
 from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.searchdir import PARETO, SEARCH, ladder_name, read_results, result_of
 from raydistill.orchestration.workshop import Workshop, standard_workshop
-from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, pareto, propose_ladder
+from raydistill.planning.ladders import LadderResult, described, ladder_config, ladder_of, next_ladder, pareto
 from raydistill.planning.records import MRR
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
-SEARCH, PARETO, LADDERS = "search", "pareto.json", "ladders"
+Observer = Callable[[CampaignState], None]
 
 
 class LadderSearch:
     """Runs the ladders that a configuration's `ladders` section asks for.
 
     Args:
-        config: a campaign with a `ladders` section; its own grades say what the section does not (init, view, epochs).
+        config: a campaign with a `ladders` section; its first grade says what the section does not (init, view, epochs, learning rate).
         run_dir: where to write.
         workshop: the functions trials are made of; None = raydistill's own.
         num_cpus: CPUs of a cluster of our own; None = all of the machine.
@@ -58,50 +56,54 @@ class LadderSearch:
         self.num_cpus, self.filesystem = num_cpus, filesystem
         self.results: list[LadderResult] = []
 
-    def run(
-        self, *, resume: bool = False, observe: Callable[[CampaignState], None] | None = None
-    ) -> list[LadderResult]:
+    def run(self, *, resume: bool = False, observe: Observer | None = None) -> list[LadderResult]:
         """Run ladder after ladder; returns those that none beats.
 
         Args:
-            resume: go on with what the run directory holds.
+            resume: go on with what the run directory holds. Ladders that failed are tried once more: what made them fail may have been mended.
             observe: told of the state of the ladder that runs.
 
         Raises:
             RayDistillError: what ends a campaign; a ladder whose grade cannot promote only counts as failed.
+            RoomError: there is no room for a trial now. That says nothing about the ladder, which is run on `resume`.
             PromotionError: every ladder failed.
         """
         with locked(self.store) as check, connected(num_cpus=self.num_cpus):
             check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
             write_config(self.store, self.config)
-            ledger = self.store.ledger(SEARCH)
-            for event in ledger.read():
-                self._remember(event)
-            while (number := len(self.results)) < self.section.ladders:
-                point = propose_ladder(self.section, self.results, number, self.config.seed)
-                if point is None:
-                    break
-                check()
-                event = self._ladder(number, point, observe)
-                ledger.append(event)
-                self._remember(event)
-                self._write_pareto()
+            self.results = read_results(self.store)
+            # A kill may have come between the last event and this file.
+            self._write_pareto()
+            failed = [one for one in self.results if not one.values]
+            while (point := next_ladder(self.config, self.results)) is not None:
+                self._run_ladder(len(self.results), point, check, observe)
+            # After the others: a ladder that was cut short was proposed without them, and is proposed so again.
+            for one in failed:
+                self._run_ladder(one.number, one.point, check, observe)
         best = pareto(self.results, self.section.objectives)
         if not best:
             raise PromotionError(
                 f"none of {len(self.results)} ladders ended; the first: {self.results[0].reason}",
                 expected="one ladder whose every grade promotes",
                 consequence="there is nothing to choose from",
-                remedy="mend what the reason names, then choose another --run-dir",
+                remedy="mend what the reason names, then run again with --resume, which tries them once more; what needs another "
+                "configuration needs another --run-dir",
             )
         return best
 
-    def _ladder(
-        self, number: int, point: Mapping[str, Any], observe: Callable[[CampaignState], None] | None
-    ) -> dict[str, Any]:
-        """Run one ladder; returns the event that records it."""
+    def _run_ladder(
+        self, number: int, point: Mapping[str, Any], check: Callable[[], None], observe: Observer | None
+    ) -> None:
+        """Run one ladder, and record what came of it."""
+        check()
+        event = self._outcome(number, point, observe)
+        self.store.ledger(SEARCH).append(event)
+        self.results[number : number + 1] = [result_of(event)]
+        self._write_pareto()
+
+    def _outcome(self, number: int, point: Mapping[str, Any], observe: Observer | None) -> dict[str, Any]:
         config = ladder_config(self.config, ladder_of(self.section, point))
-        place = self.store.located(f"{LADDERS}/{number:04d}")
+        place = self.store.located(ladder_name(number))
         head = {"number": number, "point": dict(point), "time": time.time()}
         try:
             campaign = Campaign(config, place, self.workshop, filesystem=self.filesystem)
@@ -122,18 +124,6 @@ class LadderSearch:
         }
         return {name: measured[name]() for name in self.section.objectives}
 
-    def _remember(self, event: Mapping[str, Any]) -> None:
-        self.results.append(LadderResult(event["number"], event["point"], event["values"], event["reason"]))
-
     def _write_pareto(self) -> None:
-        best = {one.number for one in pareto(self.results, self.section.objectives)}
-        content = [
-            {
-                **ladder_of(self.section, one.point),
-                "number": one.number,
-                "values": one.values,
-                "pareto": one.number in best,
-            }
-            for one in self.results
-        ]
+        content = described(self.section, self.results)
         self.store.write(PARETO, (json.dumps(content, indent=2) + "\n").encode())

@@ -42,13 +42,22 @@ def open_run(run_dir: str | Path | RunStore, filesystem: fs.FileSystem | None = 
         LedgerError: the ledger is damaged.
     """
     store = RunStore.at(run_dir, filesystem)
+    require_run(store)
+    return read_state(store)
+
+
+def require_run(store: RunStore) -> None:
+    """Refuse a directory in which nothing was begun.
+
+    Raises:
+        RunDirectoryError: there is no run.
+    """
     if store.read(CONFIG) is None:
         raise RunDirectoryError(
             f"{store.place}: no {CONFIG}",
             expected="a run directory",
             remedy="give the directory that `raydistill run` wrote",
         )
-    return read_state(store)
 
 
 def read_config(store: RunStore) -> CampaignConfig:

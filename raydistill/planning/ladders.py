@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydistill.config.ladders import LadderSearchSection, Objective
+from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class LadderResult:
     point: Mapping[str, Any]
     values: Mapping[Objective, float]
     reason: str = ""
+
+
+def next_ladder(config: CampaignConfig, results: Sequence[LadderResult]) -> dict[str, Any] | None:
+    """The point of the ladder that follows those that were run; None when there is none left to run."""
+    section = config.ladders
+    assert section is not None, "a search over ladders needs a `ladders` section"
+    if len(results) >= section.ladders:
+        return None
+    return propose_ladder(section, results, len(results), config.seed)
 
 
 def propose_ladder(
@@ -91,12 +101,38 @@ def ladder_of(section: LadderSearchSection, point: Mapping[str, Any]) -> dict[st
 
 
 def ladder_config(config: CampaignConfig, ladder: Mapping[str, Any]) -> CampaignConfig:
-    """The campaign of one ladder: everything else is as `config` says."""
+    """The campaign of one ladder: everything else is as `config` and its first grade say.
+
+    Raises:
+        ConfigError: it is refused, as the same campaign from a file would be.
+    """
     first = config.grades[0].model_dump(mode="json")
     grades = [{**first, **grade, "trials": 1} for grade in ladder["grades"]]
     method = {**config.method.model_dump(mode="json"), "alpha": ladder["alpha"], "beta": ladder["beta"]}
     content = {**config.model_dump(mode="json"), "grades": grades, "method": method, "ladders": None}
-    return CampaignConfig.model_validate(content)
+    return parse_config(content, where="a ladder of the search")
+
+
+def ladder_in(config: CampaignConfig) -> dict[str, Any]:
+    """The reverse of `ladder_config`: what `ladder_of` said of the ladder that a campaign was made of."""
+    grades = [one.model_dump(mode="json", include={"layers", "mask_ratio", "layer_map"}) for one in config.grades]
+    return {"grades": grades, **config.method.model_dump(mode="json", include={"alpha", "beta"})}
+
+
+def described(section: LadderSearchSection, results: Sequence[LadderResult]) -> list[dict[str, Any]]:
+    """What is told of ladders that were run, in types JSON knows: their shape, what came of them, and whether none beats them."""
+    best = {one.number for one in pareto(results, section.objectives)}
+    return [
+        {
+            **ladder_of(section, one.point),
+            "number": one.number,
+            "status": "finished" if one.values else "failed",
+            "values": dict(one.values),
+            "reason": one.reason,
+            "pareto": one.number in best,
+        }
+        for one in results
+    ]
 
 
 def pareto(results: Sequence[LadderResult], objectives: Sequence[Objective]) -> list[LadderResult]:

@@ -26,7 +26,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
         CapabilityError: naming every combination that cannot be trained.
         ConfigError: a grid search over an interval.
     """
-    problems = [*_depths(config, ground), *_workers(config)]
+    problems = [*_kind(config), *_depths(config, ground), *_workers(config)]
     if not problems:
         plans = grade_plans(config, ground)
         pairs = itertools.product(lineages_of(config), plans)
@@ -49,6 +49,11 @@ def _tell_of_zero(plans: tuple[GradePlan, ...]) -> None:
         asked = plan.section.mask_ratio if plan.section is not None else None
         if isinstance(asked, (Choice, Uniform)) and with_zero(asked) != asked:
             logger.info("%s: mask ratio 0 joins the values to be searched", plan.folder)
+
+
+def _kind(config: CampaignConfig) -> Iterator[str]:
+    if config.ladders is not None:
+        yield "`ladders` asks for a search over ladders, not for one campaign: use `raydistill run`, or LadderSearch instead of Campaign"
 
 
 def _depths(config: CampaignConfig, ground: Ground) -> Iterator[str]:

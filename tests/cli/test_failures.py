@@ -43,6 +43,7 @@ def test_own_errors_are_told_in_four_parts(
     [
         (errors.ConfigError, 2),
         (errors.CapabilityError, 2),
+        (errors.RoomError, 2),
         (errors.DataError, 3),
         (errors.CheckpointError, 4),
         (errors.LedgerError, 4),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError, PromotionError, RunDirectoryError
+from raydistill.errors import PromotionError, RoomError, RunDirectoryError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, open_run
@@ -219,5 +219,5 @@ def test_finished_run_is_returned_and_guarded(finished: Path, small: CampaignCon
 
 def test_trial_that_fits_nowhere_is_refused(cluster: None, tmp_path: Path) -> None:
     """A trial that asks for more than the cluster has would wait for ever without a word."""
-    with pytest.raises(CapabilityError, match="the cluster has 2 and 0"):
+    with pytest.raises(RoomError, match="the cluster has 2 and 0"):
         run(fakes.campaign(resources={"backend": "train", "workers_per_trial": 4}), tmp_path / "run")

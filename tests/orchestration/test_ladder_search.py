@@ -4,31 +4,128 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
+from click.testing import CliRunner
 
-from raydistill.errors import RunDirectoryError
-from raydistill.orchestration.ladder_search import LADDERS, PARETO, LadderSearch
+from raydistill.cli.main import commands
+from raydistill.config.resources import ResourcesSection
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import PromotionError, RoomError, RunDirectoryError
+from raydistill.orchestration import campaign
+from raydistill.orchestration.ladder_search import LadderSearch
+from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.machines import Room, room_of
+from raydistill.orchestration.searchdir import LADDERS, PARETO, SEARCH
+from raydistill.planning.ladders import LadderResult
 
 pytestmark = pytest.mark.ray
 
 
-def test_ladders_share_their_teacher_and_the_unbeaten_ones_are_kept(cluster: None, tmp_path: Path) -> None:
-    """Every ladder would train the teacher again; or the answer of a night's search be lost with the terminal."""
+def search(config: CampaignConfig, root: Path, resume: bool = False) -> list[LadderResult]:
+    return LadderSearch(config, root, fakes.workshop()).run(resume=resume)
+
+
+def recorded(root: Path) -> list[tuple[int, str]]:
+    return [(one["number"], one["kind"]) for one in Ledger.at(root / SEARCH).read()]
+
+
+def trained(root: Path) -> list[tuple[str, int]]:
+    return [(grade, epoch) for one in sorted((root / LADDERS).iterdir()) for grade, _, epoch in fakes.trained(one)]
+
+
+def two_ladders(mask_ratio: float) -> CampaignConfig:
+    """A search over two ladders of one grade each."""
+    one = {"grades": [1, 1], "mask_ratios": [mask_ratio], "layer_maps": ["skip"], "alphas": [0.1], "betas": [0.1]}
+    resources = {"backend": "inline", "concurrent_trials": "auto", "max_failures": 0}
+    return fakes.campaign(
+        ladders={**one, "ladders": 2, "depths": [1, 2]},
+        resources=resources,
+        grades=[{"layers": 6}],
+        training={"epochs": 1, "batch_size": 4},
+    )
+
+
+@pytest.fixture(scope="module")
+def searched(
+    cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CampaignConfig, Path, list[LadderResult]]:
+    """A search over three ladders that has ended: its configuration, its place and its result."""
     ladders = {"ladders": 3, "grades": [1, 2], "depths": [1, 2, 3], "objectives": ["mrr", "bytes", "latency"]}
     config = fakes.campaign(ladders=ladders, resources={"backend": "inline"}, grades=[{"layers": 6}])
-    root = tmp_path / "search"
-    best = LadderSearch(config, root, fakes.workshop()).run()
+    root = tmp_path_factory.mktemp("searched") / "search"
+    return config, root, search(config, root)
+
+
+def test_ladders_share_their_teacher_and_the_unbeaten_ones_are_kept(
+    searched: tuple[CampaignConfig, Path, list[LadderResult]],
+) -> None:
+    """Every ladder would train the teacher again; or the answer of a night's search be lost with the terminal."""
+    config, root, best = searched
     content = json.loads((root / PARETO).read_text())
     assert [one["number"] for one in content] == [0, 1, 2]
     assert [one["number"] for one in content if one["pareto"]] == [one.number for one in best]
     assert all(one["values"]["latency"] == one["grades"][-1]["layers"] for one in content)
-    trained = [(grade, epoch) for one in sorted((root / LADDERS).iterdir()) for grade, _, epoch in fakes.trained(one)]
-    assert [epoch for grade, epoch in trained if grade == "0-teacher"] == [1, 2, 3], "the teacher is trained once"
+    before = trained(root)
+    assert [epoch for grade, epoch in before if grade == "0-teacher"] == [1, 2, 3], "the teacher is trained once"
     with pytest.raises(RunDirectoryError, match="--resume"):
-        LadderSearch(config, root, fakes.workshop()).run()
-    before = len(trained)
-    again = LadderSearch(config, root, fakes.workshop()).run(resume=True)
-    assert [one.number for one in again] == [one.number for one in best]
-    assert len([epoch for one in (root / LADDERS).iterdir() for _, _, epoch in fakes.trained(one)]) == before
+        search(config, root)
+    assert [one.number for one in search(config, root, resume=True)] == [one.number for one in best]
+    assert trained(root) == before
+
+
+@pytest.mark.parametrize("left", ["nothing", "what came before the last ladder"])
+def test_result_is_whole_again_after_a_kill_before_its_file(
+    searched: tuple[CampaignConfig, Path, list[LadderResult]], left: str
+) -> None:
+    """A kill between the last ladder's event and the file: the file would lack that ladder for good."""
+    config, root, _ = searched
+    whole: list[dict[str, Any]] = json.loads((root / PARETO).read_text())
+    if left == "nothing":
+        (root / PARETO).unlink()
+    else:
+        (root / PARETO).write_text(json.dumps(whole[:-1]))
+    search(config, root, resume=True)
+    assert json.loads((root / PARETO).read_text()) == whole
+
+
+def test_status_tells_what_the_search_has_found(searched: tuple[CampaignConfig, Path, list[LadderResult]]) -> None:
+    """`0 of 0 grades promoted` for a search that is over."""
+    _, root, _ = searched
+    told = json.loads(CliRunner().invoke(commands, ["status", str(root), "--json"]).stdout)
+    assert told["complete"] is True
+    assert told["ladders"] == json.loads((root / PARETO).read_text())
+
+
+def test_search_without_room_waits_to_be_resumed(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is gone for a minute: every ladder that is left would count as one that cannot be trained."""
+    config, root, looks = two_ladders(0.0), tmp_path / "search", iter(range(9))
+
+    def gone_after_the_first_ladder(resources: ResourcesSection) -> Room:
+        return Room(0, 0.0, 0.0, 0.0) if next(looks) else room_of(resources)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(campaign, "room_of", gone_after_the_first_ladder)
+        with pytest.raises(RoomError, match="with --resume"):
+            search(config, root)
+    assert recorded(root) == [(0, "ladder_finished")]
+    search(config, root, resume=True)
+    assert recorded(root) == [(0, "ladder_finished"), (1, "ladder_finished")]
+
+
+def test_failed_ladders_are_tried_again_on_resume(cluster: None, tmp_path: Path) -> None:
+    """Processes that died of what has been mended since: no ladder of the search could ever be had again."""
+    config, root = two_ladders(fakes.CRASH_RATIO), tmp_path / "search"
+    with pytest.raises(PromotionError, match=r"none of 2 ladders ended(.|\n)*max_failures(.|\n)*--resume"):
+        search(config, root)
+    assert recorded(root) == [(0, "ladder_failed"), (1, "ladder_failed")]
+    fakes.control(root / LADDERS / "0000", mended=True)
+    assert [one.number for one in search(config, root, resume=True)] == [0]
+    assert recorded(root)[2:] == [(0, "ladder_finished"), (1, "ladder_failed")]
+    content = json.loads((root / PARETO).read_text())
+    assert [(one["number"], one["status"]) for one in content] == [(0, "finished"), (1, "failed")]
+    assert [epoch for grade, epoch in trained(root) if grade == "0-teacher"] == [1]

@@ -9,8 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 from raydistill.config.ladders import LadderSearchSection
-from raydistill.config.load import dump_config, parse_config, parse_yaml
-from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, pareto, propose_ladder
+from raydistill.config.load import dump_config, one_grade, parse_config, parse_yaml
+from raydistill.errors import ConfigError
+from raydistill.planning.ladders import (
+    LadderResult,
+    described,
+    ladder_config,
+    ladder_in,
+    ladder_of,
+    next_ladder,
+    pareto,
+    propose_ladder,
+)
 
 SECTION = LadderSearchSection(grades=(1, 3), depths=(1, 2, 3, 4), startup_ladders=3, objectives=("mrr", "bytes"))
 CONFIG: dict[str, Any] = {
@@ -81,6 +91,65 @@ def test_ladder_becomes_a_campaign_that_keeps_the_rest() -> None:
     assert (config.method.model_dump()["alpha"], config.seed, config.ladders) == (0.3, 4, None)
     again = parse_yaml(dump_config(config), "here")
     assert parse_config(again) == config
+    assert ladder_in(config) == ladder
+
+
+def test_refused_ladder_is_a_refused_configuration() -> None:
+    """A complaint of pydantic's would end a night's search as a fault of raydistill, without a word on what to mend."""
+    ladder = {"grades": [{"layers": 2, "mask_ratio": 1.5, "layer_map": "last"}], "alpha": 0.3, "beta": 0.0}
+    with pytest.raises(ConfigError, match=r"grades\.0\.mask_ratio") as caught:
+        ladder_config(parse_config({**CONFIG, "ladders": {"depths": [1, 2]}}), ladder)
+    assert caught.value.expected
+    assert caught.value.consequence
+    assert caught.value.remedy
+
+
+def test_search_ends_after_its_ladders_or_with_its_space() -> None:
+    """A search that is over would be called interrupted, and gone on with again and again."""
+    one = {
+        "depths": [2],
+        "mask_ratios": [0.0],
+        "layer_maps": ["skip"],
+        "alphas": [0.1],
+        "betas": [0.0],
+        "grades": [1, 1],
+    }
+    config = parse_config({**CONFIG, "ladders": {**one, "ladders": 2}})
+    assert config.ladders is not None
+    first = next_ladder(config, [])
+    assert first is not None
+    ended = LadderResult(0, first, {}, "the loss is nan")
+    assert next_ladder(config, [ended]) is None, "there is no second one"
+    wide = parse_config({**CONFIG, "ladders": {"depths": [1, 2], "ladders": 1}})
+    assert next_ladder(wide, [ended]) is None
+    [told] = described(config.ladders, [ended])
+    assert (told["status"], told["reason"], told["pareto"]) == ("failed", "the loss is nan", False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"teacher": {"layers": 4}, "ladders": {"depths": [6, 3]}}, "ladders.depths has 6, .* a teacher of 4"),
+        (
+            {"grades": [{"layers": 3, "epochs": 2}, {"layers": 2, "epochs": 9}],
+             "search": {"early_stopping": "asha", "grace_epochs": 2}},
+            "no student trains for more than 2 epochs",
+        ),
+        ({"grades": [{"layers": 3}, {"layers": 2, "method": {"name": "pmd"}}]}, r"grades\.1\.method .* remove it"),
+    ],
+    ids=["depths", "epochs", "method"],
+)  # fmt: skip
+def test_search_whose_ladders_cannot_be_is_refused(changes: dict[str, Any], match: str) -> None:
+    """It would end at its first such ladder, and there again each time it is resumed; or search weights that nothing reads."""
+    content = {**CONFIG, "ladders": {"depths": [3, 2]}, **changes}
+    with pytest.raises(ConfigError, match=match):
+        parse_config(content)
+    parse_config({**CONFIG, "teacher": {"layers": 3}, "ladders": {"depths": [3, 2]}})
+
+
+def test_grade_beside_a_search_can_be_searched_alone() -> None:
+    """Its run would be taken for a search in which nothing has happened."""
+    assert one_grade(parse_config({**CONFIG, "ladders": {"depths": [3, 2]}}), 1, "x").ladders is None
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ Maker = Callable[..., CampaignConfig]
         ([{"layers": 3}], {"resources": {"backend": "inline", "workers_per_trial": 2}}, "inline trials have one"),
         ([{"layers": 3}], {"resources": {"workers_per_trial": {"max": 3}, "backend": "inline"}}, "inline trials have one"),
         ([{"layers": 3}], {"resources": {"workers_per_trial": 513}}, "512 examples for 513 workers"),
+        ([{"layers": 3}], {"ladders": {"depths": [3, 2]}}, "LadderSearch instead of Campaign"),
     ],
 )  # fmt: skip
 def test_impossible_grade_is_refused(
