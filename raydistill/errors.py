@@ -106,7 +106,7 @@ class NonFiniteLossError(TrainingError):
 
 
 class OutOfMemoryError(TrainingError):
-    """A step does not fit into memory, not even one text at a time."""
+    """A step, or an encoding without gradient, does not fit into memory."""
 
 
 class StorageError(TrainingError):

@@ -13,6 +13,7 @@ from raydistill.benchmarks.machine import floor_seconds, waiting
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
 from raydistill.models.biencoder import BiEncoder
+from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.clock import Clock
 from raydistill.training.gather import World
@@ -67,7 +68,7 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
         steps: how many to look at.
         kept: where the teacher's outputs are kept, if they are.
     """
-    parts = build_parts(trial, World.alone(), kept=kept)
+    parts = build_parts(trial, World.alone(), kept=None if kept is None else KeptTeachers(kept))
     trainer, device = parts.trainer, parts.student.log_inverse_temperature.device
     trainer.measure_gradients = False
     clock = trainer.clock = Clock(waiting(device))

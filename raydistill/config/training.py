@@ -10,6 +10,8 @@ from raydistill.config.space import Section
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+HARMLESS_TRAINING = frozenset({"gradient_cache", "keep_checkpoints"})
+"""Settings of the loop that change no result: no part of what a trial is named by, and they may differ when a run is resumed."""
 
 
 class ContrastiveSection(Section):
@@ -42,9 +44,10 @@ class TrainingSection(Section):
     )
     # Not `on` and `off`: YAML reads those as true and false.
     gradient_cache: Literal["never", "auto", "always"] = Field(
-        "never",
+        "auto",
         description="always: one micro-batch's graph in memory at a time, for one more forward pass and the same gradients; "
-        "auto: from the first step on that runs out of memory; never: such a step ends the trial",
+        "auto: from the first step on that runs out of memory; whatever does so is done again with half the tokens at a time; "
+        "never: running out of memory ends the trial; may be changed when a run is resumed",
     )
     trim_vocabulary: bool = Field(
         True, description="train only the embedding rows whose pieces occur in the graph's texts"
@@ -64,5 +67,8 @@ class TrainingSection(Section):
         description="corruptions of each text, taken in turns epoch by epoch, so that the teacher's outputs for them can be kept; "
         "null = a new one every time",
     )
-    keep_checkpoints: Count = Field(2, description="newest checkpoints kept beside the best one while a trial runs")
+    keep_checkpoints: Count = Field(
+        2,
+        description="newest checkpoints kept beside the best one while a trial runs; may be changed when a run is resumed",
+    )
     measure_gradients: bool = Field(True, description="gradient norm of every term, on the first batch of an epoch")

@@ -11,7 +11,7 @@ from pydantic import Field
 from raydistill.config.methods import Method
 from raydistill.config.schema import DataSection, EncoderSection
 from raydistill.config.space import Init, Section, View
-from raydistill.config.training import ContrastiveSection, TrainingSection
+from raydistill.config.training import HARMLESS_TRAINING, ContrastiveSection, TrainingSection
 
 
 class TeacherReference(Section):
@@ -58,8 +58,8 @@ class TrialConfig(Section):
         content["encoder"].pop("name")
         if self.teacher is not None:
             content["teacher"].pop("path")
-        content["training"].pop("keep_checkpoints")
-        content["training"].pop("gradient_cache")
+        for name in HARMLESS_TRAINING:
+            content["training"].pop(name)
         if self.training.corruptions is None or self.mask_ratio == 0:
             content["training"].pop("corruptions")
         if self.settle_epochs is None:

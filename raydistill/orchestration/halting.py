@@ -22,6 +22,8 @@ from raydistill.planning.records import TrialKey
 
 HALT_SECONDS = 5.0
 """What is left to a process that was told to end: Slurm and clouds give 30 s and more, `docker stop` 10."""
+LOOK_SECONDS = 0.2
+"""Between looks at a flag that a signal sets. A handler that woke a thread could be interrupted by the next signal while it holds a lock."""
 AGAIN_SECONDS = 1.0
 """Between attempts to reach a coordinator that is just being started again."""
 
@@ -84,11 +86,11 @@ def noticing(coordinator: Any, key: TrialKey, *, listens: bool = True) -> Iterat
     Args:
         coordinator: handle of the coordinator.
         key: the trial.
-        listens: False on workers that learn from the first one what the coordinator says.
+        listens: False on workers that learn from the first one what the coordinator says; what their own process is told they pass on.
     """
     notice = Notice(sigterm_notice())
-    if listens:
-        threading.Thread(target=_listen, args=(notice, coordinator, key), daemon=True).start()
+    hearing = _listen if listens else _pass_on
+    threading.Thread(target=hearing, args=(notice, coordinator, key), daemon=True).start()
     notice.sigterm.at_work = True
     try:
         yield notice
@@ -108,6 +110,19 @@ def _listen(notice: Notice, coordinator: Any, key: TrialKey) -> None:
         with contextlib.suppress(RayError):
             # The question above may have come after the word that nobody asks any more.
             ask(coordinator.rest.remote(key))
+
+
+def _pass_on(notice: Notice, coordinator: Any, key: TrialKey) -> None:
+    """Have the coordinator tell the first worker, which alone can save, and which hears of the others between two steps only."""
+    while not notice.over:
+        if not notice.sigterm.received:
+            time.sleep(LOOK_SECONDS)
+            continue
+        try:
+            ask(coordinator.halt.remote(key))
+            return
+        except RayError:
+            time.sleep(AGAIN_SECONDS)
 
 
 def halt_all(coordinator: Any) -> None:

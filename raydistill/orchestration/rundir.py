@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from raydistill.config.load import config_of, dump_config
 from raydistill.config.schema import CampaignConfig
+from raydistill.config.training import HARMLESS_TRAINING
 from raydistill.errors import RunDirectoryError
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import Ground
@@ -23,8 +24,8 @@ from raydistill.planning.state import CampaignState
 CONFIG, ENVIRONMENT, METRICS, LEDGER = "config.yaml", "environment.json", "metrics.parquet", "ledger"
 PLACES = ("data.path", "encoder.name", "teacher.checkpoint")
 """Settings that say where something lies: it may be moved, as long as its content stays."""
-HARMLESS = ("resources", "storage")
-"""Sections that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
+HARMLESS: dict[str, bool | set[str]] = {"resources": True, "storage": True, "training": set(HARMLESS_TRAINING)}
+"""Sections, and settings of others, that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
 
 OUTSIDE = "//"
 """Before the path of a given teacher, where it is relative to a file system and not to the run."""
@@ -104,7 +105,7 @@ def _is_bare(path: str) -> bool:
 
 def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     """SHA-256 of everything that decides a campaign's results: configuration, data and encoder by content, not by place."""
-    content = config.model_dump(mode="json", exclude=set(HARMLESS))
+    content = config.model_dump(mode="json", exclude=HARMLESS)
     content["data"].pop("path")
     content["encoder"].pop("name")
     content["teacher"].pop("checkpoint")
@@ -157,7 +158,7 @@ def check_owner(place: str | Path | RunStore, config: CampaignConfig, *, resume:
 
 def differences(ours: CampaignConfig, theirs: CampaignConfig) -> list[str]:
     """One line per setting that differs and matters: `path: run has X, now Y`."""
-    left, right = (_flat(one.model_dump(mode="json", exclude=set(HARMLESS))) for one in (ours, theirs))
+    left, right = (_flat(one.model_dump(mode="json", exclude=HARMLESS)) for one in (ours, theirs))
     names = [name for name in sorted(left.keys() | right.keys()) if name not in PLACES]
     return [
         f"{name}: the run has {left.get(name)!r}, now {right.get(name)!r}"

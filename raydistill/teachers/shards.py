@@ -1,15 +1,18 @@
 """Teacher outputs on disk: Arrow files that are read where they lie.
 
+    KEPT/<teacher>/<view>/query-00000.arrow ...      KEPT/<teacher>.lock
+
 fingerprint  int64, ascending      vector  float32[hidden]
 state        float32[layers * hidden] of each masked token      offset  where each text's masked tokens begin
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +79,63 @@ def read_shard(path: Path) -> Shard | None:
     return Shard(parts["fingerprint"], vectors, parts["offset"], states)
 
 
-@contextmanager
+class KeptTeachers:
+    """A folder for each teacher's outputs, and this process's claim on the one it learns from, which dies with the process.
+
+    A teacher that was only announced is gone after a few epochs, and its outputs may take gigabytes. Whoever turns to another one removes what no process
+    has a claim on; a trial that comes back to such a teacher has it computed again.
+
+    Args:
+        root: the folder of the folders.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._claim: tuple[Path, int] | None = None
+
+    def folder(self, teacher: str) -> Path:
+        """The folder of a teacher, claimed until another one's is asked for.
+
+        Args:
+            teacher: digest of its checkpoint.
+
+        Raises:
+            StorageError: nothing can be written there.
+        """
+        folder, former = self.root / teacher[:16], self._claim
+        if former is not None and former[0] == folder:
+            return folder
+        descriptor = _lock_file(folder)
+        # Shared among all who use the folder, and waited for: somebody may be removing it.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._claim = folder, descriptor
+        if former is not None:
+            os.close(former[1])
+            self._remove_unclaimed()
+        return folder
+
+    def close(self) -> None:
+        """Give up the claim."""
+        if self._claim is not None:
+            os.close(self._claim[1])
+            self._claim = None
+
+    def _remove_unclaimed(self) -> None:
+        for folder in [path for path in self.root.iterdir() if path.is_dir()]:
+            descriptor = _lock_file(folder)
+            try:
+                # The lock's own file stays: whoever waits for it would else hold one that nobody sees.
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
 def claimed(path: Path, *, wait: bool) -> Iterator[Path | None]:
     """Be the only process that writes a file; None where another one is, unless it is waited for. The claim dies with its process."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as problem:
-        raise _unwritable(path, problem) from problem
+    descriptor = _lock_file(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -93,6 +145,15 @@ def claimed(path: Path, *, wait: bool) -> Iterator[Path | None]:
         yield path
     finally:
         os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    """Descriptor of the lock beside a file or folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
 
 
 def _unwritable(path: Path, problem: OSError) -> StorageError:

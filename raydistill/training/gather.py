@@ -5,9 +5,9 @@ returns to each worker the gradient of its own share times the number of workers
 taken for all parameters, equals the gradient of one worker with the whole batch; parameters used after the gather (the temperature) have equal
 gradients everywhere, and their mean is right as it is.
 
-A worker that runs out of memory alone would leave the others waiting in an exchange for ever. Where a step may be taken again, workers
-therefore say before every exchange that they are well, and one that is not says so in the place of its next exchange: all learn of it at the
-same point of the step.
+A worker that runs out of memory alone would leave the others waiting in an exchange for ever. Where a step or a validation may be done again,
+workers therefore say before every exchange that they are well, and one that is not says so in the place of its next exchange: all learn of it at
+the same point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 
 class OtherWorkerError(Exception):
-    """Another worker cannot go on with the step."""
+    """Another worker cannot go on with what all are at."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class World:
     Args:
         rank: this worker's number, from zero.
         size: how many there are.
-        careful: whether workers ask each other before an exchange of a step if all can take part.
+        careful: whether workers ask each other before an exchange if all can take part.
     """
 
     rank: int = 0
@@ -88,6 +88,7 @@ class World:
             return tensor
         # Always a copy: what the worker brings stays as it is.
         added = tensor.detach().to(_exchange_device(), copy=True).contiguous()
+        self.agree_to_go_on()
         dist.all_reduce(added)
         return added.to(tensor.device)
 

@@ -37,13 +37,14 @@ class Interruption:
         """What to call before every micro-batch of a validation, which may take longer than a process that was told to end has left.
 
         An epoch whose validation was cut short is saved as it was after its last step, so that it is validated when the trial goes on. A worker
-        alone then ends; others cannot leave at a moment of their own, so the first one saves and goes on.
+        alone then ends; others cannot leave at a moment of their own, so the first one saves and goes on. Workers hear of each other between steps
+        only: whoever tells another one than the first has to tell the first one too.
         """
         saved = False
 
         def look(_: int) -> None:
             nonlocal saved
-            if saved or self.asked is None or not self.asked():
+            if saved or not self.keeper.writes or self.asked is None or not self.asked():
                 return
             saved = True
             with _before_its_end(parts):

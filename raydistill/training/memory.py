@@ -1,4 +1,4 @@
-"""Steps that do not fit into memory: what is out of memory, and how the same step is taken again with less."""
+"""What does not fit into memory: how it is told from other failures, and how the same work is done again with less."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "CUBL
 
 
 class MemoryPlan:
-    """How much of a step is held in memory at once; less after every step that did not fit.
+    """How much is held in memory at once; less after everything that did not fit. Equal on all workers, which deal out micro-batches by it.
 
     Args:
         student: encodes `tokens_per_micro_batch` at a time.
-        world: the workers; they take a step again together, or not at all.
-        gradient_cache: `always` = every step is a cached one; `auto` = from the first one on that did not fit; `never` = such a step ends the trial.
+        world: the workers; they do something again together, or not at all.
+        gradient_cache: `always` = every step is a cached one; `auto` = from the first one on that did not fit; `never` = what does not fit ends the trial.
     """
 
     def __init__(self, student: BiEncoder, world: World, gradient_cache: GradientCache) -> None:
@@ -46,11 +46,37 @@ class MemoryPlan:
         Raises:
             OutOfMemoryError: it does not fit one text at a time, or may not be taken again.
         """
+        return self._until_it_fits(take, forget, "a step", longest, teacher, graphs=True)
+
+    def encode(self, take: Callable[[], Found], what: str, longest: int, teacher: TeacherSource) -> Found:
+        """Do what encodes without gradient, with smaller and smaller micro-batches until it fits; from its beginning each time.
+
+        Args:
+            take: does it; all workers call, and equal calls give equal results.
+            what: what it is called in errors.
+            longest: tokens of the longest text there may be.
+            teacher: encodes in micro-batches of the same size.
+
+        Raises:
+            OutOfMemoryError: it does not fit one text at a time, or may not be done again.
+        """
+        return self._until_it_fits(take, lambda: None, what, longest, teacher, graphs=False)
+
+    def _until_it_fits(
+        self,
+        take: Callable[[], Found],
+        forget: Callable[[], None],
+        what: str,
+        longest: int,
+        teacher: TeacherSource,
+        *,
+        graphs: bool,
+    ) -> Found:
         while True:
             teacher.encode_at_most(self.student.tokens_per_micro_batch)
             try:
                 found = take()
-                # Whoever changes weights cannot go back: no worker does before all have arrived here.
+                # Whoever goes on from here cannot go back: no worker does before all have arrived here.
                 self.world.agree_to_go_on()
                 return found
             except OtherWorkerError:
@@ -67,29 +93,34 @@ class MemoryPlan:
             if alone:
                 # The others do not know yet; and even the word to them takes a little memory.
                 self.world.agree_to_go_on(well=False)
-            self._shrink(longest, said)
+            self._shrink(what, longest, said, graphs=graphs)
 
-    def _shrink(self, longest: int, said: str) -> None:
+    def _shrink(self, what: str, longest: int, said: str, *, graphs: bool) -> None:
+        """Halve the micro-batches. Where all their graphs are held together that alone saves nothing, and the gradient cache is needed too."""
         tokens = self.student.tokens_per_micro_batch
+        part, setting = ("batch", "batch_size") if graphs else ("micro-batch", "tokens_per_micro_batch")
         if not self.adapts:
             raise OutOfMemoryError(
-                f"a step did not fit into memory: {said}",
-                expected="room for the outputs of all layers for all texts of a batch",
-                consequence="the step was not taken; checkpoints written before it are sound",
-                remedy="set training.gradient_cache to auto, which takes such steps in parts, or lower training.batch_size",
+                f"{what} did not fit into memory: {said}",
+                expected=f"room for the outputs of all layers for all texts of a {part}",
+                consequence=f"{what} was given up; checkpoints written before it are sound",
+                remedy="set training.gradient_cache to auto, which does it again in smaller parts, and go on with --resume; "
+                f"or lower training.{setting} in a new run",
             )
-        if self.cached and tokens <= longest:
+        if tokens <= longest and (self.cached or not graphs):
             raise OutOfMemoryError(
-                f"a step did not fit into memory in micro-batches of one text of {longest} tokens: {said}",
-                expected="room for one text, and for vectors and scores of the whole batch",
-                consequence="the step was not taken; checkpoints written before it are sound",
+                f"{what} did not fit into memory in micro-batches of one text of {longest} tokens: {said}",
+                expected="room for one text, and for the vectors and scores of all",
+                consequence=f"{what} was given up; checkpoints written before it are sound",
                 remedy="lower data.max_tokens, training.batch_size or the grade's layers, or free memory",
             )
-        self.cached = True
+        self.cached = self.cached or graphs
         self.student.tokens_per_micro_batch = max(1, tokens // 2)
         logger.warning(
-            "out of memory (%s); the step is taken again with the gradient cache and %d instead of %d tokens at a time, and so are all later ones",
+            "out of memory (%s); %s is done again with %s%d instead of %d tokens at a time, and so is what comes later",
             said,
+            what,
+            "the gradient cache and " if graphs else "",
             self.student.tokens_per_micro_batch,
             tokens,
         )

@@ -16,6 +16,7 @@ from raydistill.data.batches import BatchBuilder, TripleSource
 from raydistill.data.graph import text_assembler
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
+from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder, Precision
@@ -24,6 +25,7 @@ from raydistill.models.precision import chosen_precision
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
+from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
@@ -49,7 +51,7 @@ class TrialParts:
         trainer: the loop.
         assembler: the graph's texts.
         task: the validation queries.
-        kept: where the teacher's outputs are kept; None = in memory.
+        kept: where teachers' outputs are kept; None = in memory.
     """
 
     config: TrialConfig
@@ -60,7 +62,7 @@ class TrialParts:
     trainer: Trainer
     assembler: TextAssembler
     task: LinkPredictionTask
-    kept: Path | None = None
+    kept: KeptTeachers | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,13 +70,15 @@ class TrialParts:
         return self.trainer.source.steps_per_epoch
 
     def taught_by(self, teacher: TeacherReference) -> TrialParts:
-        """The same parts under another teacher: verified, loaded and warmed up between two steps; nothing else changes.
+        """The same parts under another teacher: verified and loaded between two epochs; nothing else changes.
 
         Raises:
             CheckpointError: the teacher is damaged, or not the one that was announced.
         """
         config = self.config.model_copy(update={"teacher": teacher})
         facts = checked_encoder(config)
+        # Two teachers at a time may be more than there is memory for.
+        self.trainer.teacher = NoTeacher()
         model = checked_teacher(config, facts, self.student.precision)
         if config.training.trim_vocabulary:
             _trim(self.assembler, model)
@@ -89,19 +93,26 @@ class TrialParts:
 
         All workers of the trial must call: each ranks a part of the entities, and all get the metrics. `before_part` is called before each
         micro-batch that this worker encodes.
+
+        Raises:
+            OutOfMemoryError: it does not fit into memory.
         """
+
+        def ranked() -> LinkPredictionReport:
+            world = self.trainer.world
+            return encode.evaluate(self.student, self.assembler, self.task, workers=world, before_part=before_part)
+
         precision, self.student.precision = self.student.precision, "fp32"
         try:
-            report = encode.evaluate(
-                self.student, self.assembler, self.task, workers=self.trainer.world, before_part=before_part
-            )
+            # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
+            report = self.trainer.memory.encode(ranked, "a validation", self.assembler.max_tokens, self.trainer.teacher)
             return dict(report.metrics)
         finally:
             self.student.precision = precision
 
 
 def build_parts(
-    config: TrialConfig, world: World, teacher: TeacherReference | None = None, kept: Path | None = None
+    config: TrialConfig, world: World, teacher: TeacherReference | None = None, kept: KeptTeachers | None = None
 ) -> TrialParts:
     """Build everything a trial needs, at its beginning.
 
@@ -109,7 +120,7 @@ def build_parts(
         config: the trial.
         world: its workers.
         teacher: its teacher at this moment, where teachers change.
-        kept: where the teacher's outputs are kept for all trials of the grade; None = in memory.
+        kept: where teachers' outputs are kept for all trials of the grade; None = in memory.
 
     Raises:
         DataError: the dataset is not the one the trial was planned with, or is damaged.

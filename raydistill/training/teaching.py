@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.teachers.cache import CachedTeacher, KeptView
+from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.terms import wanted_on
 from raydistill.training.trainer import Trainer
 
 
-def teacher_source(config: TrialConfig, model: BiEncoder | None, trainer: Trainer, kept: Path | None) -> TeacherSource:
+def teacher_source(
+    config: TrialConfig, model: BiEncoder | None, trainer: Trainer, kept: KeptTeachers | None
+) -> TeacherSource:
     """The source for a trial's trainer.
 
     Args:
         config: the trial, with the teacher of the moment.
         model: that teacher; None where nothing of the trial looks at one.
         trainer: its terms say what is asked for, its corruption what the texts look like.
-        kept: where outputs are kept; None = in memory.
+        kept: where outputs are kept, which turns to this teacher; None = in memory.
     """
     if model is None:
         return NoTeacher()
@@ -37,7 +41,7 @@ def teacher_source(config: TrialConfig, model: BiEncoder | None, trainer: Traine
     return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 
-def _views(config: TrialConfig, trainer: Trainer, kept: Path | None) -> list[KeptView]:
+def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> list[KeptView]:
     """The views that the terms ask a teacher about and that come again."""
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
     clean, corrupted = wanted_on(trainer.terms, "clean"), wanted_on(trainer.terms, "corrupted")
@@ -67,18 +71,23 @@ def _views(config: TrialConfig, trainer: Trainer, kept: Path | None) -> list[Kep
 
 
 def _folders(
-    config: TrialConfig, precision: Precision, kept: Path | None, view_of: Any, layers: tuple[int, ...]
-) -> Any:
+    config: TrialConfig,
+    precision: Precision,
+    kept: KeptTeachers | None,
+    view_of: Callable[[int], Any],
+    layers: tuple[int, ...],
+) -> Callable[[int], Path] | None:
     """The folder of what an epoch sees, named after everything that has a part in it."""
     if kept is None:
         return None
     assert config.teacher is not None
+    taught = kept.folder(config.teacher.digest)
     data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
     ground = [config.teacher.digest, config.data_fingerprint, data, config.encoder_fingerprint]
     manner = [precision, training.tokens_per_micro_batch, config.contrastive.self_negatives, layers]
 
     def folder(epoch: int) -> Path:
         content = json.dumps([ground, manner, view_of(epoch)], sort_keys=True)
-        return kept / hashlib.sha256(content.encode()).hexdigest()[:16]
+        return taught / hashlib.sha256(content.encode()).hexdigest()[:16]
 
     return folder

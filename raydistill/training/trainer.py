@@ -55,7 +55,7 @@ class Trainer:
         world: the workers of this trial.
         pre_batch: how many earlier batches serve as negatives.
         measure_gradients: gradient norm of each term on the first batch of an epoch.
-        gradient_cache: whether steps are taken in parts (see `MemoryPlan`); changes no result.
+        gradient_cache: what happens when memory runs out (see `MemoryPlan`); changes no result.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Trainer:
         world: World,
         pre_batch: int = 0,
         measure_gradients: bool = True,
-        gradient_cache: GradientCache = "never",
+        gradient_cache: GradientCache = "auto",
     ) -> None:
         self.student, self.teacher, self.terms = student, teacher, tuple(terms)
         self.source, self.builder, self.optimizer, self.corruption = source, builder, optimizer, corruption
         self.max_gradient_norm, self.seed = max_gradient_norm, seed
-        # A step that is never taken again needs no word between the workers.
+        # What is never done again needs no word between the workers.
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
@@ -98,12 +98,17 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: a term, or the gradient, is NaN or infinite; the step was not taken.
-            OutOfMemoryError: a step does not fit into memory; it was not taken.
+            OutOfMemoryError: a step, or what the teacher does before the first, does not fit into memory; it was not taken.
         """
         self.student.train()
         progress = self.progress
         with self.clock.part("teacher"):
-            self.teacher.at_epoch(progress.epoch)
+            self.memory.encode(
+                lambda: self.teacher.at_epoch(progress.epoch),
+                "the teacher's pass over the training texts",
+                self.builder.assembler.max_tokens,
+                self.teacher,
+            )
         batches = self._batches()
         while True:
             started = time.perf_counter()

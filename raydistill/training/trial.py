@@ -12,7 +12,7 @@ from typing import Any
 
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import RunDirectoryError
-from raydistill.teachers.shards import KEPT
+from raydistill.teachers.shards import KEPT, KeptTeachers
 from raydistill.training.gather import World
 from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
@@ -76,25 +76,33 @@ def run_trial(
         _claim(config, directory)
     keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)
     changing = _Changing(config, teacher_at, world, bring) if config.settle_epochs is not None else None
-    if changing is None:
-        with _collecting_later():
-            parts = build_parts(config, world, kept=_kept(directory))
-    else:
+    with contextlib.closing(KeptTeachers(_kept(directory))) as kept:
+        parts = _built(config, world, keeper, changing, kept)
+        if parts is None:
+            return
+        resumed = keeper.resume(parts)
+        world.barrier()
+        if resumed is not None:
+            yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
+        yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
+
+
+def _built(
+    config: TrialConfig, world: World, keeper: CheckpointKeeper, changing: _Changing | None, kept: KeptTeachers
+) -> TrialParts | None:
+    """The parts of a trial, before it is resumed; None where nobody teaches it yet."""
+    first = None
+    if changing is not None:
         # The newest checkpoint's epoch is asked for first: what a resumed trial is built with is then the teacher it goes on with.
         first = changing.at(min(keeper.epoch(), config.training.epochs - 1))
         if first is None:
-            return
-        with _collecting_later():
-            parts = build_parts(config, world, first, _kept(directory))
-    resumed = keeper.resume(parts)
-    world.barrier()
-    if resumed is not None:
-        yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
-    yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
+            return None
+    with _collecting_later():
+        return build_parts(config, world, first, kept)
 
 
 def _kept(directory: Path) -> Path:
-    """Where the teacher's outputs are kept: beside the trials of its grade."""
+    """Where teachers' outputs are kept: beside the trials of their grade."""
     return (directory.parent.parent if directory.parent.name == "trials" else directory) / KEPT
 
 

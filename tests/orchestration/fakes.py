@@ -100,6 +100,8 @@ def run_trial(
     if done:
         yield _report(config, checkpoints, done, world)
     for epoch in range(done + 1, epochs + 1):
+        if settings.get("apart"):
+            _work_apart(directory, world, interrupted)
         _work(settings.get("seconds", 0.0), directory, world, interrupted)
         if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
             _wait_for(directory.parents[2] / grade)
@@ -150,13 +152,26 @@ def _work(seconds: float, directory: Path, world: Ranks, interrupted: Callable[[
             torch.distributed.all_reduce(said)
             ends, late = (bool(one) for one in said)
         if ends:
-            if world.rank == 0:
-                with open(directory / ENDED, "a") as file:
-                    file.write(f"{world.size} {time.time()}\n")
-            raise TrialInterruptedError("told to end")
+            _end(directory, world)
         if late:
             return
         time.sleep(0.02)
+
+
+def _work_apart(directory: Path, world: Ranks, interrupted: Callable[[], bool]) -> None:
+    """Let time pass as a validation does: workers do not hear of each other, and the first one alone can save."""
+    while not interrupted():
+        time.sleep(0.02)
+    _end(directory, world)
+
+
+def _end(directory: Path, world: Ranks) -> None:
+    if world.rank == 0:
+        with open(directory / ENDED, "a") as file:
+            file.write(f"{world.size} {time.time()}\n")
+    if world.size > 1:
+        world.barrier()
+    raise TrialInterruptedError("told to end")
 
 
 def verify(path: str) -> str:

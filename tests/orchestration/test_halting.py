@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RayError
 
-from raydistill.orchestration import halts
-from raydistill.orchestration.halting import Notice, SigtermNotice, sigterm_notice, take_sigterm_as_notice
+from raydistill.orchestration import halting, halts
+from raydistill.orchestration.halting import Notice, SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.halts import Halts
 
 KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
@@ -89,3 +92,42 @@ def test_sigterm_ends_a_process_whose_trial_is_over(sigterm: SigtermNotice) -> N
     """An idle process that only Ray's SIGKILL could end."""
     with pytest.raises(SystemExit):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_to_a_worker_that_cannot_save_reaches_the_one_that_can(
+    sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preempted machine whose worker knows, and nobody else: the epoch of hours that it validates is lost.
+
+    The coordinator is just being started again when it is told for the first time.
+    """
+    told, reached = [], threading.Event()
+
+    def halt(key: tuple[str, int, int]) -> None:
+        told.append(key)
+        if len(told) == 1:
+            raise RayError("the actor is being restarted")
+        reached.set()
+
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+    monkeypatch.setattr(halting, "AGAIN_SECONDS", 0.0)
+    with noticing(SimpleNamespace(halt=SimpleNamespace(remote=halt)), KEY, listens=False) as notice:
+        assert not notice()
+        assert told == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert reached.wait(60)
+        assert notice()
+    assert told == [KEY, KEY]
+
+
+def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread for every trial of a process; or a SIGTERM between two trials that ends the one before once more."""
+    told: list[object] = []
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+    before = threading.active_count()
+    with noticing(SimpleNamespace(halt=SimpleNamespace(remote=told.append)), KEY, listens=False):
+        [thread] = [one for one in threading.enumerate() if getattr(one, "_target", None) is halting._pass_on]
+    sigterm.received = True
+    thread.join(60)
+    assert told == []
+    assert threading.active_count() == before

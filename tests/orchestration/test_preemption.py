@@ -95,6 +95,23 @@ def test_trial_that_is_told_to_end_saves_within_five_seconds_and_goes_on(
     assert [one.status for one in open_run(root).trials.values()] == ["running"]
 
 
+def test_trial_is_saved_whichever_worker_is_told_and_whatever_it_is_at(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """A machine of the second worker is wanted back during a validation, in which workers do not hear of each other, and the epoch is lost with it."""
+    root, driver = tmp_path / "run", start("train", apart=True)
+    process = wait_for(lambda: process_of(root, 1), driver)
+    time.sleep(1)
+    os.kill(process, signal.SIGTERM)
+    wait_for(lambda: endings(root), driver)
+    wait_for(lambda: process_of(root, 1) not in (None, process), driver)
+    [(size, _)] = endings(root)
+    assert size == 2
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(60) == 143
+    assert [one.status for one in open_run(root).trials.values()] == ["running"]
+
+
 def test_deaf_trial_does_not_outlive_a_driver_that_was_killed(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 import fakes
 import pytest
 
+from raydistill.config.training import HARMLESS_TRAINING, TrainingSection
+from raydistill.config.trial import TeacherReference
 from raydistill.errors import LedgerError, RunDirectoryError, StorageError
 from raydistill.orchestration import rundir
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.runstore import RunStore
-from raydistill.planning.grades import Ground
+from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
 
 GROUND = Ground("d" * 64, "e" * 64, 12)
+TEACHER = TeacherReference(path="nowhere", digest="f" * 64)
 
 
 def begun(root: Path, ground: Ground = GROUND) -> None:
@@ -91,6 +94,49 @@ def test_where_a_campaign_runs_does_not_matter(tmp_path: Path) -> None:
     moved = fakes.campaign(data={"path": "elsewhere"}, resources={"concurrent_trials": 8}, storage={"path": "there"})
     rundir.check_owner(tmp_path / "run", moved, resume=True)
     assert rundir.campaign_fingerprint(moved, GROUND) == rundir.campaign_fingerprint(fakes.campaign(), GROUND)
+
+
+CHANGED = {
+    "batch_size": 8,
+    "epochs": 4,
+    "learning_rate": 1e-4,
+    "warmup_ratio": 0.2,
+    "weight_decay": 0.1,
+    "max_gradient_norm": 1.0,
+    "precision": "fp32",
+    "tokens_per_micro_batch": 128,
+    "gradient_cache": "never",
+    "trim_vocabulary": False,
+    "evaluate_every": 2,
+    "checkpoint_steps": 3,
+    "remember_teacher": False,
+    "corruptions": 2,
+    "keep_checkpoints": 5,
+    "measure_gradients": False,
+}
+"""Another value of every setting of the loop."""
+
+
+@pytest.mark.parametrize("name", TrainingSection.model_fields)
+def test_runs_and_trials_agree_on_what_changes_a_result(tmp_path: Path, name: str) -> None:
+    """The way out that an error names is refused by --resume; or trials are trained again, or go on with settings that change them."""
+    begun(tmp_path / "run")
+    one = fakes.campaign()
+    training = {**one.training.model_dump(), name: CHANGED[name]}
+    other = fakes.campaign(training=training)
+    identities = set()
+    for config in (one, other):
+        lineage, plan = lineages_of(config)[0], grade_plans(config, GROUND)[1]
+        identities.add(trial_config(config, lineage, plan, {"mask_ratio": 0.1}, GROUND, TEACHER).identity)
+    harmless = name in HARMLESS_TRAINING
+    assert (len(identities) == 1) == harmless
+    assert (rundir.differences(one, other) == []) == harmless
+    assert (rundir.campaign_fingerprint(one, GROUND) == rundir.campaign_fingerprint(other, GROUND)) == harmless
+    if harmless:
+        rundir.check_owner(tmp_path / "run", other, resume=True)
+    else:
+        with pytest.raises(RunDirectoryError, match=rf"training\.{name}: the run has"):
+            rundir.check_owner(tmp_path / "run", other, resume=True)
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:

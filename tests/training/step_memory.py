@@ -72,7 +72,8 @@ def trainer(gradient_cache: Any, method: str) -> Trainer:
     source: Any = SimpleNamespace(
         batches=lambda epoch, first: iter([np.zeros((BATCH, 3), np.int32)]), steps_per_epoch=1
     )
-    builder: Any = SimpleNamespace(build=lambda triples, earlier: batch())
+    assembler = SimpleNamespace(max_tokens=TOKENS)
+    builder: Any = SimpleNamespace(build=lambda triples, earlier: batch(), assembler=assembler)
     optimizer = Optimizer(student, learning_rate=1e-5, weight_decay=0.0, warmup_steps=0, total_steps=2)
     return Trainer(
         student,

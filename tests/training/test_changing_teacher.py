@@ -11,8 +11,10 @@ import pytest
 
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CheckpointError
+from raydistill.teachers.shards import KEPT, KeptTeachers
 from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
-from raydistill.training.trial import EpochReport
+from raydistill.training.gather import World
+from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]
 Train = Callable[..., list[EpochReport]]
@@ -110,6 +112,27 @@ def test_trial_that_waits_keeps_epochs_it_has_not_validated(
     rest = train(config, tmp_path / "waiting", again)
     assert min(asked) == 3
     assert rest[-1].digest == straight[-1].digest
+
+
+def test_disk_holds_the_outputs_of_teachers_that_teach(config_of: Config, teachers: Teachers, tmp_path: Path) -> None:
+    """A disk that every announced teacher fills with its outputs for all texts, until no checkpoint can be written."""
+    config, directory, kept = changing(config_of), tmp_path / "grades" / "1" / "trials" / "one", tmp_path / "grades/1"
+    neighbor, folders = KeptTeachers(kept / KEPT), []
+    neighbor.folder(teachers[0].digest)
+
+    def teacher_at(epoch: int) -> TeacherReference:
+        if epoch == 3:
+            neighbor.close()
+        return teachers[epoch % 2]
+
+    for _ in run_trial(config, directory, World.alone(), teacher_at):
+        folders.append({path.name for path in (kept / KEPT).iterdir() if path.is_dir()})
+    first, second = (teacher.digest[:16] for teacher in teachers)
+    # The neighbour's, and that of the epoch.
+    assert folders == [{first}, {first, second}, {first}, {second}]
+    # The trial has let go of its own.
+    neighbor.folder(teachers[0].digest), neighbor.folder(STAND_IN.digest)
+    assert not [path for path in (kept / KEPT).iterdir() if path.is_dir()]
 
 
 def test_damaged_teacher_does_not_teach(config_of: Config, train: Train, teachers: Teachers, tmp_path: Path) -> None:

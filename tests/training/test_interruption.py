@@ -15,7 +15,10 @@ from raydistill.errors import TrialInterruptedError
 from raydistill.evaluation import encode
 from raydistill.training.checkpoint import load_training_state, newest_good
 from raydistill.training.gather import World
+from raydistill.training.interruption import Interruption
+from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.optimizer import Optimizer
+from raydistill.training.parts import TrialParts
 from raydistill.training.trial import EpochReport, run_trial
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -100,6 +103,34 @@ def test_validation_does_not_keep_a_trial_from_ending(
     assert (position["epoch"], position["step_in_epoch"], position["history"]) == (0, 4, [])
     reports = train(config, tmp_path)
     assert [report.digest for report in reports] == [report.digest for report in straight]
+
+
+def test_first_of_several_workers_saves_once_and_goes_on(
+    parts_of: Callable[..., TrialParts], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that leaves a validation by itself, for which the others wait; one that takes what it cannot do for done; or a second save for each
+    micro-batch."""
+    parts = parts_of("none", training=SETTINGS["training"])
+    assert len(list(parts.trainer.run_epoch())) == 4
+    saves: list[int] = []
+    save = CheckpointKeeper.save_inside_epoch
+
+    def counted(self: CheckpointKeeper, parts: TrialParts) -> None:
+        saves.append(parts.trainer.world.rank)
+        save(self, parts)
+
+    monkeypatch.setattr(CheckpointKeeper, "save_inside_epoch", counted)
+    for rank in (1, 0):
+        parts.trainer.world = World(rank, 2)
+        keeper = CheckpointKeeper(tmp_path, keep=2, writes=rank == 0)
+        look = Interruption(lambda: True, keeper).while_validating(parts)
+        look(0), look(1)
+    assert saves == [0]
+    kept = newest_good(tmp_path)
+    assert kept is not None
+    position = load_training_state(kept).position
+    assert (position["epoch"], position["step_in_epoch"]) == (0, 4)
+    assert (parts.trainer.progress.epoch, parts.trainer.progress.step_in_epoch) == (1, 0)
 
 
 def test_finished_trial_is_not_interrupted(config_of: Config, train: Train, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One of several workers of a trial: `python worker.py RANK SIZE MEETING JOBS OUT`.
 
 JOBS is a JSON list of [configuration, steps, failing]; OUT gets, per job, the gradients of every step, the averages and weights after the
-last; for steps 0 what `run_trial` reports; for steps -1 ranks and metrics. `failing` says, per worker, at which of its micro-batches there is
+last; for steps 0 what `run_trial` reports; for steps -1 ranks and metrics; for steps -2 a validation. `failing` says, per worker, at which of its micro-batches there is
 no memory left, and under `interrupt RANK` after how many more steps that worker is told to end.
 Also imported by the tests, for the same numbers from a single worker.
 """
@@ -32,7 +32,7 @@ from raydistill.training.trial import run_trial
 
 SMALL_STEPS = {"epochs": 3, "learning_rate": 1e-6, "max_gradient_norm": 1e9}
 """Gradients as they are, and steps so small that later ones begin at equal weights."""
-RANK = -1
+RANK, VALIDATE = -1, -2
 """In place of a number of steps."""
 Job = tuple[TrialConfig, int, dict[str, list[int]]]
 """What, how many steps (see worker.py), and which worker's micro-batches find no memory."""
@@ -101,6 +101,12 @@ def rank_split(config: TrialConfig, world: World) -> dict[str, Any]:
     return {"ranks": torch.stack([ranks.better, ranks.tied, ranks.rivals]), "metrics": parts.validate()}
 
 
+def validated(config: TrialConfig, world: World) -> dict[str, Any]:
+    """A validation of a trial's first weights, and how many tokens it was done with at a time in the end."""
+    parts = build_parts(config, world)
+    return {"metrics": parts.validate(), "tokens": parts.student.tokens_per_micro_batch}
+
+
 def reports_of(config: TrialConfig, folder: Path, world: World, last_step: int | None = None) -> list[Any]:
     """What a trial reports; at its end the word "interrupted", where it was."""
     asked = itertools.count(1)
@@ -140,6 +146,8 @@ def main(rank: int, size: int, meeting: str, jobs: Path, out: Path) -> None:
         with out_of_memory_at(failing.get(str(world.rank), [])):
             if steps == RANK:
                 results.append(rank_split(config, world))
+            elif steps == VALIDATE:
+                results.append(validated(config, world))
             elif steps:
                 results.append(take_steps(config, steps, world))
             else:
