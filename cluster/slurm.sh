@@ -56,6 +56,10 @@ port=$((20000 + SLURM_JOB_ID % 5000))
 dashboard=$((25000 + SLURM_JOB_ID % 5000))
 agent=$((15000 + SLURM_JOB_ID % 5000))
 client=$((10000 + SLURM_JOB_ID % 5000))
+# Ray opens its folder to every user of the machine, so it lies below one of ours, under a name that nobody can have taken: on each machine's own disk,
+# and short, because the paths of Ray's sockets have to fit into 107 characters.
+folder=/tmp/rd-$SLURM_JOB_ID-$(python -c 'import secrets; print(secrets.token_hex(4))')
+everywhere=(srun --overlap --nodes="${#machines[@]}" --ntasks="${#machines[@]}" --ntasks-per-node=1)
 common=(--block --disable-usage-stats --num-cpus "${SLURM_CPUS_PER_TASK:-1}" --min-worker-port 0 --max-worker-port 0
     --dashboard-agent-listen-port "$agent")
 
@@ -64,15 +68,19 @@ end() {
     trap - EXIT
     kill -TERM "${starters[@]}" 2>/dev/null || true
     wait "${starters[@]}" 2>/dev/null || true
+    # Ends what still writes there, then removes it. A job that is killed rather than told to end leaves it to the machines' own cleaning of /tmp.
+    if [ -n "$made" ]; then "${everywhere[@]}" python -m raydistill.orchestration.reaper "$folder" </dev/null || true; fi
     rm -rf "$files"
     exit "$status"
 }
-starters=()
+starters=() made=
 trap end EXIT
 
-# The paths of Ray's sockets have to fit into 107 characters, so its files lie in a short place, on each machine's own disk.
+# One that is there already is somebody else's: `mkdir` fails, and with it the job.
+made=yes
+"${everywhere[@]}" mkdir -m 700 "$folder" || { echo "error: $folder cannot be made on every machine" >&2; exit 1; }
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" ray start --head "${common[@]}" --node-ip-address "$address" --port "$port" \
-    --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" --ray-client-server-port "$client" --temp-dir "/tmp/rd-$SLURM_JOB_ID" &
+    --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" --ray-client-server-port "$client" --temp-dir "$folder/r" &
 starters+=($!)
 for _ in $(seq 60); do
     ray status --address "$address:$port" >/dev/null 2>&1 && break

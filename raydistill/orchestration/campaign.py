@@ -20,8 +20,9 @@ from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
+from raydistill.orchestration.joining import awaited_room
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.machines import Machines, room_of
+from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -146,7 +147,7 @@ class Campaign:
                 clear_scratch(self.store)
 
     def _machines(self) -> Machines:
-        needs, room = self.config.resources, room_of(self.config.resources)
+        needs, room = self.config.resources, awaited_room(self.config.resources)
         fits = workers_that_fit(needs, least_cpus(needs), room.machines)
         if room.places < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
             raise RoomError(

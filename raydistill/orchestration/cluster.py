@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -64,6 +65,12 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
     connect = _own_cluster(num_cpus) if address == "local" else _other_cluster(address)
     with connect:
         yield
+
+
+def may_grow() -> bool:
+    """Whether other machines may join the cluster this process is connected to: not one that it has started itself, for this machine alone."""
+    here: Any = ray._private.worker._global_node
+    return not here.is_head()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError
+from raydistill.orchestration.decisions import decided_beside
 from raydistill.orchestration.halts import Halts
 from raydistill.orchestration.handovers import Handovers
 from raydistill.orchestration.ladder import Entry, Ladder
@@ -27,7 +28,8 @@ WAIT_SECONDS = 1.0
 class Coordinator:
     """One campaign's ladder behind messages. Its own death costs nothing: a new one rebuilds everything from the ledger.
 
-    Methods are coroutines, so that the actor needs one thread, serialises its decisions, and still answers while others wait.
+    Methods are coroutines of one event loop. What changes the ladder's state waits for its turn, because a decision may take minutes: it copies and
+    verifies files, in a thread. Everything else is answered meanwhile, above all who listens for the end, and who calls it.
     """
 
     def __init__(self, store: RunStore, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
@@ -36,18 +38,22 @@ class Coordinator:
         self.ladder = Ladder(store, rules, Library(store.root, verify) if sharing and verify is not None else None)
         self.halts = Halts()
         self.handovers = Handovers()
+        self._turn = asyncio.Lock()
 
     async def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """See `Ladder.start`."""
-        self.ladder.start(fingerprint, lineages, grades)
+        async with self._turn:
+            self.ladder.start(fingerprint, lineages, grades)
 
     async def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
         """See `Ladder.begin`."""
-        return self.ladder.begin(key, identity, parameters)
+        async with self._turn:
+            return await decided_beside(self.ladder.beginning(key, identity, parameters))
 
     async def resume(self, key: TrialKey) -> Entry:
         """See `Ladder.resume`."""
-        return self.ladder.resume(key)
+        async with self._turn:
+            return self.ladder.resume(key)
 
     async def report(
         self,
@@ -59,27 +65,34 @@ class Coordinator:
         finished: bool,
     ) -> bool:
         """See `Ladder.report`."""
-        return self.ladder.report(key, epoch, metrics, checkpoint, digest, finished)
+        async with self._turn:
+            decision = self.ladder.reporting(key, epoch, metrics, checkpoint, digest, finished)
+            return await decided_beside(decision)
 
     async def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
         """See `Ladder.teach`."""
+        # Without a turn, since training waits for it: what it writes follows from the state at one moment, and no decision under way rests on it.
         return self.ladder.teach(key, epoch)
 
     async def pause(self, key: TrialKey) -> None:
         """See `Ladder.pause`."""
-        self.ladder.pause(key)
+        async with self._turn:
+            self.ladder.pause(key)
 
     async def note(self, key: TrialKey, text: str) -> None:
         """See `Ladder.note`."""
-        self.ladder.note(key, text)
+        async with self._turn:
+            self.ladder.note(key, text)
 
     async def fail(self, key: TrialKey, reason: str) -> None:
         """See `Ladder.fail`."""
-        self.ladder.fail(key, reason)
+        async with self._turn:
+            self.ladder.fail(key, reason)
 
     async def reject(self, key: TrialKey, digest: str, reason: str) -> None:
         """See `Ladder.reject`."""
-        self.ladder.reject(key, digest, reason)
+        async with self._turn:
+            self.ladder.reject(key, digest, reason)
 
     async def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
         """See `Ladder.teacher`."""
@@ -91,15 +104,19 @@ class Coordinator:
 
     async def promote(self, lineage: str, grade: int) -> None:
         """See `Ladder.promote`."""
-        self.ladder.promote(lineage, grade)
+        async with self._turn:
+            self.ladder.promote(lineage, grade)
 
     async def promote_given(self, lineage: str, teacher: TeacherReference) -> None:
         """Make a checkpoint that was trained elsewhere the teacher of a lineage."""
-        self.ladder.promote_given(Promotion(lineage, 0, teacher.digest[:16], teacher.path, teacher.digest, 0, {}))
+        async with self._turn:
+            promotion = Promotion(lineage, 0, teacher.digest[:16], teacher.path, teacher.digest, 0, {})
+            self.ladder.promote_given(promotion)
 
     async def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """See `Ladder.record_test`."""
-        self.ladder.record_test(lineage, grade, metrics)
+        async with self._turn:
+            self.ladder.record_test(lineage, grade, metrics)
 
     async def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """See `Ladder.study`."""
@@ -166,6 +183,7 @@ class Coordinator:
 
     async def abort(self, error: RayDistillError) -> None:
         """See `Ladder.abort`."""
+        # Without a turn: a decision under way is not to be written any more.
         self.ladder.abort(error)
 
     async def news(self, after: int) -> list[dict[str, Any]]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
-import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from raydistill.errors import StorageError, TrialError
+from raydistill.orchestration.processes import running, this_process
 
 logger = logging.getLogger(__name__)
 NAME = ".lock"
+NAME_BYTES = 1000
 PATIENCE_SECONDS = 10.0
 HOLD_SECONDS = 300.0
 """A machine that lost its power holds its locks on a file server until its lease runs out, which is 90 seconds on Linux and twice that on others."""
@@ -40,7 +43,7 @@ def held(directory: Path) -> Iterator[None]:
     try:
         _wait(directory, descriptor)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
+        os.pwrite(descriptor, json.dumps(this_process()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -58,13 +61,19 @@ def _wait(directory: Path, descriptor: int) -> None:
 
 
 def _kill_holder(directory: Path, descriptor: int) -> bool:
-    """Kill the process that holds the lock, where it can be reached; whoever holds it has written its name into it."""
-    host, _, number = os.pread(descriptor, 200, 0).decode().partition(" ")
-    if host != socket.gethostname() or not number.isdigit() or int(number) == os.getpid():
+    """Kill the process that holds the lock, where it can be reached; whoever holds it has written into it who it is.
+
+    Never another one: on a file server the holder may be of a machine of the same name, where its number is somebody else's.
+    """
+    try:
+        holder = running(json.loads(os.pread(descriptor, NAME_BYTES, 0)))
+    except (ValueError, AttributeError):
         return False
-    logger.warning("%s: process %s was given up and is still running; it is killed", directory, number)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(int(number), signal.SIGKILL)
+    if holder is None or holder.pid == os.getpid():
+        return False
+    logger.warning("%s: process %d was given up and is still running; it is killed", directory, holder.pid)
+    with contextlib.suppress(psutil.Error):
+        holder.kill()
     return True
 
 

@@ -1,7 +1,7 @@
 """The ladder's state and every decision about it, without Ray: a decision is given once it stands in the ledger.
 
 Each method may be called again with the same arguments, because the caller may have lost the answer: the second call changes nothing and answers
-the same.
+the same. Those that copy or verify files are there twice: whole, and as a `Decision`, whose files may be done beside the caller.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from raydistill.config.trial import TeacherReference
 from raydistill.orchestration.chronicle import Chronicle, place_of
+from raydistill.orchestration.decisions import Decision, decided
 from raydistill.orchestration.library import TAKEN, Library, loan_events
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.shelf import announced
+from raydistill.orchestration.shelf import announcement
 from raydistill.orchestration.study import trial_directory
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
@@ -47,7 +49,7 @@ class Ladder(Chronicle):
             if record.status == "running" and any(note.startswith(TAKEN) for note in record.notes):
                 # A crash cut the taking short, and not all of its reports are there.
                 head = {"identity": record.identity, "parameters": record.parameters, "time": time.time()}
-                self._borrow(record.key, {**place_of(record.key), **head})
+                decided(self._borrow(record.key, {**place_of(record.key), **head}))
 
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """Record what the campaign consists of."""
@@ -57,6 +59,10 @@ class Ladder(Chronicle):
 
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
         """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
+        return decided(self.beginning(key, identity, parameters))
+
+    def beginning(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Decision[Entry]:
+        """`begin` as a decision."""
         known = self.state.trials.get(key)
         if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
@@ -70,7 +76,7 @@ class Ladder(Chronicle):
         if known is None:
             if any(one.status == "running" for one in others):
                 return "wait"
-            if self._borrow(key, head):
+            if (yield from self._borrow(key, head)):
                 return "reused"
             self.append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
@@ -92,13 +98,25 @@ class Ladder(Chronicle):
         finished: bool,
     ) -> bool:
         """Record the epochs a trial has completed, with the checkpoint and SHA-256 of its manifest; True = the trial should end here."""
+        return decided(self.reporting(key, epoch, metrics, checkpoint, digest, finished))
+
+    def reporting(
+        self,
+        key: TrialKey,
+        epoch: int,
+        metrics: Mapping[str, float],
+        checkpoint: str | None,
+        digest: str | None,
+        finished: bool,
+    ) -> Decision[bool]:
+        """`report` as a decision."""
         record = self.state.trials[key]
         known = next((one for one in record.reports if one["epoch"] == epoch and one["digest"] == digest), None)
         if record.status != "running":
             return True
         if known is not None and not finished:
             # A coordinator that died between the two events has recorded the report alone.
-            self._announce(record, known)
+            yield from self._announce(record, known)
             return False
         outcome = "finished" if finished else "running"
         if known is None and self.rules.early_stopping:
@@ -108,7 +126,7 @@ class Ladder(Chronicle):
         files = {"checkpoint": checkpoint, "digest": digest}
         content = {"epoch": epoch, "metrics": numbers, **files, "outcome": outcome, "time": time.time()}
         self.append({"kind": "trial_reported", **place_of(key), **content})
-        self._announce(record, content)
+        yield from self._announce(record, content)
         return outcome != "running"
 
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
@@ -196,18 +214,19 @@ class Ladder(Chronicle):
         """One trial."""
         return self.state.trials[key]
 
-    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> None:
+    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> Decision[None]:
         """Make a reported checkpoint the teacher of the grades below, if it is better than the one they have."""
-        announcement = announced(self.store, self.rules, self.state, record, report)
-        if announcement is not None:
-            self.append(announcement)
+        event = yield from announcement(self.store, self.rules, self.state, record, report)
+        if event is not None:
+            self.append(event)
 
-    def _borrow(self, key: TrialKey, head: Mapping[str, Any]) -> bool:
+    def _borrow(self, key: TrialKey, head: Mapping[str, Any]) -> Decision[bool]:
         """Take a trial over from another run, if one has done it."""
         if self.library is None:
             return False
         folder = trial_directory(self.store.root, self.state.grades[key[1]], head["identity"])
-        events = loan_events(head, self.library.borrow(head["identity"], folder))
+        loan = yield partial(self.library.borrow, head["identity"], folder)
+        events = loan_events(head, loan)
         for event in events:
             self.append(event)
         return bool(events)

@@ -3,6 +3,7 @@
     RUN/.lease.json    {"holder": "process 7 on host", "machine": "...", "pid": 7, "began": 1.0, "token": "...", "until": 1700000000.0}
 
 Times are of the holders' clocks, which have to agree to a few seconds. A holder that died on this machine is seen to be dead, and need not be waited for.
+One that slept for longer than its lease has lost it, even where nobody has taken it: another one may have come and gone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import psutil
-
 from raydistill.errors import RunDirectoryError, StorageError
+from raydistill.orchestration.processes import is_of_this_machine, running, this_process
 from raydistill.orchestration.remote import RemoteFolder
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Lease:
     def __init__(self, remote: RemoteFolder, seconds: float = LEASE_SECONDS) -> None:
         self.remote, self.seconds = remote, seconds
         self.token = uuid.uuid4().hex
-        self.until = 0.0
+        self.until = self.deadline = 0.0
         self.lost: RunDirectoryError | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -65,6 +64,15 @@ class Lease:
         Raises:
             RunDirectoryError: it does not.
         """
+        # By either clock: the one that others go by may have been set back, and the other one stands still while a laptop is shut. The thread that
+        # renews sleeps with it, and may wake later than the one that asks.
+        if self.lost is None and (time.time() > self.until or time.monotonic() > self.deadline):
+            self.lost = RunDirectoryError(
+                f"{self.remote.name}: the lease has not been renewed for {self.seconds:g} seconds",
+                expected="a file system that answers, and a machine that does not sleep",
+                consequence="another driver may have taken the run, and two would write one ledger",
+                remedy="run again with --resume",
+            )
         if self.lost is not None:
             raise self.lost
 
@@ -82,6 +90,7 @@ class Lease:
     def _keep(self) -> None:
         while not self._over.wait(min(RENEW_SECONDS, self.seconds / 4)):
             try:
+                self.check()
                 self._refuse_others()
                 self._write()
             except RunDirectoryError as problem:
@@ -89,20 +98,15 @@ class Lease:
                 return
             except StorageError as problem:
                 logger.warning("%s", problem.received)
-                if time.time() > self.until:
-                    self.lost = RunDirectoryError(
-                        f"{self.remote.name}: the lease could not be renewed for {self.seconds:g} seconds",
-                        expected="a file system that answers",
-                        consequence="another driver may take the run, and two would write one ledger",
-                        remedy="run again with --resume when it answers",
-                    )
-                    return
 
     def _write(self) -> None:
-        until = time.time() + self.seconds
-        content = {"token": self.token, "until": until, **_this_process()}
+        # Both before the write, which may take long.
+        until, deadline = time.time() + self.seconds, time.monotonic() + self.seconds
+        process = this_process()
+        holder = f"process {process['pid']} on {os.uname().nodename}"
+        content = {"token": self.token, "until": until, "holder": holder, **process}
         self.remote.write(NAME, (json.dumps(content, sort_keys=True) + "\n").encode())
-        self.until = until
+        self.until, self.deadline = until, deadline
 
     def _refuse_others(self) -> None:
         lease = read(self.remote)
@@ -132,28 +136,8 @@ def is_valid(lease: Mapping[str, Any]) -> bool:
     """Whether somebody holds the run by this lease."""
     if not lease or lease["until"] < time.time():
         return False
-    own = _this_process()
-    if lease.get("machine") != own["machine"]:
-        return True
-    try:
-        return bool(psutil.Process(lease["pid"]).create_time() == lease["began"])
-    except (psutil.Error, TypeError, ValueError, KeyError):
-        return False
+    return not is_of_this_machine(lease) or running(lease) is not None
 
 
 def _token(lease: Mapping[str, Any]) -> Any:
     return lease.get("token")
-
-
-def _this_process() -> dict[str, Any]:
-    host, pid = os.uname().nodename, os.getpid()
-    began = psutil.Process(pid).create_time()
-    return {"holder": f"process {pid} on {host}", "machine": f"{host} {_boot()}", "pid": pid, "began": began}
-
-
-def _boot() -> str:
-    """What tells this machine, and the container on it, from others of the same name."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""

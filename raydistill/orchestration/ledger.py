@@ -58,6 +58,7 @@ class Ledger:
 
         Raises:
             StorageError: it could not be written; the ledger is as it was.
+            LedgerError: another process has written an event of this number, which stays as it is.
         """
         if self._next is None:
             self._next = len(self._numbers()) + 1
@@ -99,11 +100,32 @@ class Ledger:
         return act() if self._is_local else patiently(act)
 
     def _write(self, aside: str, final: str, content: bytes) -> None:
+        if not self._is_local and self._is_there(final, content):
+            return
         with self.filesystem.open_output_stream(aside) as stream:
             stream.write(content)
         self._sync(aside)
         self.filesystem.move(aside, final)
         self._sync(self.folder)
+
+    def _is_there(self, final: str, content: bytes) -> bool:
+        """Whether an attempt before this one has come through, of which nothing was heard.
+
+        Elsewhere no lock keeps others out, only a lease that has to be believed; and a file that is moved replaces what was there.
+
+        Raises:
+            LedgerError: it is another driver's event.
+        """
+        if self.filesystem.get_file_info(final).type == fs.FileType.NotFound:
+            return False
+        if self._content(final) == content:
+            return True
+        raise LedgerError(
+            f"{final} is there already, with another event",
+            expected="one driver per run",
+            consequence="what another driver has recorded would be lost, and its history go on as ours",
+            remedy="see which driver still runs and let it, or stop both and run again with --resume",
+        )
 
     def _numbers(self) -> list[int]:
         selector = fs.FileSelector(self.folder, allow_not_found=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raydistill.errors import StorageError
+from raydistill.orchestration.decisions import Decision
 from raydistill.orchestration.library import link_or_copy
 from raydistill.orchestration.remote import MANIFEST
 from raydistill.orchestration.runstore import RunStore
@@ -26,16 +28,17 @@ from raydistill.teachers.shards import KEPT
 FOLDER = "teachers"
 
 
-def announced(
+def announcement(
     store: RunStore, rules: Rules, state: CampaignState, record: TrialRecord, report: Event
-) -> dict[str, Any] | None:
+) -> Decision[dict[str, Any] | None]:
     """The event by which a reported checkpoint becomes the teacher of the grades below, kept on the shelf; None where it does not."""
     place = record.key[:2]
     if rules.schedule != "pipelined" or record.grade == len(rules.sizes) - 1:
         return None
     if not worth_announcing(state, place, report, rules.min_delta):
         return None
-    kept = _keep(store, report["checkpoint"], f"grades/{state.grades[record.grade]}/{FOLDER}", report["digest"])
+    shelf = f"grades/{state.grades[record.grade]}/{FOLDER}"
+    kept = yield partial(_keep, store, report["checkpoint"], shelf, report["digest"])
     head = {"kind": "teacher_announced", "lineage": place[0], "grade": place[1], "identity": record.identity}
     return {**head, **{name: report[name] for name in ("digest", "epoch", "metrics", "time")}, "checkpoint": kept}
 

@@ -125,7 +125,8 @@ def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Wor
                 trial_dirname_creator=_dirname,
             ),
             run_config=tune.RunConfig(
-                name="study",
+                # Unlike that of any other: of searches that start in the same second Tune keeps the files of one name in one folder.
+                name=f"study-{uuid.uuid4().hex[:8]}",
                 storage_path=storage.path,
                 storage_filesystem=storage.filesystem,
                 verbose=0,

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from raydistill.config.load import config_of
+from raydistill.planning.places import capacity
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 SCRIPTS = sorted(CLUSTER.glob("*.sh"))
@@ -20,6 +23,7 @@ CLOUDS = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
 KUBERAY = [CLUSTER / "kuberay-cluster.yaml", CLUSTER / "kuberay-job.yaml"]
 STARTED = [*CLOUDS, *KUBERAY, *SCRIPTS, CLUSTER / "Dockerfile"]
 
+SMALLEST = "{data: {path: graph}, encoder: {name: nobody}, grades: [{layers: 1}]}"
 ANYTHING = object()
 CONTAINER = {
     "name": str,
@@ -173,6 +177,25 @@ def test_kubernetes_cluster_asks_for_a_token_even_where_kuberay_does_not_know_of
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         for container in group["template"]["spec"]["containers"]:
             assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
+
+
+@pytest.mark.parametrize("path", [*CLOUDS, *KUBERAY], ids=name_of)
+def test_campaign_asks_for_as_many_workers_as_there_may_be(path: Path) -> None:
+    """Without a number of trials a campaign keeps to the machines that are there, so that a cluster that could grow never does."""
+    content = content_of(path)
+    if path in CLOUDS:
+        most = content["available_node_types"]["worker"]["max_workers"]
+    else:
+        [workers] = content["spec"].get("rayClusterSpec", content["spec"])["workerGroupSpecs"]
+        most = workers["maxReplicas"]
+    commands = [
+        line for line in text_of(path).splitlines() if re.search(r"raydistill (--verbose )?(submit|run) ", line)
+    ]
+    assert commands
+    for command in commands:
+        [override] = re.findall(r"--set (\S+)", command)
+        assert capacity(config_of(SMALLEST, "smallest", [override]).resources, cpus=0, gpus=0) == most
+    assert capacity(config_of(SMALLEST, "smallest").resources, cpus=0, gpus=0) == 0
 
 
 def test_kubernetes_files_start_the_same_cluster() -> None:

@@ -1,4 +1,4 @@
-"""A cluster of several machines on this one, in a process of its own: nodes.py FOLDER NUM_WORKERS.
+"""A cluster of several machines on this one, in a process of its own: nodes.py FOLDER NUM_WORKERS HEAD_CPUS.
 
 It says the head's address and then, a line for each machine, its processes' numbers, the head's first. `add` on standard input adds a machine; its end is
 the end of the cluster.
@@ -19,11 +19,12 @@ def tell(node: Any) -> None:
 
 
 def main() -> None:
-    arguments = {"num_cpus": 1, "include_dashboard": False, "temp_dir": sys.argv[1], "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    folder, num_workers, head_cpus = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    arguments = {"include_dashboard": False, "temp_dir": folder, "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={**arguments, "num_cpus": head_cpus})
     sys.stdout.write(f"{cluster.address}\n")
     tell(cluster.head_node)
-    for _ in range(int(sys.argv[2])):
+    for _ in range(num_workers):
         tell(cluster.add_node(num_cpus=1, object_store_memory=100_000_000))
     for _ in sys.stdin:
         tell(cluster.add_node(num_cpus=1, object_store_memory=100_000_000))

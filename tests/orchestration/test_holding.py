@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from raydistill.errors import TrialError
 from raydistill.orchestration import holding
+from raydistill.orchestration.processes import running, this_process
 
 HOLDER = """
 import sys, time
@@ -30,6 +37,36 @@ def test_abandoned_writer_is_killed_and_the_directory_is_taken(tmp_path: Path, m
     assert holder.stdout.readline() == "held\n"
     with holding.held(tmp_path):
         assert holder.wait(5) == -9
+
+
+@pytest.mark.parametrize("differs", ["machine", "began", "form"])
+def test_process_of_the_same_number_is_not_killed_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differs: str
+) -> None:
+    """On a file server the holder may be process 37 of a clone or a container of the same host name: a stranger's process would be killed here."""
+    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 0.5)
+    stranger = subprocess.Popen(["sleep", "60"])
+    holder: dict[str, Any] = {
+        **this_process(),
+        "pid": stranger.pid,
+        "began": psutil.Process(stranger.pid).create_time(),
+    }
+    assert running(holder) is not None, "or it would be left alone for want of a holder"
+    host = socket.gethostname()
+    other = {"machine": {"machine": f"{host} 1234 pid:[1]"}, "began": {"began": holder["began"] - 60}}.get(differs, {})
+    written = json.dumps({**holder, **other}) if other else f"{host} {stranger.pid}"
+    descriptor = os.open(tmp_path / holding.NAME, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, written.encode())
+        with pytest.raises(TrialError, match="still written"), holding.held(tmp_path):
+            pass
+        assert stranger.poll() is None
+    finally:
+        os.close(descriptor)
+        stranger.kill()
+        stranger.wait()
 
 
 def test_own_process_is_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,17 +66,40 @@ with locked(RunStore.at("runs/first", fs.SubTreeFileSystem({str(tmp_path)!r}, fs
 def test_lease_is_renewed_and_its_loss_is_noticed(store: RunStore) -> None:
     """A campaign of hours would lose its run after half a minute; or go on writing when another driver has it."""
     assert store.remote is not None
-    held = lease.Lease(store.remote, seconds=1.0)
+    held = lease.Lease(store.remote, seconds=4.0)
     held.take()
-    time.sleep(1.5)
-    held.check()
+    first, deadline = held.until, time.monotonic() + 60
+    while held.until < first + 4.0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        held.check()
     assert is_held(store)
     foreign(store, time.time() + 20)
-    time.sleep(0.6)
+    while held.lost is None and time.monotonic() < deadline:
+        time.sleep(0.1)
     with pytest.raises(RunDirectoryError, match="process 7 on elsewhere"):
         held.check()
     held.release()
     assert lease.read(store.remote)["token"] == "x", "what another holds is not given back"
+
+
+@pytest.mark.parametrize("clock", ["time", "monotonic"])
+def test_lease_that_ran_out_in_its_holders_sleep_is_lost(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """A laptop that wakes would go on as if nothing had happened, in a run that another driver has taken, or had and left."""
+    assert store.remote is not None
+    held = lease.Lease(store.remote)
+    held.take()
+    held.check()
+    later = getattr(time, clock)() + lease.LEASE_SECONDS + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.time, clock, lambda: later)
+        with pytest.raises(RunDirectoryError, match="has not been renewed for 30 seconds") as caught:
+            held.check()
+    assert "--resume" in caught.value.remedy
+    with pytest.raises(RunDirectoryError):
+        held.check()
+    held.release()
 
 
 def test_of_two_that_come_at_once_one_gives_way(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:

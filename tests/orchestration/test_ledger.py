@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from raydistill.errors import LedgerError, StorageError
 from raydistill.orchestration import ledger as module
+from raydistill.orchestration import patience
 from raydistill.orchestration.ledger import Ledger
 
 
@@ -107,6 +108,44 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(LedgerError, match="format 2"):
         Ledger.at(tmp_path).read()
+
+
+def test_event_of_another_driver_is_not_written_over(tmp_path: Path) -> None:
+    """A driver whose lease ran out while it slept would replace what the next one has recorded, file by file, and none would be damaged."""
+    ours, theirs = on_subtree(tmp_path), on_subtree(tmp_path)
+    ours.append({"who": "both"})
+    assert theirs.append({"who": "they"}) == 2
+    with pytest.raises(LedgerError, match=r"00000002\.json is there already") as caught:
+        ours.append({"who": "we"})
+    assert all((caught.value.expected, caught.value.consequence, caught.value.remedy))
+    assert on_subtree(tmp_path).read() == [{"who": "both"}, {"who": "they"}]
+    assert theirs.append({"who": "they"}) == 3
+
+
+class Forgetful:
+    """A file system whose answer to a move is lost on the way, once."""
+
+    def __init__(self, filesystem: fs.FileSystem) -> None:
+        self.filesystem, self.moves = filesystem, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.filesystem, name)
+
+    def move(self, source: str, target: str) -> None:
+        self.filesystem.move(source, target)
+        self.moves += 1
+        if self.moves == 1:
+            raise OSError("connection reset")
+
+
+def test_event_whose_answer_was_lost_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lost packet would pass for another driver, and end the campaign."""
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    filesystem = Forgetful(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
+    ledger = Ledger(filesystem, "run/ledger")  # type: ignore[arg-type]
+    assert [ledger.append({"n": n}) for n in range(2)] == [1, 2]
+    assert filesystem.moves == 2
+    assert on_subtree(tmp_path).read() == [{"n": 0}, {"n": 1}]
 
 
 def test_leftover_of_a_crash_is_overlooked(tmp_path: Path) -> None:

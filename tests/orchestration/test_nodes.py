@@ -96,16 +96,17 @@ def plain() -> dict[str, str]:
 
 
 @contextmanager
-def simulated(num_workers: int) -> Iterator[Nodes]:
+def simulated(num_workers: int, head_cpus: int = 1) -> Iterator[Nodes]:
     """Machines of `ray.cluster_utils`, behind a token, on the loopback interface."""
     folder = Path(tempfile.mkdtemp(prefix="rd-", dir="/tmp"))
     token = folder / "token"
     token.write_text("0123456789abcdef" * 4)
     door = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    command = [sys.executable, str(HERE / "nodes.py"), str(folder / "r"), str(num_workers)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**plain(), **door}
-    )
+    # Where it notes which cluster is the current one: not in the place of all others, which need not be there.
+    (folder / "ray").mkdir()
+    environment = {**plain(), **door, "RAY_TMPDIR": str(folder)}
+    command = [sys.executable, str(HERE / "nodes.py"), str(folder / "r"), str(num_workers), str(head_cpus)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     family: list[psutil.Process] = []
     try:
         assert process.stdin is not None
@@ -270,12 +271,19 @@ def running(root: Path) -> int:
 
 
 def test_trials_follow_the_machines_there_are(faked: tuple[CampaignConfig, Path], tmp_path: Path) -> None:
-    """A machine that is added would stay idle until the grade is over; a lost coordinator and then a lost machine would end the campaign."""
+    """A campaign would end because no machine has joined yet; a machine that is added stay idle until the grade is over; a lost coordinator and then a lost
+    machine end the campaign.
+    """
     config, path = faked
     root = tmp_path / "run"
-    fakes.control(root, seconds=3.0)
-    with simulated(0) as nodes, drive(root, path, nodes) as driver:
+    # No trial of the grade ends before it is let: a machine takes as long to come as it takes.
+    fakes.control(root, seconds=1.0, until={"1-layers6": "go"})
+    go = root / "grades" / "go" / "trials" / "all"
+    with simulated(0, head_cpus=0) as nodes, drive(root, path, nodes) as driver:
         try:
+            assert driver.stderr is not None
+            assert any("no room for a trial yet" in line for line in driver.stderr), "it ended"
+            nodes.machines.append(nodes.add())
             wait_for(lambda: running(root) == 1, driver)
             nodes.machines.append(nodes.add())
             wait_for(lambda: running(root) == 2, driver)
@@ -283,6 +291,8 @@ def test_trials_follow_the_machines_there_are(faked: tuple[CampaignConfig, Path]
             coordinator.kill()
             victim = wait_for(lambda: nodes.titled(TRIAL, nodes.machines[1:]), driver)[0][0]
             nodes.kill(victim)
+            go.mkdir(parents=True)
+            (go / fakes.TRAINED).touch()
             code, said = ended(driver)
         finally:
             driver.kill()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fakes
 import pytest
 from ray import tune
 from ray.tune.experiment import Experiment
 
 from raydistill.errors import TrialError
 from raydistill.orchestration import studies
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searcher import DIED, Allowance, StudySearcher
 from raydistill.orchestration.studies import StudyRunner, named_apart
 from raydistill.orchestration.trials import InlineTrial
@@ -21,6 +24,24 @@ def test_studies_do_not_share_a_name() -> None:
     """Tune keeps what trials run under its name for the whole cluster: one study would train the trials of another."""
     first, second = (named_apart(tune.with_resources(InlineTrial, {"CPU": 1})) for _ in range(2))
     assert Experiment.get_trainable_name(first) != Experiment.get_trainable_name(second)
+
+
+def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune keeps the files of a search on this machine below the second it began in and its name: of two that begin together one would read the other's."""
+    names: list[str] = []
+
+    class FakeTuner:
+        def __init__(self, trainable: Any, *, tune_config: Any, run_config: Any) -> None:
+            names.append(run_config.name)
+
+        def fit(self) -> None: ...
+
+    monkeypatch.setattr(tune, "Tuner", FakeTuner)
+    monkeypatch.setattr(tune, "with_parameters", lambda trainable, **parameters: trainable)
+    study = SimpleNamespace(config=fakes.campaign(), cpus=1.0, store=RunStore.at(tmp_path))
+    for _ in range(2):
+        studies._tune(study, None, None, None)  # type: ignore[arg-type]
+    assert len(set(names)) == 2
 
 
 class _Answers:

@@ -231,11 +231,17 @@ def test_interrupted_client_leaves_the_job_and_stop_ends_it(reached: dict[str, s
 
 @pytest.mark.ray
 def test_client_that_does_not_wait_prints_the_name_alone(reached: dict[str, str], campaign: Path) -> None:
-    """Scripts keep the name to ask for the job later."""
-    done = client(reached, "submit", campaign, "--run-dir", campaign.parent / "absent", "--resume", "--no-wait")
-    assert done.returncode == 0
-    assert re.fullmatch(r"small-[0-9a-f]{8}\n", done.stdout)
-    assert client(reached, "jobs", done.stdout.strip(), "--follow").returncode == 2
+    """Scripts keep the name to ask for the job later; the one of jobs/ has to send what the command sends."""
+    absent = campaign.parent / "absent"
+    script = [sys.executable, str(ROOT / "jobs/submit.py"), str(campaign), str(absent), "--resume", "--no-wait"]
+    sent = [
+        client(reached, "submit", campaign, "--run-dir", absent, "--resume", "--no-wait"),
+        subprocess.run(script, capture_output=True, text=True, check=False, env=reached, timeout=240),
+    ]
+    for done in sent:
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"small-[0-9a-f]{8}\n", done.stdout)
+        assert client(reached, "jobs", done.stdout.strip(), "--follow").returncode == 2
 
 
 @pytest.mark.ray

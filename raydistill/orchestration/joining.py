@@ -1,0 +1,63 @@
+"""Waiting for the first machines of a cluster: its head may have no CPU, and the others come one after another, or only when something asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+from ray.util import placement_group, remove_placement_group
+
+from raydistill.config.resources import ResourcesSection
+from raydistill.orchestration.cluster import may_grow
+from raydistill.orchestration.machines import Room, room_of
+from raydistill.planning.places import least_cpus, workers_that_fit
+
+logger = logging.getLogger(__name__)
+WAIT_SECONDS = 1800.0
+"""A cloud takes minutes to find a machine with a GPU, and the machine a quarter of an hour to install torch. Workers of a trial wait as long."""
+LOOK_SECONDS = 1.0
+
+
+def has_room(resources: ResourcesSection, room: Room) -> bool:
+    """Whether a trial can begin. With a number of trials at once it is not asked: those that find no room wait, and make a cluster grow."""
+    fits = workers_that_fit(resources, least_cpus(resources), room.machines)
+    return resources.concurrent_trials != "auto" or fits >= resources.least_workers
+
+
+def awaited_room(resources: ResourcesSection) -> Room:
+    """The room there is for trials: at once where there is some, or nobody can join; else as soon as machines bring it.
+
+    After WAIT_SECONDS it is returned as it is, without room for a trial.
+    """
+    room = room_of(resources)
+    if has_room(resources, room) or not may_grow():
+        return room
+    logger.warning(
+        "the cluster has %g CPUs and %g GPUs, and no room for a trial yet (%d x %g CPUs and %g GPUs); waiting up to %d minutes for machines to join",
+        room.cpus,
+        room.gpus,
+        resources.least_workers,
+        least_cpus(resources),
+        resources.gpus_per_worker,
+        WAIT_SECONDS / 60,
+    )
+    deadline = time.monotonic() + WAIT_SECONDS
+    with _asked_for(resources):
+        while not has_room(resources, room) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            room = room_of(resources)
+    return room
+
+
+@contextlib.contextmanager
+def _asked_for(resources: ResourcesSection) -> Iterator[None]:
+    """Ask for the room of one trial: what starts machines on demand starts them for requests that wait."""
+    amounts = {"CPU": least_cpus(resources), "GPU": resources.gpus_per_worker}
+    bundle = {kind: amount for kind, amount in amounts.items() if amount > 0}
+    request = placement_group([bundle] * resources.least_workers, strategy=resources.placement.upper())
+    try:
+        yield
+    finally:
+        remove_placement_group(request)

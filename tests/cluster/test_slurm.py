@@ -1,0 +1,88 @@
+"""cluster/slurm.sh with everything it calls replaced: what it does on the machines of a job, and what it leaves there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "cluster/slurm.sh"
+JOB = "1234567890"
+# What Ray puts below the folder it is given, at its longest.
+SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bash") is None or not os.access("/tmp", os.W_OK), reason="bash and /tmp are needed"
+)
+
+COMMANDS = {
+    # Runs a command once, here, however many machines it is meant for.
+    "srun": 'echo "$*" >>"$CALLS"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
+    "scontrol": "printf 'one\\ntwo\\n'",
+    "squeue": "true",
+    "hostname": "echo 127.0.0.1 10.1.2.3",
+    "ray": """
+if [ "$1" = status ]; then printf ' 1 node_a\\n 1 node_b\\n'; exit; fi
+while [ $# -gt 0 ]; do
+    if [ "$1" = --temp-dir ]; then
+        echo "$2 $(stat -c %a "$(dirname "$2")")" >"$FOLDER"
+        mkdir "$2" && echo >"$2/log"
+    fi
+    shift
+done
+exec sleep 60
+""",
+    "raydistill": 'exit "$CODE"',
+    "python": f'exec {sys.executable} "$@"',
+}
+
+
+def run(tmp_path: Path, *, code: int = 0, **commands: str) -> subprocess.CompletedProcess[str]:
+    """A job of two machines whose campaign ends with a code."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in {**COMMANDS, **commands}.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    environment = {
+        **{"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "CODE": str(code)},
+        **{"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "one,two", "SLURM_SUBMIT_DIR": str(tmp_path)},
+        **{"CALLS": str(tmp_path / "calls"), "FOLDER": str(tmp_path / "folder")},
+        "RAYDISTILL_VENV": str(programs.parent),
+    }
+    command = ["bash", str(SCRIPT), "config.yaml", str(tmp_path / "run")]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+
+
+def calls(tmp_path: Path, word: str) -> list[str]:
+    return [line for line in (tmp_path / "calls").read_text().splitlines() if word in line]
+
+
+def test_folder_of_ray_lies_below_one_that_is_ours_alone_and_goes_with_the_job(tmp_path: Path) -> None:
+    """Whoever makes a folder of a known name in /tmp first, or writes into one that is open to all, runs code in this user's jobs; and /tmp fills up."""
+    done = run(tmp_path, code=5)
+    assert done.returncode == 5, done.stderr
+    place, mode = (tmp_path / "folder").read_text().split()
+    assert re.fullmatch(rf"/tmp/rd-{JOB}-[0-9a-f]{{8}}/r", place)
+    assert mode == "700"
+    assert len(f"{place}/{SOCKET}") < 107
+    assert not Path(place).parent.exists()
+    for word in ("mkdir", "reaper"):
+        [call] = calls(tmp_path, word)
+        assert "--nodes=2 --ntasks=2" in call
+    assert list(tmp_path.glob(".raydistill-*")) == []
+
+
+def test_folder_that_cannot_be_ours_ends_the_job(tmp_path: Path) -> None:
+    """A head that starts in a stranger's folder."""
+    taken = 'while [[ $1 == --* ]]; do shift; done; [ "$1" != mkdir ] || mkdir "${@: -1}"; exec "$@"'
+    done = run(tmp_path, srun=taken)
+    assert done.returncode == 1
+    assert "cannot be made on every machine" in done.stderr
+    assert not (tmp_path / "folder").exists()

@@ -1,0 +1,73 @@
+"""A campaign that begins before the machines of its cluster have joined, without a cluster."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from raydistill.config.resources import ResourcesSection
+from raydistill.orchestration import joining, machines
+
+TWO_WITH_GPUS = ResourcesSection(workers_per_trial=2, gpus_per_worker=1, placement="spread")
+
+
+class FakeCluster:
+    """A head without CPUs; a machine comes with every look that somebody who has asked for room takes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, grows: bool = True) -> None:
+        self.machines = [{"Alive": True, "Resources": {"CPU": 0.0}}]
+        self.asked: list[tuple[list[dict[str, float]], str]] = []
+        self.pending: list[object] = []
+        self.looks = 0
+        monkeypatch.setattr(machines.ray, "nodes", lambda: self.machines)
+        monkeypatch.setattr(joining, "may_grow", lambda: grows)
+        monkeypatch.setattr(joining, "placement_group", self.ask)
+        monkeypatch.setattr(joining, "remove_placement_group", self.pending.remove)
+        monkeypatch.setattr(joining.time, "sleep", self.look)
+
+    def ask(self, bundles: list[dict[str, float]], strategy: str) -> object:
+        self.asked.append((bundles, strategy))
+        self.pending.append(request := object())
+        return request
+
+    def look(self, seconds: float) -> None:
+        self.looks += 1
+        if self.pending:
+            self.machines.append({"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}})
+
+
+def test_room_of_one_trial_is_asked_for_until_machines_bring_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job sent to a cluster whose workers still install would end at once; and of an autoscaler nobody would ask for a worker."""
+    cluster = FakeCluster(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        room = joining.awaited_room(TWO_WITH_GPUS)
+    assert (room.places, cluster.looks) == (1, 2)
+    assert cluster.asked == [([{"CPU": 1.0, "GPU": 1.0}] * 2, "SPREAD")]
+    assert cluster.pending == [], "room that stays taken is room no trial gets"
+    [said] = caplog.messages
+    assert "no room for a trial yet (2 x 1 CPUs and 1 GPUs); waiting up to 30 minutes" in said
+
+
+def test_waiting_for_machines_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that fits nowhere would be waited for without an end."""
+    cluster = FakeCluster(monkeypatch)
+    monkeypatch.setattr(joining, "WAIT_SECONDS", 0.0)
+    assert joining.awaited_room(TWO_WITH_GPUS).places == 0
+    assert cluster.pending == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "grows"), [(TWO_WITH_GPUS, False), (ResourcesSection(concurrent_trials=4), True)]
+)
+def test_nothing_is_waited_for_where_nobody_joins_or_trials_wait_themselves(
+    monkeypatch: pytest.MonkeyPatch, resources: ResourcesSection, grows: bool
+) -> None:
+    """Half an hour, on this machine alone; or before the trials that would make a cluster grow."""
+    cluster = FakeCluster(monkeypatch, grows=grows)
+    room: Any = joining.awaited_room(resources)
+    assert room.places == (0 if resources is TWO_WITH_GPUS else 4)
+    assert (cluster.looks, cluster.asked) == (0, [])
