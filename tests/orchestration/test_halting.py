@@ -22,8 +22,8 @@ KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
 
 @pytest.fixture
 def sigterm() -> Iterator[SigtermNotice]:
-    """The notice of this process, for the time of a test."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The notice of this process, for the time of a test. Ray may have left a handler of its own."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     take_sigterm_as_notice()
     yield sigterm_notice()
     signal.signal(signal.SIGTERM, before)
