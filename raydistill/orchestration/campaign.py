@@ -20,7 +20,7 @@ from raydistill.orchestration.coordinator import ask, start_coordinator
 from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
-from raydistill.orchestration.joining import awaited_room
+from raydistill.orchestration.joining import awaited_room, has_room
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.rundir import (
@@ -36,7 +36,7 @@ from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, Ground, lineages_of
-from raydistill.planning.places import least_cpus, workers_that_fit
+from raydistill.planning.places import least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
@@ -148,8 +148,7 @@ class Campaign:
 
     def _machines(self) -> Machines:
         needs, room = self.config.resources, awaited_room(self.config.resources)
-        fits = workers_that_fit(needs, least_cpus(needs), room.machines)
-        if room.places < 1 or (needs.concurrent_trials == "auto" and fits < needs.least_workers):
+        if not has_room(needs, room):
             raise RoomError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
                 f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "

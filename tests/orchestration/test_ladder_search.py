@@ -109,7 +109,7 @@ def test_search_without_room_waits_to_be_resumed(
         return Room(0, 0.0, 0.0, 0.0) if next(looks) else room_of(resources)
 
     with monkeypatch.context() as patched:
-        patched.setattr(campaign, "room_of", gone_after_the_first_ladder)
+        patched.setattr(campaign, "awaited_room", gone_after_the_first_ladder)
         with pytest.raises(RoomError, match="with --resume"):
             search(config, root)
     assert recorded(root) == [(0, "ladder_finished")]
