@@ -264,7 +264,7 @@ def expected(config: CampaignConfig, root: Path, real: Workshop | None = None) -
                 trial = trial_config(config, lineage, plan, point, ground_, above)
                 place = root / lineage.name / "grades" / plan.folder / "trials" / trial.identity
                 place.mkdir(parents=True)
-                reports = list(shop.run_trial(trial, place, shop.world(False), lambda epoch: None))
+                reports = list(shop.run_trial(trial, place, shop.world(False), lambda epoch: None, lambda: False))
                 top = max(reports, key=lambda one: (one.metrics["valid/both/mrr"], -one.epoch))
                 history.append(Observation(number, point, top.metrics["valid/both/mrr"]))
                 best.append((top.metrics["valid/both/mrr"], top))
