@@ -18,7 +18,7 @@ from raydistill.reporting.table import ABSENT, duration, number, plain
 
 
 class Progress:
-    """Shows a campaign while it runs. `observe` is given the state after every event.
+    """Shows a campaign while it runs, or one after another. `observe` is given the state after every event.
 
     Args:
         console: where to write; a terminal gets a table that is redrawn, anything else plain lines.
@@ -27,11 +27,11 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._campaign: str | None = None
         self._told: dict[TrialKey, int] = {}
         self._promoted: set[tuple[str, int]] = set()
         self._noted: dict[TrialKey, int] = {}
         self._failed: set[TrialKey] = set()
-        self._first = True
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -46,7 +46,7 @@ class Progress:
 
     def observe(self, state: CampaignState) -> None:
         """Show what is new since the last call."""
-        if self._first:
+        if state.config_fingerprint != self._campaign:
             self._greet(state)
         for record in list(state.trials.values()):
             self._report(state, record)
@@ -58,8 +58,10 @@ class Progress:
             self._live.update(running_view(state), refresh=True)
 
     def _greet(self, state: CampaignState) -> None:
-        """A resumed campaign starts with a history, which is not news."""
-        self._first = False
+        """A resumed campaign starts with a history, which is not news. The next ladder of a search has trials of the same names, which are."""
+        self._campaign = state.config_fingerprint
+        for known in (self._told, self._promoted, self._noted, self._failed):
+            known.clear()
         done = [record for record in state.trials.values() if record.status in ENDED]
         self._promoted |= state.promotions.keys()
         self._told |= {record.key: len(record.reports) for record in done}

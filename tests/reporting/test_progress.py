@@ -103,3 +103,17 @@ def test_watching_without_a_console_watches_nothing() -> None:
     """`observe=None` is cheaper than an observer that drops everything."""
     with watching(None) as progress:
         assert progress is None
+
+
+def test_next_ladder_of_a_search_is_told_like_the_first(events: list[dict[str, Any]]) -> None:
+    """Its trials have the names of those before: a search of a night would fall silent after its first ladder."""
+    stream = io.StringIO()
+    with Progress(Console(file=stream, width=40)) as progress:
+        for ladder in ("first", "second"):
+            started = {**events[0], "config_fingerprint": ladder}
+            for length in range(1, len(events) + 1):
+                progress.observe(replay([started, *events[1:length]]))
+    text = stream.getvalue()
+    assert text.count("examples/s") == 12
+    assert text.count(": trials") == 4
+    assert "resumed" not in text
