@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what it starts in the background, and Ctrl-C, which some tests send, would be heard by no process they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
