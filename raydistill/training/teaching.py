@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,12 @@ def teacher_source(
 def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> list[KeptView]:
     """The views that the terms ask a teacher about and that come again."""
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
+    folders = partial(_folders, config, trainer.student.precision, kept)
     clean, corrupted = wanted_on(trainer.terms, "clean"), wanted_on(trainer.terms, "corrupted")
     if corruption.shared:
         corrupted = clean | corrupted
     elif clean.teacher is not None:
-        views.append(
-            KeptView(
-                lambda texts, epoch: texts, _folders(config, trainer.student.precision, kept, lambda epoch: "clean", ())
-            )
-        )
+        views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
     wanted = corrupted.teacher
     if number is None or corruption.ratio == 0 or wanted is None or (wanted.layers and not wanted.masked_only):
         return views
@@ -64,10 +62,8 @@ def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> 
     def seen(texts: Texts, epoch: int) -> Texts:
         return corruption.fixed(texts, epoch).texts
 
-    folders = _folders(
-        config, trainer.student.precision, kept, lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers
-    )
-    return [*views, KeptView(seen, folders, turn, layers)]
+    corrupted_at = folders(lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers)
+    return [*views, KeptView(seen, corrupted_at, turn, layers)]
 
 
 def _folders(
