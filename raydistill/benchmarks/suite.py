@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from raydistill.benchmarks.epochs import epoch_cost
 from raydistill.benchmarks.machine import matrix_rate, seconds_of
-from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts
+from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts, Triple
 from raydistill.benchmarks.peers import (
     PYKEEN,
     SENTENCE_TRANSFORMERS,
@@ -22,24 +22,25 @@ from raydistill.benchmarks.peers import (
     is_installed,
     pykeen_seconds,
 )
+from raydistill.benchmarks.profiles import shares
 from raydistill.benchmarks.ranking import random_vectors, ranking_cost
 from raydistill.benchmarks.texts import assembling, encoding, preparing, tokenising
 from raydistill.benchmarks.training import step_cost
-from raydistill.benchmarks.workload import one_trial_of_each_grade
+from raydistill.benchmarks.workload import drawn_triples, naive_trainer, one_trial_of_each_grade
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TrialConfig
 from raydistill.evaluation.encode import link_prediction_task
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
-from raydistill.kg.triples import with_inverses
 from raydistill.models.biencoder import Precision
 from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.precision import has_bfloat16
 from raydistill.models.pretrained import locate_encoder
 from raydistill.planning.grades import Ground
-from raydistill.students.build import take_layers
 from raydistill.training.evaluate import best_device
+from raydistill.training.gather import World
+from raydistill.training.parts import build_parts
 
 Row = dict[str, Any]
 ENTITIES = (40_943, 600_000, 4_600_000)
@@ -68,6 +69,8 @@ class Suite:
         """The rows of one part."""
         parts: dict[str, Callable[[], Iterator[Row]]] = {
             "steps": self.steps,
+            "epochs": self.epochs,
+            "profile": self.profile,
             "contrastive": self.contrastive,
             "ranking": self.ranking,
             "texts": self.texts,
@@ -97,11 +100,32 @@ class Suite:
             examples, seconds = self._naive(trial)
             yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
 
+    def epochs(self) -> Iterator[Row]:
+        """What an epoch of every grade takes beside its steps, in the precision that the machine is fast in."""
+        for trial in self._trials(self._precisions[-1]):
+            yield {
+                "epoch": f"{trial.layers} layers",
+                **epoch_cost(trial, self.turns, self.turns, self.out / "epochs").row,
+            }
+
+    def profile(self) -> Iterator[Row]:
+        """Seconds of a step by kind of operation: ours and the naive way's."""
+        [*_, trial] = self._trials("fp32")
+        parts = build_parts(trial, World.alone())
+        parts.trainer.measure_gradients = False
+        ours, (naive, batches) = (
+            itertools.chain.from_iterable(iter(parts.trainer.run_epoch, None)),
+            self._naive_way(trial),
+        )
+        for name, step in (("ours", lambda: next(ours)), ("naive", lambda: naive.step(next(batches)))):
+            found = shares(step, self.turns, best_device())
+            yield {"profile": f"{trial.layers} layers, {name}", "seconds": sum(found.values()), **found}
+
     def contrastive(self) -> Iterator[Row]:
         """Steps without a teacher, beside those of sentence-transformers on the same texts."""
         dataset, rule, batch = self._dataset, self._rule, self.config.training.batch_size
         texts = NaiveTexts(dataset, load_tokenizer(self._encoder), rule, self.config.data.max_tokens)
-        triples = self._triples(batch, self.turns + 2)
+        triples = drawn_triples(dataset, batch, self.turns + 2)
         for precision in self._precisions:
             cost = step_cost(self._trials(precision)[0], self._rate(precision), self.turns)
             yield {"contrastive step": f"raydistill, {precision}", "pairs/s": cost.examples / cost.seconds}
@@ -191,21 +215,14 @@ class Suite:
         encoder: Any = load_encoder(self._encoder).config
         return matrix_rate(encoder.hidden_size, encoder.intermediate_size, precision, best_device())
 
-    def _triples(self, batch: int, count: int) -> list[list[tuple[int, int, int]]]:
-        dataset = self._dataset
-        both = with_inverses(dataset.train, dataset.num_relations)
-        chosen = np.random.default_rng(0).permutation(len(both))[: batch * count]
-        return [[tuple(row) for row in both[part].tolist()] for part in np.array_split(chosen, count)]
-
     def _naive(self, trial: TrialConfig) -> tuple[int, float]:
-        dataset, encoder = self._dataset, load_encoder(self._encoder)
-        texts = NaiveTexts(dataset, load_tokenizer(self._encoder), self._rule, trial.data.max_tokens)
-        student = take_layers(encoder, trial.layer_map)
-        naive = NaiveDistillation(
-            student, encoder, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio
-        )
-        batches = iter(self._triples(trial.training.batch_size, self.turns + 1))
+        naive, batches = self._naive_way(trial)
         return trial.training.batch_size, statistics.median(seconds_of(lambda: naive.step(next(batches)), self.turns))
+
+    def _naive_way(self, trial: TrialConfig) -> tuple[NaiveDistillation, Iterator[list[Triple]]]:
+        """The naive way's trainer, and as many batches as are measured and one to warm up."""
+        batches = drawn_triples(self._dataset, trial.training.batch_size, self.turns + 1)
+        return naive_trainer(self._dataset, self._encoder, trial), iter(batches)
 
     def _pykeen(self, task: LinkPredictionTask) -> Row:
         dataset = self._dataset

@@ -74,7 +74,7 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
     clock = trainer.clock = Clock(waiting(device))
     taken: list[float] = []
     shares: list[dict[str, float]] = []
-    for number, seconds in enumerate(_steps(parts, WARM_UP + steps)):
+    for number, seconds in enumerate(timed_steps(parts, WARM_UP + steps)):
         spent = clock.take()
         if number >= WARM_UP:
             taken.append(seconds)
@@ -105,7 +105,7 @@ def padding(batch: TripleBatch, model: BiEncoder) -> float:
     return 1 - sum(_tokens(batch)) / padded
 
 
-def _steps(parts: TrialParts, count: int) -> Iterator[float]:
+def timed_steps(parts: TrialParts, count: int) -> Iterator[float]:
     """Seconds of one step after another."""
     trainer, wait = parts.trainer, waiting(parts.student.log_inverse_temperature.device)
     steps = itertools.chain.from_iterable(iter(trainer.run_epoch, None))

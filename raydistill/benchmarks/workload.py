@@ -1,13 +1,21 @@
-"""The trials that a benchmark measures: one of every grade of a campaign."""
+"""What a benchmark measures: one trial of every grade of a campaign, and the naive way's on the same graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts, Triple
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.kg.store import Dataset
+from raydistill.kg.text import TextRule
+from raydistill.kg.triples import with_inverses
+from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
 from raydistill.planning.records import MRR
+from raydistill.students.build import take_layers
 from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import build_parts
@@ -35,3 +43,24 @@ def one_trial_of_each_grade(config: CampaignConfig, ground: Ground, out: Path) -
         teacher = TeacherReference(path=str(saved.path), digest=saved.digest)
         trials.append(trial)
     return trials
+
+
+def drawn_triples(dataset: Dataset, batch: int, count: int) -> list[list[Triple]]:
+    """So many batches of training triples, inverse ones included, drawn at random."""
+    both = with_inverses(dataset.train, dataset.num_relations)
+    chosen = np.random.default_rng(0).permutation(len(both))[: batch * count]
+    return [[tuple(row) for row in both[part].tolist()] for part in np.array_split(chosen, count)]
+
+
+def naive_trainer(dataset: Dataset, encoder: Path, trial: TrialConfig) -> NaiveDistillation:
+    """The naive way to train a trial's student under the whole encoder.
+
+    Args:
+        dataset: the graph.
+        encoder: its folder.
+        trial: whose layers, mask ratio and texts it has.
+    """
+    whole, rule = load_encoder(encoder), TextRule(trial.data.max_neighbors, trial.data.short_description_words)
+    texts = NaiveTexts(dataset, load_tokenizer(encoder), rule, trial.data.max_tokens)
+    student = take_layers(whole, trial.layer_map)
+    return NaiveDistillation(student, whole, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio)

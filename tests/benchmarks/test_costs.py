@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from raydistill.benchmarks.epochs import EpochCost, epoch_cost
 from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
+from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
 from raydistill.benchmarks.tables import keep, table
 from raydistill.benchmarks.texts import synthetic_graph
@@ -53,6 +56,48 @@ def test_costs_of_a_step_are_those_of_its_batches(
     assert cost.floor == pytest.approx(tokens[1] * layers * operations_per_token(parts.student) / trial.layers / 1e9)
     assert 0 <= cost.padding < 1
     assert cost.row["examples/s"] == pytest.approx(cost.examples / cost.seconds)
+
+
+def test_an_epoch_has_all_its_steps_one_validation_and_one_checkpoint(trial_config: Make, tmp_path: Path) -> None:
+    """Shares of an epoch of as many steps as were taken to measure it; checkpoints that were not written."""
+    trial = trial_config(method={"name": "none"}, training={"batch_size": 4})
+    cost = epoch_cost(trial, 2, 2, tmp_path)
+    parts = build_parts(trial, World.alone())
+    assert cost.steps == parts.steps_per_epoch > 3
+    assert list((tmp_path / f"layers{trial.layers}").glob("*/manifest.json"))
+    assert min(cost.step, cost.validation, cost.checkpoint) > 0
+    row = EpochCost(layers=3, steps=10, step=2.0, validation=4.0, checkpoint=1.0).row
+    assert (row["steps s"], row["validation %"], row["checkpoint %"]) == (20.0, 16.0, 4.0)
+    assert row["checkpoint % of a minute"] == pytest.approx(100 / 60)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::addmm", "matrix products"),
+        ("aten::gelu_backward", "activation"),
+        ("aten::native_layer_norm_backward", "normalisation"),
+        ("aten::_softmax_backward_data", "softmax"),
+        ("aten::_fused_adamw_", "optimizer"),
+        ("aten::copy_", "copies"),
+        ("aten::add_", "sums"),
+        ("aten::addcmul_", "optimizer"),
+        ("something", "other operations"),
+    ],
+)
+def test_operations_are_known_by_their_kind(operation: str, kind: str) -> None:
+    """A profile in which all is `other`, or an addition counts as a product because its name begins alike."""
+    assert kind_of(operation) == kind
+
+
+def test_profile_accounts_for_the_whole_step() -> None:
+    """Shares that leave out what Python does, or count an operation in the one that called it as well."""
+    left, right = torch.randn(1500, 1500), torch.randn(1500, 1500)
+    found = shares(lambda: (left @ right, time.sleep(0.05)), 3, torch.device("cpu"))
+    alone = min(seconds_of(lambda: left @ right, 5))
+    assert next(iter(found)) in ("matrix products", "Python, and waiting")
+    assert 0.5 * alone < found["matrix products"]
+    assert 0.05 <= found["Python, and waiting"] < 0.05 + found["matrix products"] + 0.5
 
 
 def test_padding_is_counted_in_the_parts_that_are_encoded(trial_config: Make) -> None:

@@ -1,0 +1,89 @@
+"""What an epoch costs beside its steps: a validation, and a checkpoint. What Ray adds to it is measured by `orchestration/overheads.py`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.benchmarks.machine import waiting
+from raydistill.benchmarks.training import WARM_UP, timed_steps
+from raydistill.config.trial import TrialConfig
+from raydistill.planning.records import MRR
+from raydistill.training.gather import World
+from raydistill.training.keeping import CheckpointKeeper
+from raydistill.training.parts import build_parts
+
+MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """Of one trial.
+
+    Attributes:
+        layers: of the student.
+        steps: in an epoch.
+        step: seconds of one, the median of some.
+        validation: seconds, with the texts of all entities and queries encoded.
+        checkpoint: seconds to write one, synced; the median of some.
+    """
+
+    layers: int
+    steps: int
+    step: float
+    validation: float
+    checkpoint: float
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The figures of a table's row."""
+        steps = self.steps * self.step
+        whole = steps + self.validation + self.checkpoint
+        return {
+            "steps": float(self.steps),
+            "steps s": steps,
+            "validation s": self.validation,
+            "checkpoint s": self.checkpoint,
+            "validation %": 100 * self.validation / whole,
+            "checkpoint %": 100 * self.checkpoint / whole,
+            "checkpoint % of a minute": 100 * self.checkpoint / MINUTE,
+        }
+
+
+def epoch_cost(trial: TrialConfig, steps: int, turns: int, out: Path) -> EpochCost:
+    """Take some steps of a trial, validate, and write checkpoints.
+
+    Args:
+        trial: the trial.
+        steps: how many are taken; an epoch has more.
+        turns: checkpoints.
+        out: where checkpoints are written.
+    """
+    parts = build_parts(trial, World.alone())
+    device = parts.student.log_inverse_temperature.device
+    parts.trainer.measure_gradients = False
+    taken = list(timed_steps(parts, WARM_UP + steps))[WARM_UP:]
+    keeper = CheckpointKeeper(out / f"layers{trial.layers}", keep=1, writes=True)
+    # Minutes on a large graph, so it is done once; the steps have warmed up what there is.
+    validation = _seconds(parts.validate, device)
+    saves = []
+    for _ in range(turns):
+        # Each after one more step, as in training: under a name of its own.
+        list(timed_steps(parts, 1))
+        saves.append(_seconds(lambda: keeper.save_epoch(parts, {MRR: 0.0}), device))
+    median = statistics.median
+    return EpochCost(trial.layers, parts.steps_per_epoch, median(taken), validation, median(saves))
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    wait, began = waiting(device), time.perf_counter()
+    work()
+    if wait is not None:
+        wait()
+    return time.perf_counter() - began

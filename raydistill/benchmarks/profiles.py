@@ -1,0 +1,78 @@
+"""Where the time of a step goes by kind of operation: a profile of what a trainer asks PyTorch for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from raydistill.benchmarks.machine import waiting
+
+KINDS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "dot", "mv", "_scaled_dot_product", "_flash", "_efficient"),
+    "activation": ("gelu",),
+    "normalisation": ("native_layer_norm", "linalg_vector_norm", "norm"),
+    "dropout": ("native_dropout", "bernoulli", "_fused_dropout", "dropout"),
+    "softmax": ("_softmax", "_log_softmax", "logsumexp"),
+    "optimizer": ("_fused_adamw", "_foreach", "addcdiv", "addcmul", "lerp", "sqrt"),
+    "embedding": ("embedding", "index_select", "index_add", "embedding_dense"),
+    "copies": (
+        "copy",
+        "_to_copy",
+        "cat",
+        "clone",
+        "index",
+        "fill",
+        "zero",
+        "zeros",
+        "ones",
+        "masked",
+        "stack",
+        "scatter",
+    ),
+    "sums": ("sum", "add", "mul", "sub", "div", "mean", "neg", "pow"),
+}
+REST, OUTSIDE = "other operations", "Python, and waiting"
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation of PyTorch's, by its name: `aten::addmm` is a matrix product."""
+    name = operation.removeprefix("aten::").removesuffix("_")
+    for kind, names in KINDS.items():
+        if any(name == one or name.startswith(f"{one}_") for one in names):
+            return kind
+    return REST
+
+
+def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
+    """Seconds of a step by kind of operation, their mean over some; what no operation accounts for is Python's.
+
+    Args:
+        step: takes one step.
+        steps: how many, after one that is not counted.
+        device: where they are computed. On a GPU the seconds are the GPU's, and the rest is when it waited.
+    """
+    wait = waiting(device)
+    step()
+    on_gpu = device.type == "cuda"
+    began = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+        for _ in range(steps):
+            step()
+        if wait is not None:
+            wait()
+    whole = (time.perf_counter() - began) / steps
+    seconds: dict[str, float] = {}
+    for event in found.key_averages():
+        if event.device_type != DeviceType.CPU:
+            # A kernel: its time is also that of the operation that launched it.
+            continue
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kind = kind_of(event.key)
+        seconds[kind] = seconds.get(kind, 0.0) + spent / 1e6 / steps
+    seconds[OUTSIDE] = max(0.0, whole - sum(seconds.values()))
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
