@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from raydistill.benchmarks import PARTS
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables
-
-PARTS = "steps epochs profile contrastive ranking texts growth replay calls inline train workers".split()
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("out", type=Path, help="a folder; parts that it holds are measured again")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--turns", type=int, default=5, help="of each measurement, whose median is given")
     parser.add_argument("--source", help="a public layout to prepare, for the part `texts`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
