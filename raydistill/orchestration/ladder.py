@@ -23,7 +23,7 @@ from raydistill.orchestration.study import trial_directory
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch
+from raydistill.planning.schedule import above, due, teacher_of, teacher_of_epoch
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]
@@ -209,6 +209,10 @@ class Ladder(Chronicle):
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """The trials of a grade, by number."""
         return self.state.of(lineage, grade)
+
+    def due(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """The paused trials of a grade that may go on, by number."""
+        return due(self.state, lineage, grade, self.rules.schedule)
 
     def record(self, key: TrialKey) -> TrialRecord:
         """One trial."""

@@ -36,8 +36,8 @@ def epoch(one: Ladder, key: tuple[str, int, int], number: int, mrr: float, finis
     return one.report(key, number, {"valid/both/mrr": mrr}, str(path), f"digest-{key[1]}-{number}-", finished)
 
 
-def places(one: Ladder) -> list[int]:
-    return [grade for _, grade in ready(["main"], 2, one.state, "pipelined")]
+def places(one: Ladder, *resting: tuple[str, int]) -> list[int]:
+    return [grade for _, grade in ready(["main"], 2, one.state, "pipelined", resting)]
 
 
 def test_student_starts_under_the_first_checkpoint_and_ends_under_the_last(tmp_path: Path) -> None:
@@ -55,10 +55,12 @@ def test_student_starts_under_the_first_checkpoint_and_ends_under_the_last(tmp_p
     assert one.teach(B, 1) == first, "0.24 is not 0.05 better than 0.2"
     assert one.teach(B, 2) is None, "the last epoch is the final teacher's"
     one.pause(B)
-    assert places(one) == [0], "a paused trial waits without a place"
+    assert places(one, ("main", 1)) == [0], "a paused trial waits without a place"
+    assert one.due("main", 1) == []
     epoch(one, A, 3, 0.3, finished=True)
     one.promote("main", 0)
-    assert places(one) == [1]
+    assert places(one, ("main", 1)) == [1]
+    assert one.due("main", 1) == [one.record(B)]
     assert one.resume(B) == "run"
     last = one.teach(B, 2)
     assert last is not None
