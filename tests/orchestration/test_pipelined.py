@@ -161,3 +161,33 @@ def test_grade_of_many_trials_leaves_room_for_the_next(cluster: None, tmp_path: 
     assert taught < next(n for n, event in enumerate(history) if event["kind"] == "grade_promoted")
     assert [len(state.of("main", grade)) for grade in range(3)] == [1, 3, 1]
     assert all(one.status == "finished" for one in state.trials.values())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2], ids=["inline", "train"])
+def test_trials_that_wait_go_on_in_the_middle_of_their_search(cluster: None, tmp_path: Path, workers: int) -> None:
+    """They would be left until the last trial of the search is over; or Tune, which holds them for ended, spoil it or train one of them twice."""
+    root = tmp_path / "run"
+    # One place each: the teacher ends when the fourth of the six students has begun, which waits for that; three wait by then.
+    fakes.control(root, until={"0-teacher": "1-layers6"}, trials=4, patient="1-layers6")
+    config = fakes.campaign(
+        grades=[{"layers": 6, "mask_ratio": {"choice": [0.0, 0.1, 0.2, 0.25, 0.3, 0.35]}, "trials": 6}],
+        schedule={"name": "pipelined", "settle_epochs": 1},
+        search={"algorithm": "grid"},
+        training={"epochs": 3, "batch_size": 4},
+        resources={
+            "workers_per_trial": workers,
+            "cpus_per_worker": 1.0 if workers == 1 else 0.5,
+            "concurrent_trials": 2,
+        },
+    )
+    state = run(config, root)
+    history = [event for event in Ledger.at(root / LEDGER).read() if event.get("grade") == 1]
+    told = [(event["kind"], event["number"]) for event in history if "number" in event]
+    assert [number for kind, number in told if kind == "trial_paused"] == [0, 1, 2]
+    assert [number for kind, number in told if kind == "trial_resumed"] == [0, 1, 2]
+    assert told.index(("trial_resumed", 2)) < told.index(("trial_begun", 4))
+    students = state.of("main", 1)
+    assert [one.status for one in students] == ["finished"] * 6
+    assert {one.taught[2].digest for one in students} == {state.promotions["main", 0].digest}
+    assert len(fakes.trained(root)) == 21, "no epoch was trained twice"
