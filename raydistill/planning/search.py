@@ -35,7 +35,7 @@ MOST_LISTED = 1_000
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial as the search sees it: its point, and its best validation MRR. None = running, or failed."""
+    """A trial as the search sees it: its point, and its best validation MRR. None = it failed, or runs and has not shown its worth yet."""
 
     number: int
     parameters: Mapping[str, Any]
