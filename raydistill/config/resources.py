@@ -49,7 +49,8 @@ class ResourcesSection(Section):
         description="where a trial's workers run: pack: on as few machines as possible; strict_pack: on one, or not at all; spread: on many",
     )
     concurrent_trials: Literal["auto"] | Count = Field(
-        "auto", description="trials of a grade at once; auto = as many as the cluster has room for"
+        "auto",
+        description="trials of the whole campaign at once, of all grades and lineages together; auto = as many as the cluster has room for",
     )
     max_failures: int = Field(
         2,

@@ -134,8 +134,8 @@ class StorageSection(Section):
     )
     share_trials: bool = Field(
         True,
-        description="take finished trials of equal work from the runs beside this one, instead of training them again; "
-        "local runs only",
+        description="take finished trials of equal work from the runs beside this one, ladders of searches included, instead of training them "
+        "again; local runs only",
     )
 
 

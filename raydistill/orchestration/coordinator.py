@@ -122,6 +122,10 @@ class Coordinator:
         """See `Ladder.study`."""
         return self.ladder.study(lineage, grade)
 
+    async def due(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """See `Ladder.due`."""
+        return self.ladder.due(lineage, grade)
+
     async def record(self, key: TrialKey) -> TrialRecord:
         """See `Ladder.record`."""
         return self.ladder.record(key)
@@ -146,7 +150,7 @@ class Coordinator:
 
     async def enter(self, key: TrialKey) -> None:
         """Hear that workers turn to a trial: what those before them were told is over with them."""
-        self.handovers.begin(key)
+        await self.handovers.begin(key)
         await self.halts.rest(key)
 
     async def leave(self, key: TrialKey) -> None:

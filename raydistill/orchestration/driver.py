@@ -32,6 +32,7 @@ from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage
 from raydistill.planning.places import share_out
 from raydistill.planning.schedule import neighbours, ready, to_come
+from raydistill.planning.search import resting
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Driver:
     scorings: Scorings = field(init=False)
     studies: dict[Place, Study] = field(default_factory=dict)
     failures: dict[Place, PromotionError] = field(default_factory=dict)
+    resting: set[Place] = field(default_factory=set)
     runners: Runners = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class Driver:
 
     def _loop(self, head: Head) -> None:
         self._listen()
+        self.resting = resting(self.state, self.lineages, self.plans, self.config.search.algorithm)
         while not self.state.complete:
             if not head.check():
                 time.sleep(POLL_SECONDS)
@@ -131,8 +134,7 @@ class Driver:
             # Nothing has room; Ray would not wait for nothing.
             time.sleep(POLL_SECONDS)
             return []
-        done, _ = ray.wait(under_way, timeout=POLL_SECONDS)
-        return list(done)
+        return list(ray.wait(under_way, timeout=POLL_SECONDS)[0])
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
@@ -146,7 +148,7 @@ class Driver:
     def _start_studies(self) -> tuple[int, bool]:
         """Start what may run; returns how many more trials would fit, and whether somebody will come for their room."""
         names, schedule = [lineage.name for lineage in self.lineages], self.config.schedule.name
-        places = ready(names, len(self.plans), self.state, schedule)
+        places = ready(names, len(self.plans), self.state, schedule, self.resting)
         # What a crash cut short goes on first: another study may wait for just that work.
         interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
         waiting = self._waiting(sorted(places, key=lambda place: place not in interrupted))
@@ -200,9 +202,8 @@ class Driver:
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
         seeds = [one.seed for one in self.lineages]
-        workers, each = self.machines.share(
-            study.limit * neighbours(grade, seeds, len(self.plans), self.config.schedule.name)
-        )
+        trials = study.limit * neighbours(grade, seeds, len(self.plans), self.config.schedule.name)
+        workers, each = self.machines.share(trials)
         return replace(study, cpus=each, workers=workers)
 
     def _start(self, job: Job) -> None:
@@ -224,19 +225,19 @@ class Driver:
     def _finish_study(self, reference: Any, job: Job) -> None:
         try:
             ask(reference)
-        except RayActorError as problem:
-            # The process of a search died. Its trials died with it, and the ledger knows how far they were.
+        except RayError as problem:
             job = replace(job, deaths=job.deaths + 1)
-            if job.worn_out:
+            if job.worn_out or not isinstance(problem, RayActorError):
                 raise given_up(self.store, self._title(job.study.place), problem) from problem
+            # The process of a search died. Its trials died with it, and the ledger knows how far they were.
             self._start(job)
             return
-        except RayError as problem:
-            raise given_up(self.store, self._title(job.study.place), problem) from problem
         except PromotionError as problem:
             # Another lineage may do better, and its results are wanted whatever became of this one.
             logger.warning("%s: %s", self._title(job.study.place), problem.received)
             self.failures[job.study.place] = problem
+        # Unless it has promoted, all that is left of it waits for its final teacher.
+        self.resting.add(job.study.place)
         self.runners.put(job.runner)
         write_table(self.store, self.state)
 

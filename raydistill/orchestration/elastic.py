@@ -69,7 +69,10 @@ class WorkerRuns:
 
     def dismiss(self) -> None:
         """Let the workers leave, which would otherwise wait for another trial for a while."""
-        ask(self.coordinator.hand_over.remote(self.key, None))
+        with self._turning:
+            # Those of others may be at work on the trial by now, and are not to be told.
+            if not self._over:
+                ask(self.coordinator.hand_over.remote(self.key, None))
 
     def run(self) -> None:
         """Run workers until the trial has ended and no other is given to them, or the campaign ends; what else went wrong is left in `problem`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 from raydistill.planning.records import TrialKey
 
@@ -17,12 +18,19 @@ class Handovers:
     def __init__(self) -> None:
         self._next: dict[TrialKey, TrialKey | None] = {}
         self._left: set[TrialKey] = set()
+        self._begun = Counter[TrialKey]()
         self._changed = asyncio.Condition()
 
-    def begin(self, key: TrialKey) -> None:
-        """Forget what was said when workers of this trial ended before: it goes on with others."""
+    async def begin(self, key: TrialKey) -> None:
+        """Forget what was said when workers of this trial ended before: it goes on with others.
+
+        Those who still wait for what follows it leave: a paused trial may go on before they would have, and they would take what the others are given.
+        """
         self._next.pop(key, None)
         self._left.discard(key)
+        async with self._changed:
+            self._begun[key] += 1
+            self._changed.notify_all()
 
     async def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
         """Give the workers of an ended trial another one, or None: leave; returns False where they have left."""
@@ -35,9 +43,14 @@ class Handovers:
 
     async def take_up(self, ended: TrialKey) -> TrialKey | None:
         """What the workers of an ended trial do next; None = leave."""
+        begun = self._begun[ended]
         async with self._changed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(lambda: ended in self._next), LINGER_SECONDS)
+                await asyncio.wait_for(
+                    self._changed.wait_for(lambda: ended in self._next or self._begun[ended] > begun), LINGER_SECONDS
+                )
+        if self._begun[ended] > begun:
+            return None
         if ended not in self._next:
             self._left.add(ended)
             return None

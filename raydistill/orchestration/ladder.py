@@ -16,14 +16,14 @@ from typing import Any, Literal
 from raydistill.config.trial import TeacherReference
 from raydistill.orchestration.chronicle import Chronicle, place_of
 from raydistill.orchestration.decisions import Decision, decided
-from raydistill.orchestration.library import TAKEN, Library, loan_events
+from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.shelf import announcement
 from raydistill.orchestration.study import trial_directory
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch
+from raydistill.planning.schedule import above, due, teacher_of, teacher_of_epoch
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]
@@ -46,7 +46,7 @@ class Ladder(Chronicle):
         self.rules, self.library = rules, library
         self.rungs: dict[tuple[str, int], Halving] = {}
         for record in list(self.state.trials.values()):
-            if record.status == "running" and any(note.startswith(TAKEN) for note in record.notes):
+            if record.status == "running" and record.taken:
                 # A crash cut the taking short, and not all of its reports are there.
                 head = {"identity": record.identity, "parameters": record.parameters, "time": time.time()}
                 decided(self._borrow(record.key, {**place_of(record.key), **head}))
@@ -119,7 +119,7 @@ class Ladder(Chronicle):
             yield from self._announce(record, known)
             return False
         outcome = "finished" if finished else "running"
-        if known is None and self.rules.early_stopping:
+        if known is None and self.rules.early_stopping and not record.taken:
             stop = self._rungs(key).observe(key[2], epoch, metrics.get(MRR))
             outcome = "stopped" if stop and not finished else outcome
         numbers = {name: float(value) for name, value in metrics.items()}
@@ -209,6 +209,10 @@ class Ladder(Chronicle):
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """The trials of a grade, by number."""
         return self.state.of(lineage, grade)
+
+    def due(self, lineage: str, grade: int) -> list[TrialRecord]:
+        """The paused trials of a grade that may go on, by number."""
+        return due(self.state, lineage, grade, self.rules.schedule)
 
     def record(self, key: TrialKey) -> TrialRecord:
         """One trial."""

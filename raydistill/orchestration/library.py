@@ -12,10 +12,10 @@ from typing import Any
 
 from raydistill.errors import CheckpointError, RayDistillError
 from raydistill.orchestration.rundir import CONFIG, read_state
-from raydistill.planning.records import TrialRecord
+from raydistill.orchestration.searchdir import LADDERS
+from raydistill.planning.records import TAKEN, TrialRecord
 
 logger = logging.getLogger(__name__)
-TAKEN = "taken from "
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def loan_events(head: Mapping[str, Any], loan: Loan | None) -> list[dict[str, An
 
 
 class Library:
-    """The finished trials of all runs beside one.
+    """The finished trials of all runs below the same storage, ladders of searches included.
 
     Args:
         root: the run that borrows.
@@ -66,8 +66,8 @@ class Library:
 
     def __init__(self, root: Path, verify: Callable[[str], str]) -> None:
         self.root, self.verify = root, verify
-        self.trials: dict[str, tuple[Path, TrialRecord]] = {}
-        for other in sorted(path.parent for path in root.parent.glob(f"*/{CONFIG}") if path.parent != root):
+        self.trials: dict[str, list[tuple[Path, TrialRecord]]] = {}
+        for other in runs_beside(root):
             try:
                 state = read_state(other)
             except RayDistillError as problem:
@@ -76,25 +76,22 @@ class Library:
             for record in state.trials.values():
                 # A trial that was stopped early is not the whole work, and one whose teacher changed depends on the moment.
                 if record.status == "finished" and not record.taught:
-                    self.trials.setdefault(record.identity, (other, record))
+                    self.trials.setdefault(record.identity, []).append((other, record))
 
     def borrow(self, identity: str, directory: Path) -> Loan | None:
-        """Bring a trial's checkpoints into `directory`; None where nobody has done it, or its best checkpoint is not what it was.
+        """Bring a trial's checkpoints into `directory`; None where nobody has done it, or nobody's best checkpoint is still what it was.
 
         Bytes are shared by hard links where the file system has them, and copied where it has not.
         """
-        run, record = self.trials.get(identity, (None, None))
-        if run is None or record is None or record.best is None:
-            return None
-        try:
-            reports = tuple(self._bring(report, directory) for report in record.reports)
-        except (OSError, shutil.Error) as problem:
-            logger.warning("trial %s cannot be taken from %s: %s", identity, run, problem)
-            return None
-        best = record.best["epoch"]
-        if not any(report["checkpoint"] for report in reports if report["epoch"] == best):
-            return None
-        return Loan(str(run), record.epochs, reports)
+        # Where one was found damaged, what is best now is not what was.
+        for run, record in sorted(self.trials.get(identity, []), key=lambda one: len(one[1].rejected)):
+            if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
+                continue
+            try:
+                return Loan(str(run), record.epochs, tuple(self._bring(one, directory) for one in record.reports))
+            except (OSError, shutil.Error) as problem:
+                logger.warning("trial %s cannot be taken from %s: %s", identity, run, problem)
+        return None
 
     def _bring(self, report: dict[str, Any], directory: Path) -> dict[str, Any]:
         brought = {name: report[name] for name in ("epoch", "metrics", "digest", "time")}
@@ -102,18 +99,30 @@ class Library:
             return {**brought, "checkpoint": None}
         source = Path(report["checkpoint"])
         target = directory / "checkpoints" / source.name
-        try:
-            sound = self.verify(str(source)) == report["digest"]
-        except CheckpointError:
-            sound = False
-        if not sound:
+        if not self._is_sound(source, report["digest"]):
             return {**brought, "checkpoint": None, "digest": None}
-        if not target.exists():
+        # Another run's may be there, from an attempt that was given up: equal work, but perhaps not equal to the last bit.
+        if not self._is_sound(target, report["digest"]):
             aside = target.with_name(f".aside-{target.name}")
-            shutil.rmtree(aside, ignore_errors=True)
+            for one in (aside, target):
+                shutil.rmtree(one, ignore_errors=True)
             shutil.copytree(source, aside, copy_function=link_or_copy)
             os.replace(aside, target)
         return {**brought, "checkpoint": str(target)}
+
+    def _is_sound(self, checkpoint: str | Path, digest: str) -> bool:
+        try:
+            return self.verify(str(checkpoint)) == digest
+        except CheckpointError:
+            return False
+
+
+def runs_beside(root: Path) -> list[Path]:
+    """The other local runs below the storage of a run, by path: those that lie directly in it, and the ladders of searches in it."""
+    search = root.parent.parent
+    storage = search.parent if root.parent.name == LADDERS and (search / CONFIG).exists() else root.parent
+    found = {path.parent for pattern in (f"*/{CONFIG}", f"*/{LADDERS}/*/{CONFIG}") for path in storage.glob(pattern)}
+    return sorted(found - {root})
 
 
 def link_or_copy(source: str, target: str) -> str:

@@ -1,4 +1,4 @@
-"""Which trial a study runs next: interrupted ones first, then new points, until its limit or the end of its space."""
+"""Which trial a study runs next: interrupted ones first, then those whose final teacher has come, then new points, until its limit or the end of its space."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ class Proposer:
     def next(self) -> int | Literal["wait"] | None:
         """Number of the next trial to run; `wait` while another study does the same work; None when there is none left."""
         if self.interrupted:
-            record = self.interrupted[0]
-            if ask(self.coordinator.resume.remote(record.key)) == "wait":
-                return "wait"
-            return self.interrupted.pop(0).number
+            answer = self._resume(self.interrupted[0])
+            if answer != "wait":
+                self.interrupted.pop(0)
+            return answer
         while True:
             records: list[TrialRecord] = ask(self.coordinator.study.remote(*self.study.place))
+            waiting = any(one.status == "paused" for one in records)
+            if waiting and (due := ask(self.coordinator.due.remote(*self.study.place))):
+                return self._resume(due[0])
             parameters = self._propose(records)
             if parameters is None:
                 return None
@@ -53,11 +56,15 @@ class Proposer:
         """Have a trial whose process ended before it did run again, before anything new."""
         self.interrupted.append(ask(self.coordinator.record.remote(self.study.key(number))))
 
+    def _resume(self, record: TrialRecord) -> int | Literal["wait"]:
+        return "wait" if ask(self.coordinator.resume.remote(record.key)) == "wait" else record.number
+
     def _propose(self, records: list[TrialRecord]) -> dict[str, Any] | None:
         if len(records) >= self.study.limit:
             return None
         search = self.study.config.search
-        history = [Observation(one.number, one.parameters, _value(one)) for one in records]
+        settle = self.study.config.schedule.settle_epochs
+        history = [Observation(one.number, one.parameters, _value(one, settle)) for one in records]
         return propose(
             self.study.space,
             history,
@@ -70,8 +77,8 @@ class Proposer:
         )
 
     def _to_resume(self, records: list[TrialRecord]) -> list[TrialRecord]:
-        running = [one for one in records if one.status in ("running", "paused")]
-        if running or any(one.best for one in records if one.status != "failed"):
+        running = [one for one in records if one.status == "running"]
+        if running or any(one.best or one.status == "paused" for one in records if one.status != "failed"):
             return running
         # Nothing here could be promoted. What was lost is trained again; whatever made every trial fail may have been mended.
         lost = [one for one in records if one.lost]
@@ -138,5 +145,11 @@ class StudySearcher(Searcher):
         """Nothing to restore: the ledger knows."""
 
 
-def _value(record: TrialRecord) -> float | None:
-    return record.best_mrr if record.status in ("finished", "stopped") else None
+def _value(record: TrialRecord, settle_epochs: int) -> float | None:
+    """What is known of a point. Where teachers change, a trial has shown it before its last epochs, which may have to wait for their teacher."""
+    if record.status in ("finished", "stopped", "paused"):
+        return record.best_mrr
+    # One that was taken up again is not forgotten until it has finished.
+    done = record.last["epoch"] if record.last and record.taught else 0
+    waited = record.status == "running" and done >= max(1, record.epochs - settle_epochs)
+    return record.best_mrr if waited else None

@@ -79,10 +79,10 @@ class StudyRunner:
             if first is not None:
                 _tune(study, StudySearcher(proposer, first, self.allowance), coordinator, workshop)
             records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
+            _require_ended(records)
             if any(one.status == "paused" for one in records):
                 # They gave up their room; the study is taken up again when the final teacher is there.
                 return
-            _require_ended(records)
             problem = self._promote(study, coordinator, workshop)
             if problem is None:
                 return

@@ -41,6 +41,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
             remedy="mend the grades named above",
         )
     _tell_of_zero(plans)
+    _tell_of_places(config, plans)
     return plans
 
 
@@ -49,6 +50,20 @@ def _tell_of_zero(plans: tuple[GradePlan, ...]) -> None:
         asked = plan.section.mask_ratio if plan.section is not None else None
         if isinstance(asked, (Choice, Uniform)) and with_zero(asked) != asked:
             logger.info("%s: mask ratio 0 joins the values to be searched", plan.folder)
+
+
+def _tell_of_places(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
+    """Not refused: the results are right, and a run that was begun so may have to go on in less room."""
+    places, grades = config.resources.concurrent_trials, len(plans) - (config.teacher.checkpoint is not None)
+    if config.schedule.name == "pipelined" and places != "auto" and places < grades:
+        how = "run one after another" if places == 1 else "cannot all move at once"
+        logger.warning(
+            "schedule.name is pipelined and resources.concurrent_trials %d, for all grades together: %d grades %s; give it at least %d, or auto",
+            places,
+            grades,
+            how,
+            grades,
+        )
 
 
 def _kind(config: CampaignConfig) -> Iterator[str]:

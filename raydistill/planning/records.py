@@ -12,6 +12,8 @@ Status = Literal["running", "paused", "finished", "stopped", "failed"]
 ENDED = ("finished", "stopped", "failed")
 Event = Mapping[str, Any]
 TrialKey = tuple[str, int, int]
+TAKEN = "taken from "
+"""How the note begins that says which run did a trial's work."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class TrialRecord:
     def key(self) -> TrialKey:
         """Where the record stands in a campaign."""
         return self.lineage, self.grade, self.number
+
+    @property
+    def taken(self) -> bool:
+        """Whether another run did its work, or part of it."""
+        return any(note.startswith(TAKEN) for note in self.notes)
 
     @property
     def last(self) -> dict[str, Any] | None:

@@ -12,21 +12,29 @@ from raydistill.planning.state import CampaignState
 ScheduleName = Literal["sequential", "pipelined", "independent"]
 
 
-def ready(lineages: Sequence[str], grades: int, state: CampaignState, schedule: ScheduleName) -> list[tuple[str, int]]:
+def ready(
+    lineages: Sequence[str],
+    grades: int,
+    state: CampaignState,
+    schedule: ScheduleName,
+    resting: Collection[tuple[str, int]] = (),
+) -> list[tuple[str, int]]:
     """The (lineage, grade) pairs that may run now and have not promoted yet.
 
     Args:
         lineages: names of all ladders.
         grades: number of grades, the teacher included.
         state: what has happened so far.
-        schedule: sequential: a grade follows the promotion above it; pipelined: the first checkpoint announced above it, and once its
-            trials wait for their final teacher, the promotion; independent: all follow the promotion of grade 0.
+        schedule: sequential: a grade follows the promotion above it; pipelined: the first checkpoint announced above it; independent: all
+            follow the promotion of grade 0.
+        resting: grades of which nothing is left but trials that wait for their final teacher; they follow the promotion too.
     """
     return [
         (lineage, grade)
         for lineage in lineages
         for grade in range(grades)
-        if (lineage, grade) not in state.promotions and (grade == 0 or _may_run(state, lineage, grade, schedule))
+        if (lineage, grade) not in state.promotions
+        and (grade == 0 or _may_run(state, lineage, grade, schedule, resting))
     ]
 
 
@@ -59,6 +67,18 @@ def to_come(
         for lineage in lineages
         for grade in range(grades)
     )
+
+
+def due(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> list[TrialRecord]:
+    """The trials of a grade that wait for their final teacher, once it is there, by number."""
+    if not has_final_teacher(state, lineage, grade, schedule):
+        return []
+    return [record for record in state.of(lineage, grade) if record.status == "paused"]
+
+
+def has_final_teacher(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> bool:
+    """Whether the final teacher of a grade is there; never for grade 0."""
+    return grade > 0 and (lineage, above(grade, schedule)) in state.promotions
 
 
 def above(grade: int, schedule: ScheduleName) -> int:
@@ -101,7 +121,7 @@ def teacher_of_epoch(
         schedule: who teaches whom.
         settle_epochs: the last epochs of a trial, which are the final teacher's.
     """
-    final = (record.lineage, above(record.grade, schedule)) in state.promotions
+    final = has_final_teacher(state, record.lineage, record.grade, schedule)
     if not final and epoch >= record.epochs - settle_epochs:
         return None
     return teacher_of(state, record.lineage, record.grade, schedule)
@@ -117,8 +137,9 @@ def worth_announcing(state: CampaignState, place: tuple[str, int], report: Event
     return bool(value > best and value >= best + min_delta)
 
 
-def _may_run(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> bool:
+def _may_run(
+    state: CampaignState, lineage: str, grade: int, schedule: ScheduleName, resting: Collection[tuple[str, int]]
+) -> bool:
     if teacher_of(state, lineage, grade, schedule) is None:
         return False
-    waits = any(record.status == "paused" for record in state.of(lineage, grade))
-    return not waits or (lineage, above(grade, schedule)) in state.promotions
+    return (lineage, grade) not in resting or has_final_teacher(state, lineage, grade, schedule)

@@ -19,6 +19,8 @@ from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.space import Choice, LogUniform, Uniform, is_distribution
 from raydistill.errors import ConfigError
 from raydistill.planning.grades import GradePlan, Lineage, method_of
+from raydistill.planning.records import ENDED
+from raydistill.planning.state import CampaignState
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +35,7 @@ MOST_LISTED = 1_000
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial as the search sees it: its point, and its best validation MRR. None = running, or failed."""
+    """A trial as the search sees it: its point, and its best validation MRR. None = it failed, or runs and has not shown its worth yet."""
 
     number: int
     parameters: Mapping[str, Any]
@@ -93,6 +95,19 @@ def trial_limit(space: Space, plan: GradePlan, algorithm: Algorithm) -> int:
         asked = plan.section.trials if plan.section is not None else None
         return min(points, asked) if asked is not None else points
     return plan.trials
+
+
+def resting(
+    state: CampaignState, lineages: Sequence[Lineage], plans: Sequence[GradePlan], algorithm: Algorithm
+) -> set[tuple[str, int]]:
+    """The grades that have begun as many trials as they may, and of which nothing is left but some that wait for their final teacher."""
+    found = set()
+    for lineage, plan in itertools.product(lineages, plans):
+        records = state.of(lineage.name, plan.index)
+        left = {record.status for record in records if record.status not in ENDED}
+        if left == {"paused"} and len(records) >= trial_limit(grade_space(lineage, plan), plan, algorithm):
+            found.add((lineage.name, plan.index))
+    return found
 
 
 def _plain(value: Any) -> Any:

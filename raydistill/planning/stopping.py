@@ -57,8 +57,8 @@ class Halving:
 
 
 def rebuilt(halving: Halving, state: CampaignState, lineage: str, grade: int) -> Halving:
-    """Write every report of a grade onto the rungs, in the order of the ledger."""
-    records = [record for record in state.of(lineage, grade) if not record.reused_from]
+    """Write every report of a grade onto the rungs, in the order of the ledger; but for work that was done elsewhere, which raced nobody here."""
+    records = [record for record in state.of(lineage, grade) if not record.reused_from and not record.taken]
     reports = [(report["event"], record.number, report) for record in records for report in record.reports]
     reports.sort(key=lambda one: one[0])
     for _, number, report in reports:

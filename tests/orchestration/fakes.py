@@ -104,7 +104,9 @@ def run_trial(
             _work_apart(directory, world, interrupted)
         _work(settings.get("seconds", 0.0), directory, world, interrupted)
         if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
-            _wait_for(directory.parents[2] / grade)
+            _wait_for(directory.parents[2] / grade, settings.get("trials", 1))
+        if epoch == 1 and settings.get("patient") == directory.parents[1].name:
+            _wait_behind(directory, settings["trials"])
         if world.size > 1:
             import torch.distributed
 
@@ -335,10 +337,24 @@ def _report(config: TrialConfig, checkpoints: Path, epoch: int, world: Ranks) ->
     return Report(epoch, config.training.epochs, epoch, metrics, *files, epoch == config.training.epochs)
 
 
-def _wait_for(grade: Path) -> None:
-    """Until a trial of a grade has trained an epoch."""
+def _wait_for(grade: Path, trials: int) -> None:
+    """Until so many trials of a grade have begun, and one has trained an epoch."""
     deadline = time.monotonic() + 120
-    while not list(grade.glob(f"trials/*/{TRAINED}")) and time.monotonic() < deadline:
+    while (_begun(grade) < trials or not list(grade.glob(f"trials/*/{TRAINED}"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _begun(grade: Path) -> int:
+    return len(list(grade.glob("trials/*/pid-0")))
+
+
+def _wait_behind(directory: Path, trials: int) -> None:
+    """Where a trial is the last of so many of its grade that have begun, until a grade has promoted."""
+    if _begun(directory.parents[1]) < trials:
+        return
+    ledger, deadline = directory.parents[3] / "ledger", time.monotonic() + 120
+    while not any("grade_promoted" in path.read_text() for path in ledger.glob("*.json")):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
 
 

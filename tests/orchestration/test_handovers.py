@@ -39,7 +39,7 @@ def test_workers_that_have_left_are_given_nothing(monkeypatch: pytest.MonkeyPatc
         one = Handovers()
         assert await one.take_up(KEY) is None
         assert not await one.hand_over(KEY, NEXT)
-        one.begin(KEY)
+        await one.begin(KEY)
         assert await one.hand_over(KEY, NEXT)
 
     asyncio.run(scene())
@@ -52,10 +52,25 @@ def test_trial_that_goes_on_with_others_forgets_what_came_after_it_before(monkey
     async def scene() -> None:
         one = Handovers()
         assert await one.hand_over(KEY, NEXT)
-        one.begin(KEY)
+        await one.begin(KEY)
         assert await one.take_up(KEY) is None
         await one.hand_over(NEXT, NEXT)
         assert await one.take_up(NEXT) == NEXT
         assert await one.take_up(NEXT) is None
+
+    asyncio.run(scene())
+
+
+def test_trial_that_goes_on_with_others_sends_away_who_waits_for_what_follows_it() -> None:
+    """Workers of a paused trial linger for what follows it; once others had gone on with it, they would take what was meant for those."""
+
+    async def scene() -> None:
+        one = Handovers()
+        lingering = asyncio.create_task(one.take_up(KEY))
+        await asyncio.sleep(0.01)
+        await one.begin(KEY)
+        assert await asyncio.wait_for(lingering, 1) is None
+        assert await one.hand_over(KEY, NEXT), "those who went on with it are still there"
+        assert await asyncio.wait_for(one.take_up(KEY), 1) == NEXT
 
     asyncio.run(scene())

@@ -18,7 +18,8 @@ from raydistill.orchestration import campaign
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.machines import Room, room_of
-from raydistill.orchestration.searchdir import LADDERS, PARETO, SEARCH
+from raydistill.orchestration.rundir import read_state
+from raydistill.orchestration.searchdir import LADDERS, PARETO, SEARCH, ladder_name
 from raydistill.planning.ladders import LadderResult
 
 pytestmark = pytest.mark.ray
@@ -129,3 +130,33 @@ def test_failed_ladders_are_tried_again_on_resume(cluster: None, tmp_path: Path)
     content = json.loads((root / PARETO).read_text())
     assert [(one["number"], one["status"]) for one in content] == [(0, "finished"), (1, "failed")]
     assert [epoch for grade, epoch in trained(root) if grade == "0-teacher"] == [1]
+
+
+def test_ladder_moves_all_its_grades_at_once(cluster: None, tmp_path: Path) -> None:
+    """What a search is advised to set on a cluster, where it would use one place: it would be ignored, or the ladders share no teacher."""
+    config, root = fakes.campaign(
+        ladders={"ladders": 2, "grades": [2, 2], "depths": [1, 2, 3], "mask_ratios": [0.1]},
+        schedule={"name": "pipelined", "settle_epochs": 1},
+        resources={"backend": "inline", "cpus_per_worker": 0.5},
+        grades=[{"layers": 6}],
+    ), tmp_path / "search"  # fmt: skip
+    search(config, root)
+    assert recorded(root) == [(0, "ladder_finished"), (1, "ladder_finished")]
+    assert [epoch for grade, epoch in trained(root) if grade == "0-teacher"] == [1, 2, 3]
+    for number in range(2):
+        state = read_state(root / ladder_name(number))
+        students = [one for one in state.trials.values() if one.grade]
+        assert students
+        for one in students:
+            assert one.taught[2].digest == state.promotions["main", one.grade - 1].digest
+
+
+def test_ladder_takes_the_workers_there_is_room_for(cluster: None, tmp_path: Path) -> None:
+    """What a search is advised to set on a cluster, where it would use one place: its only trial would have one worker all the same."""
+    wide = {"backend": "auto", "workers_per_trial": {"min": 1, "max": 2}, "cpus_per_worker": 1}
+    config, root = two_ladders(0.1).model_copy(update={"resources": ResourcesSection(**wide)}), tmp_path / "search"
+    search(config, root)
+    assert recorded(root) == [(0, "ladder_finished"), (1, "ladder_finished")]
+    places = [path.parent for path in root.glob(f"{LADDERS}/*/grades/*/trials/*/{fakes.TRAINED}")]
+    assert len(places) == 3
+    assert all((place / "pid-1").exists() for place in places)

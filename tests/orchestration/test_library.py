@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 
 from raydistill.config.trial import TrialConfig
 from raydistill.orchestration.ladder import Ladder
-from raydistill.orchestration.library import Library
+from raydistill.orchestration.library import Library, runs_beside
 from raydistill.orchestration.rundir import write_config
 from raydistill.planning.grades import grade_plans, lineages_of, trial_config
 from raydistill.planning.rules import Rules
@@ -34,16 +38,37 @@ def ladder(root: Path, **more: Any) -> Ladder:
 @pytest.fixture
 def lender(tmp_path: Path) -> Path:
     """A run that has trained its teacher."""
-    root, config = tmp_path / "lender", teacher()
-    root.mkdir()
+    return lend(tmp_path / "lender")
+
+
+def lend(root: Path, salt: bytes = b"") -> Path:
+    """Train the teacher in a run; with `salt` to other bits, as another machine might."""
+    config = teacher()
+    root.mkdir(parents=True)
     write_config(root, fakes.campaign())
     one = ladder(root)
     assert one.begin(KEY, config.identity, {}) == "run"
-    directory = root / "grades" / "0-teacher" / "trials" / config.identity
+    directory = trial_directory(root)
     directory.mkdir(parents=True)
     for report in fakes.run_trial(config, directory, fakes.Ranks()):
-        one.report(KEY, report.epoch, report.metrics, report.checkpoint, report.digest, report.finished)
+        assert report.checkpoint is not None
+        weights = Path(report.checkpoint) / "weights"
+        weights.write_bytes(weights.read_bytes() + salt)
+        manifest = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        weights.with_name("manifest.json").write_text(json.dumps(manifest))
+        digest = fakes.verify(report.checkpoint)
+        one.report(KEY, report.epoch, report.metrics, report.checkpoint, digest, report.finished)
     return root
+
+
+def search(root: Path) -> None:
+    """A search over ladders that has begun."""
+    root.mkdir(parents=True)
+    write_config(root, fakes.campaign())
+
+
+def trial_directory(root: Path) -> Path:
+    return root / "grades" / "0-teacher" / "trials" / teacher().identity
 
 
 def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
@@ -107,3 +132,68 @@ def test_unfinished_work_is_not_taken(lender: Path, tmp_path: Path) -> None:
     numbers[-1].unlink()
     borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
     assert borrower.begin(KEY, teacher().identity, {}) == "run"
+
+
+@pytest.mark.parametrize(
+    ("lends", "borrows"),
+    [
+        ("runs/other", "runs/search/ladders/0000"),
+        ("runs/search/ladders/0000", "runs/search/ladders/0001"),
+        ("runs/earlier/ladders/0003", "runs/search/ladders/0000"),
+        ("runs/search/ladders/0001", "runs/later"),
+    ],
+)
+def test_runs_and_ladders_of_searches_share_their_work(tmp_path: Path, lends: str, borrows: str) -> None:
+    """A search would train a teacher that a run beside it has, and a run after a search one that all its ladders have."""
+    for name in ("search", "earlier"):
+        search(tmp_path / "runs" / name)
+    lend(tmp_path / lends)
+    root = tmp_path / borrows
+    assert ladder(root, library=Library(root, fakes.verify)).begin(KEY, teacher().identity, {}) == "reused"
+
+
+def test_storage_that_is_called_ladders_is_no_search(tmp_path: Path) -> None:
+    """Runs in a folder of that name would take what lies outside their storage, and not what lies in it."""
+    storage = tmp_path / "all" / "ladders"
+    inside = lend(storage / "lender")
+    lend(tmp_path / "lender")
+    assert runs_beside(storage / "borrower") == [inside]
+
+
+def test_damaged_run_gives_way_to_a_sound_one(tmp_path: Path) -> None:
+    """A teacher that a second run has whole would be trained again, or be put together from two that are not equal to the last bit."""
+    damaged, sound = lend(tmp_path / "a", b"a"), lend(tmp_path / "b", b"b")
+    borrower = tmp_path / "borrower"
+    shutil.copytree(trial_directory(damaged) / "checkpoints", trial_directory(borrower) / "checkpoints")
+    (Path(str(Ladder(damaged, RULES).record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
+    one = ladder(borrower, library=Library(borrower, fakes.verify))
+    assert one.begin(KEY, teacher().identity, {}) == "reused"
+    assert one.record(KEY).notes == [f"taken from {sound}"]
+    for taken, original in zip(one.record(KEY).reports, Ladder(sound, RULES).record(KEY).reports, strict=True):
+        assert taken["digest"] == original["digest"] == fakes.verify(taken["checkpoint"])
+
+
+def test_run_that_found_its_best_damaged_lends_last(tmp_path: Path) -> None:
+    """What is second best in a run whose best was damaged would be promoted, though another run has the best."""
+    rejecting, sound = lend(tmp_path / "a"), lend(tmp_path / "b")
+    one = Ladder(rejecting, RULES)
+    one.reject(KEY, str(one.record(KEY).best_digest), "weights are damaged")
+    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower.begin(KEY, teacher().identity, {})
+    assert borrower.record(KEY).best_digest == Ladder(sound, RULES).record(KEY).best_digest
+
+
+def test_early_stopping_decides_as_before_after_a_restart(lender: Path, tmp_path: Path) -> None:
+    """A trial would be stopped because it lags behind one that another run has trained, but only if the coordinator died in between."""
+    rules, root, again = replace(RULES, early_stopping=True), tmp_path / "borrower", tmp_path / "again"
+    first, last, epoch_1 = ("main", 0, 1), ("main", 0, 2), {"checkpoint": None, "digest": None, "finished": False}
+    one = Ladder(root, rules, Library(root, fakes.verify))
+    one.start("f", ["main"], ["0-teacher", "1-layers6"])
+    one.begin(first, "first", {})
+    assert not one.report(first, 1, {"valid/both/mrr": 0.15}, **epoch_1)
+    assert one.begin(KEY, teacher().identity, {}) == "reused"
+    assert one.record(KEY).reports[0]["metrics"]["valid/both/mrr"] > 0.2
+    one.begin(last, "last", {})
+    shutil.copytree(root, again)
+    answers = [each.report(last, 1, {"valid/both/mrr": 0.16}, **epoch_1) for each in (one, Ladder(again, rules))]
+    assert answers == [False, False], "it is better than the only one it races"

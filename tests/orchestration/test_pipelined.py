@@ -36,8 +36,8 @@ def epoch(one: Ladder, key: tuple[str, int, int], number: int, mrr: float, finis
     return one.report(key, number, {"valid/both/mrr": mrr}, str(path), f"digest-{key[1]}-{number}-", finished)
 
 
-def places(one: Ladder) -> list[int]:
-    return [grade for _, grade in ready(["main"], 2, one.state, "pipelined")]
+def places(one: Ladder, *resting: tuple[str, int]) -> list[int]:
+    return [grade for _, grade in ready(["main"], 2, one.state, "pipelined", resting)]
 
 
 def test_student_starts_under_the_first_checkpoint_and_ends_under_the_last(tmp_path: Path) -> None:
@@ -55,10 +55,12 @@ def test_student_starts_under_the_first_checkpoint_and_ends_under_the_last(tmp_p
     assert one.teach(B, 1) == first, "0.24 is not 0.05 better than 0.2"
     assert one.teach(B, 2) is None, "the last epoch is the final teacher's"
     one.pause(B)
-    assert places(one) == [0], "a paused trial waits without a place"
+    assert places(one, ("main", 1)) == [0], "a paused trial waits without a place"
+    assert one.due("main", 1) == []
     epoch(one, A, 3, 0.3, finished=True)
     one.promote("main", 0)
-    assert places(one) == [1]
+    assert places(one, ("main", 1)) == [1]
+    assert one.due("main", 1) == [one.record(B)]
     assert one.resume(B) == "run"
     last = one.teach(B, 2)
     assert last is not None
@@ -159,3 +161,33 @@ def test_grade_of_many_trials_leaves_room_for_the_next(cluster: None, tmp_path: 
     assert taught < next(n for n, event in enumerate(history) if event["kind"] == "grade_promoted")
     assert [len(state.of("main", grade)) for grade in range(3)] == [1, 3, 1]
     assert all(one.status == "finished" for one in state.trials.values())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2], ids=["inline", "train"])
+def test_trials_that_wait_go_on_in_the_middle_of_their_search(cluster: None, tmp_path: Path, workers: int) -> None:
+    """They would be left until the last trial of the search is over; or Tune, which holds them for ended, spoil it or train one of them twice."""
+    root = tmp_path / "run"
+    # One place each: the teacher ends when the fourth of the six students has begun, which waits for that; three wait by then.
+    fakes.control(root, until={"0-teacher": "1-layers6"}, trials=4, patient="1-layers6")
+    config = fakes.campaign(
+        grades=[{"layers": 6, "mask_ratio": {"choice": [0.0, 0.1, 0.2, 0.25, 0.3, 0.35]}, "trials": 6}],
+        schedule={"name": "pipelined", "settle_epochs": 1},
+        search={"algorithm": "grid"},
+        training={"epochs": 3, "batch_size": 4},
+        resources={
+            "workers_per_trial": workers,
+            "cpus_per_worker": 1.0 if workers == 1 else 0.5,
+            "concurrent_trials": 2,
+        },
+    )
+    state = run(config, root)
+    history = [event for event in Ledger.at(root / LEDGER).read() if event.get("grade") == 1]
+    told = [(event["kind"], event["number"]) for event in history if "number" in event]
+    assert [number for kind, number in told if kind == "trial_paused"] == [0, 1, 2]
+    assert [number for kind, number in told if kind == "trial_resumed"] == [0, 1, 2]
+    assert told.index(("trial_resumed", 2)) < told.index(("trial_begun", 4))
+    students = state.of("main", 1)
+    assert [one.status for one in students] == ["finished"] * 6
+    assert {one.taught[2].digest for one in students} == {state.promotions["main", 0].digest}
+    assert len(fakes.trained(root)) == 21, "no epoch was trained twice"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +70,32 @@ def test_possible_campaign_passes(campaign: Maker, ground: Ground) -> None:
     """A refusal of PMD's own ladder would make the product useless."""
     ladder = [{"layers": n, "mask_ratio": ratio} for n, ratio in ((12, 0.2), (9, 0.1), (6, 0.05), (3, 0.0))]
     assert [plan.layers for plan in preflight(campaign(*ladder), ground)] == [12, 12, 9, 6, 3]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "places", "checkpoint", "told"),
+    [
+        ("pipelined", 1, None, ["3 grades run one after another; give it at least 3"]),
+        ("pipelined", 2, None, ["3 grades cannot all move at once; give it at least 3"]),
+        ("pipelined", 1, "/t", ["2 grades run one after another; give it at least 2"]),
+        ("pipelined", 2, "/t", []),
+        ("pipelined", 3, None, []),
+        ("pipelined", "auto", None, []),
+        ("sequential", 1, None, []),
+    ],
+)
+def test_pipeline_without_a_place_for_each_grade_is_told(
+    campaign: Maker,
+    ground: Ground,
+    caplog: pytest.LogCaptureFixture,
+    schedule: str,
+    places: int | str,
+    checkpoint: str | None,
+    told: list[str],
+) -> None:
+    """The number looks like one of each grade: grades that were to move at once would run one after another, and nobody knew why."""
+    sections: dict[str, Any] = {"schedule": {"name": schedule}, "resources": {"concurrent_trials": places}}
+    with caplog.at_level(logging.WARNING):
+        preflight(campaign({"layers": 6}, {"layers": 3}, teacher={"checkpoint": checkpoint}, **sections), ground)
+    assert len(caplog.messages) == len(told)
+    assert all(part in message for part, message in zip(told, caplog.messages, strict=True))

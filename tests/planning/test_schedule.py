@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from raydistill.planning.records import Promotion
-from raydistill.planning.schedule import ScheduleName, ready, teacher_of, to_come
+from raydistill.planning.records import Promotion, TrialRecord
+from raydistill.planning.schedule import ScheduleName, due, ready, teacher_of, to_come
 from raydistill.planning.state import CampaignState
 
 
@@ -59,3 +59,31 @@ def test_how_many_grades_are_still_to_move(
 ) -> None:
     """Room would be kept for grades that never come, and stay idle; or for none, and they would wait."""
     assert to_come(["a", "b"], 3, state(*promoted), schedule, taken, given_up) == count
+
+
+@pytest.mark.parametrize(
+    ("resting", "promoted", "expected"),
+    [
+        ([], [], [("a", 1)]),
+        ([("a", 1)], [], []),
+        ([("a", 1)], [("a", 0)], [("a", 1)]),
+        ([("a", 0), ("a", 1)], [("a", 0), ("a", 1)], []),
+    ],
+)
+def test_grade_that_rests_follows_the_promotion_above(
+    resting: list[tuple[str, int]], promoted: list[tuple[str, int]], expected: list[tuple[str, int]]
+) -> None:
+    """It would be started in vain before, again and again, or not any more after."""
+    known = state(*promoted)
+    known.announcements["a", 0] = Promotion("a", 0, "i", "/i", "i", 1, {})
+    found = ready(["a"], 2, known, "pipelined", resting)
+    assert [place for place in found if place[1]] == expected
+
+
+@pytest.mark.parametrize(("promoted", "numbers"), [([], []), ([("a", 0)], [0, 2]), ([("a", 1), ("b", 0)], [])])
+def test_trials_that_wait_are_due_with_their_own_teacher(promoted: list[tuple[str, int]], numbers: list[int]) -> None:
+    """A trial would end under a teacher that was only announced, or go on waiting beside its own."""
+    known = state(*promoted)
+    for number, status in enumerate(("paused", "running", "paused", "finished")):
+        known.trials["a", 1, number] = TrialRecord(f"{number}", "a", 1, number, {}, status=status)  # type: ignore[arg-type]
+    assert [record.number for record in due(known, "a", 1, "pipelined")] == numbers

@@ -9,7 +9,9 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform
 from raydistill.errors import ConfigError
 from raydistill.planning.grades import Ground, grade_plans, lineages_of
-from raydistill.planning.search import Algorithm, Observation, Space, grade_space, grid, propose, trial_limit
+from raydistill.planning.records import Status, TrialRecord
+from raydistill.planning.search import Algorithm, Observation, Space, grade_space, grid, propose, resting, trial_limit
+from raydistill.planning.state import CampaignState
 from raydistill.students.layers import resolve_layer_map
 
 Maker = Callable[..., CampaignConfig]
@@ -172,3 +174,27 @@ def test_points_of_equal_work_are_tried_once(algorithm: Algorithm) -> None:
         history.append(Observation(number, point, 0.1 * number))
     assert len(history) == 3
     assert len({layers(one.parameters) for one in history}) == 3
+
+
+@pytest.mark.parametrize(
+    ("statuses", "rests"),
+    [
+        (["paused", "paused"], True),
+        (["paused", "failed"], True),
+        (["paused"], False),
+        (["paused", "running"], False),
+        (["finished", "stopped"], False),
+        ([], False),
+    ],
+)
+def test_grade_with_nothing_left_but_waiting_trials(
+    campaign: Maker, ground: Ground, statuses: list[Status], rests: bool
+) -> None:
+    """A grade would take room to find out that it has to wait; or one that has work, or all of whose trials have ended, be held back."""
+    config = campaign({"layers": 3, "mask_ratio": {"uniform": [0.0, 0.2]}, "trials": 2})
+    trials = {
+        ("main", 1, number): TrialRecord(f"{number}", "main", 1, number, {}, status=status)
+        for number, status in enumerate(statuses)
+    }
+    found = resting(CampaignState(trials=trials), lineages_of(config), grade_plans(config, ground), "tpe")
+    assert found == ({("main", 1)} if rests else set())
