@@ -67,7 +67,9 @@ def test_waiting_for_machines_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
 WITH_A_NUMBER = ResourcesSection(concurrent_trials=4, gpus_per_worker=1)
 
 
-@pytest.mark.parametrize(("resources", "grows"), [(TWO_WITH_GPUS, False), (WITH_A_NUMBER, False), (WITH_A_NUMBER, True)])
+@pytest.mark.parametrize(
+    ("resources", "grows"), [(TWO_WITH_GPUS, False), (WITH_A_NUMBER, False), (WITH_A_NUMBER, True)]
+)
 def test_nothing_is_waited_for_where_nobody_joins_or_trials_wait_themselves(
     monkeypatch: pytest.MonkeyPatch, resources: ResourcesSection, grows: bool
 ) -> None:
