@@ -47,6 +47,9 @@ export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRI
 # Without its head a cluster is over; processes on the other machines would look for it for a minute.
 export RAY_gcs_rpc_server_reconnect_timeout_s=10
 
+# Since Slurm 22.05 a step does not inherit the job's CPUs per task: what trains would be bound to one CPU of those that Ray is told of.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}
 address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v -e : -e '^127\.' | head -n 1)

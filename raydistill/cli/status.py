@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ def _watch(store: RunStore, config: CampaignConfig) -> None:
 
 def _say_if_left(store: RunStore, config: CampaignConfig, *, complete: bool) -> None:
     from raydistill.orchestration.locking import is_held
+    from raydistill.orchestration.rundir import CONFIG
 
     if not complete and not is_held(store):
         what = "campaign" if config.ladders is None else "search"
@@ -117,7 +119,14 @@ def _say_if_left(store: RunStore, config: CampaignConfig, *, complete: bool) -> 
             if store.remote
             else (f"no process on this machine is running this {what}; if none does elsewhere")
         )
-        click.echo(
-            f"{nobody}, go on with: raydistill run --resume --run-dir {store.place}",
-            err=True,
-        )
+        click.echo(f"{nobody}, go on in the directory it was begun in with: {resume_command(store)}", err=True)
+        if store.remote:
+            click.echo(f"  CONFIG is the file it was begun with, or a copy of {store.located(CONFIG)}", err=True)
+
+
+def resume_command(store: RunStore) -> str:
+    """What goes on with a run, for a shell. A configuration is read from this machine alone, so that of a run elsewhere is left to be named."""
+    from raydistill.orchestration.rundir import CONFIG
+
+    config = "CONFIG" if store.remote else store.located(CONFIG)
+    return shlex.join(["raydistill", "run", config, "--run-dir", store.place, "--resume"])

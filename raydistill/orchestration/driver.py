@@ -22,7 +22,7 @@ from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
-from raydistill.orchestration.runners import Job, Runners, warn_of_waiting
+from raydistill.orchestration.runners import Job, Runners
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
@@ -116,8 +116,8 @@ class Driver:
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
             # Machines are lost, come back and are added.
-            if self.machines.look():
-                warn_of_waiting(self.jobs.values(), self.machines.room.widest)
+            self.machines.look()
+            self.runners.waiting.look(self.jobs.values(), self.machines)
             self.scorings.start(self.state, self._grow(*self._start_studies()))
             if self.failures and not self.jobs and not self.scorings.running:
                 raise next(iter(self.failures.values()))
@@ -132,6 +132,7 @@ class Driver:
         under_way = [*self.jobs, *self.scorings.running]
         if not under_way:
             # Nothing has room; Ray would not wait for nothing.
+            self.runners.waiting.tell("the next grade", self.machines)
             time.sleep(POLL_SECONDS)
             return []
         return list(ray.wait(under_way, timeout=POLL_SECONDS)[0])

@@ -21,9 +21,9 @@ LOOK_SECONDS = 1.0
 
 
 def has_room(resources: ResourcesSection, room: Room) -> bool:
-    """Whether a trial can begin. With a number of trials at once it is not asked: those that find no room wait, and make a cluster grow."""
+    """Whether a trial can begin, or may wait for a machine. It may with a number of trials at once, where others can join: waiting trials make them."""
     fits = workers_that_fit(resources, least_cpus(resources), room.machines)
-    return resources.concurrent_trials != "auto" or fits >= resources.least_workers
+    return fits >= resources.least_workers or (resources.concurrent_trials != "auto" and may_grow())
 
 
 def awaited_room(resources: ResourcesSection) -> Room:

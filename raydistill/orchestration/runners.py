@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from raydistill.orchestration.machines import beside_driver
+from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.studies import StudyRunner
 from raydistill.orchestration.study import Study
+from raydistill.planning.places import least_cpus, workers_that_fit
 
 logger = logging.getLogger(__name__)
 RUNNER_DEATHS = 3
 """How often the process of a search may die at least; as often as a trial's, where that is more."""
+AGAIN_SECONDS = 300.0
+"""Between two words about the same wait."""
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Runners:
     """
 
     def __init__(self, spare: bool) -> None:
-        self._spare = spare
+        self._spare, self.waiting = spare, Waiting()
         self._idle: list[Any] = []
 
     def take(self) -> Any:
@@ -81,13 +85,31 @@ class Runners:
         return ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
 
 
-def warn_of_waiting(jobs: Iterable[Job], widest: float) -> None:
-    """Say whose trials wait, because no machine that is left has as many CPUs as one of their workers."""
-    for job in jobs:
-        if job.places and job.study.cpus > widest:
-            where = f"{job.study.lineage.name}, grade {job.study.plan.folder}"
+class Waiting:
+    """Says whose trials wait because the machines that are there have no room for a single one: at once, and then now and then."""
+
+    def __init__(self) -> None:
+        self._again: dict[str, float] = {}
+
+    def look(self, jobs: Iterable[Job], machines: Machines) -> None:
+        """Look at the studies that run."""
+        for job in jobs:
+            if job.places:
+                self.tell(f"{job.study.lineage.name}, grade {job.study.plan.folder}", machines, job.study.cpus)
+
+    def tell(self, who: str, machines: Machines, cpus: float | None = None) -> None:
+        """Say it of one, if it waits and that was not said lately; `cpus` are those of each worker, None = the least."""
+        now, needs = time.monotonic(), machines.resources
+        cpus = cpus or least_cpus(needs)
+        if workers_that_fit(needs, cpus, machines.room.machines) >= needs.least_workers:
+            self._again.pop(who, None)
+        elif now >= self._again.get(who, now):
+            self._again[who] = now + AGAIN_SECONDS
             logger.warning(
-                "%s: a worker has %g CPUs, and no machine that is left has so many; its trials wait for one",
-                where,
-                job.study.cpus,
+                "%s: the cluster's machines have no room for a trial (%d x %g CPUs and %g GPUs, placement %s); waiting for other machines",
+                who,
+                needs.least_workers,
+                cpus,
+                needs.gpus_per_worker,
+                needs.placement,
             )

@@ -7,11 +7,12 @@ import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ray
 import ray.train
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from ray.train.v2._internal.execution.controller import TrainController
 
 from raydistill.errors import RayDistillError, TrialError, TrialInterruptedError
@@ -19,6 +20,7 @@ from raydistill.orchestration.coordinator import ask
 from raydistill.orchestration.halting import noticing, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
+from raydistill.orchestration.meeting import Meeting, join, open_meeting
 from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.study import Study
@@ -43,12 +45,28 @@ class Ended(NamedTuple):
 
 
 class NoticingBackend(_TorchBackend):
-    """Ray's own, whose workers take SIGTERM as a notice. Training runs in a thread of a worker, and only its main thread may ask for signals."""
+    """Ray's own, whose workers take SIGTERM as a notice, and listen to nobody but each other.
+
+    Training runs in a thread of a worker, and only its main thread may ask for signals.
+    """
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Called before training starts."""
-        super().on_start(worker_group, backend_config)
+        size = len(worker_group)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        if size > 1:
+            meeting = worker_group.execute_single(0, _open_meeting)
+            asked = (size, backend_config.backend, backend_config.timeout_s)
+            ray.get([worker_group.execute_single_async(rank, _join, meeting, rank, *asked) for rank in range(size)])
         worker_group.execute(take_sigterm_as_notice)
+
+
+def _open_meeting() -> Meeting:
+    return open_meeting(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _join(meeting: Meeting, rank: int, size: int, group: str, seconds: float) -> None:
+    join(meeting, rank, size, group, seconds, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 class NoticingTorchConfig(TorchConfig):

@@ -121,7 +121,9 @@ def test_failed_ladder_that_is_tried_again_is_told(call: Call, search: Path) -> 
 
 def test_search_that_nobody_runs_is_told(call: Call, search: Path) -> None:
     """One that was killed yesterday would be waited for; one that is over would be started again."""
-    assert "running this search" in call("status", str(search)).stderr
+    said = call("status", str(search)).stderr
+    assert "running this search" in said
+    assert f"raydistill run {search}/config.yaml --run-dir {search} --resume" in said
     with locked(search):
         assert call("status", str(search)).stderr == ""
     record(search, 2, {"mrr": 0.5, "bytes": 1.0})

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from pyarrow import fs
 
 from raydistill.cli import status as status_module
+from raydistill.cli.run import run as run_command
+from raydistill.config.load import config_of, load_config
+from raydistill.orchestration import locking
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
+from raydistill.orchestration.rundir import read_config
+from raydistill.orchestration.runstore import RunStore
 
 Call = Callable[..., Result]
 PLACE = {"lineage": "main", "grade": 0, "number": 0, "time": 0.0}
@@ -91,9 +98,32 @@ def test_json_holds_every_report(call: Call, run: Path) -> None:
 
 def test_run_that_nobody_runs_is_told(call: Call, run: Path) -> None:
     """The time left of a campaign that was killed yesterday would be waited for."""
-    assert "raydistill run --resume" in call("status", str(run)).stderr
+    assert "raydistill run" in call("status", str(run)).stderr
     with locked(run):
-        assert "--resume" not in call("status", str(run)).stderr
+        assert call("status", str(run)).stderr == ""
+
+
+def test_command_that_goes_on_with_a_run_is_one(call: Call, run: Path) -> None:
+    """What is copied from the terminal would end with a usage error, with another campaign, or in half of a path."""
+    run = run.rename(run.parent / "my run")
+    _, _, said = call("status", str(run)).stderr.partition(": raydistill run ")
+    given = run_command.make_context("run", shlex.split(said)).params
+    assert load_config(given["config"]) == read_config(RunStore.at(run))
+    assert (given["run_dir"], given["resume"], given["overrides"]) == (str(run), True, ())
+
+
+def test_run_elsewhere_is_gone_on_with_by_a_configuration_of_this_machine(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` would look for a file of that name on this disk; and a shell would cut a URI's query off."""
+    monkeypatch.setattr(locking, "is_held", lambda store: False)
+    there = RunStore.at("run?a=1&b=2", fs.SubTreeFileSystem(str(run.parent), fs.LocalFileSystem()))
+    assert there.remote is not None
+    status_module._say_if_left(there, config_of(run.joinpath("config.yaml").read_text(), "here"), complete=False)
+    first, second = capsys.readouterr().err.splitlines()
+    given = run_command.make_context("run", shlex.split(first.partition(": raydistill run ")[2])).params
+    assert (given["config"], given["run_dir"], given["resume"]) == ("CONFIG", there.place, True)
+    assert second.endswith(f"a copy of {there.located('config.yaml')}")
 
 
 def test_watch_ends_with_the_driver(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

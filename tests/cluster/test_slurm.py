@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 COMMANDS = {
     # Runs a command once, here, however many machines it is meant for.
-    "srun": 'echo "$*" >>"$CALLS"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
+    "srun": 'echo "cpus=${SRUN_CPUS_PER_TASK-} $*" >>"$CALLS"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "scontrol": "printf 'one\\ntwo\\n'",
     "squeue": "true",
     "hostname": "echo 127.0.0.1 10.1.2.3",
@@ -41,10 +42,13 @@ exec sleep 60
     "raydistill": 'exit "$CODE"',
     "python": f'exec {sys.executable} "$@"',
 }
+CPUS = {"SLURM_CPUS_PER_TASK": "8"}
 
 
-def run(tmp_path: Path, *, code: int = 0, **commands: str) -> subprocess.CompletedProcess[str]:
-    """A job of two machines whose campaign ends with a code."""
+def run(
+    tmp_path: Path, *, code: int = 0, variables: Mapping[str, str] = CPUS, **commands: str
+) -> subprocess.CompletedProcess[str]:
+    """A job of two machines whose campaign ends with a code; `variables` are Slurm's beside those every job has."""
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
     for name, text in {**COMMANDS, **commands}.items():
@@ -55,6 +59,7 @@ def run(tmp_path: Path, *, code: int = 0, **commands: str) -> subprocess.Complet
         **{"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "one,two", "SLURM_SUBMIT_DIR": str(tmp_path)},
         **{"CALLS": str(tmp_path / "calls"), "FOLDER": str(tmp_path / "folder")},
         "RAYDISTILL_VENV": str(programs.parent),
+        **variables,
     }
     command = ["bash", str(SCRIPT), "config.yaml", str(tmp_path / "run")]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
@@ -86,3 +91,12 @@ def test_folder_that_cannot_be_ours_ends_the_job(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot be made on every machine" in done.stderr
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(("variables", "cpus"), [(CPUS, "8"), ({}, "1")])
+def test_every_step_of_the_job_has_the_cpus_that_ray_is_told_of(
+    tmp_path: Path, variables: dict[str, str], cpus: str
+) -> None:
+    """Since Slurm 22.05 `srun` takes one CPU where nobody tells it: eight threads of a trial, or eight trials, would share it."""
+    assert run(tmp_path, variables=variables).returncode == 0
+    assert {call.split()[0] for call in calls(tmp_path, "--overlap")} == {f"cpus={cpus}"}

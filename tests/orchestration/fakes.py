@@ -217,6 +217,8 @@ def world(distributed: bool) -> Ranks:
         return Ranks()
     import torch.distributed
 
+    if not torch.distributed.is_initialized():
+        return Ranks()
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 
 from raydistill.config.resources import ResourcesSection
+from raydistill.errors import RoomError
 from raydistill.orchestration import joining, machines
+from raydistill.orchestration.campaign import Campaign
 
 TWO_WITH_GPUS = ResourcesSection(workers_per_trial=2, gpus_per_worker=1, placement="spread")
 
@@ -60,14 +64,42 @@ def test_waiting_for_machines_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cluster.pending == []
 
 
+WITH_A_NUMBER = ResourcesSection(concurrent_trials=4, gpus_per_worker=1)
+
+
 @pytest.mark.parametrize(
-    ("resources", "grows"), [(TWO_WITH_GPUS, False), (ResourcesSection(concurrent_trials=4), True)]
+    ("resources", "grows"), [(TWO_WITH_GPUS, False), (WITH_A_NUMBER, False), (WITH_A_NUMBER, True)]
 )
 def test_nothing_is_waited_for_where_nobody_joins_or_trials_wait_themselves(
     monkeypatch: pytest.MonkeyPatch, resources: ResourcesSection, grows: bool
 ) -> None:
     """Half an hour, on this machine alone; or before the trials that would make a cluster grow."""
     cluster = FakeCluster(monkeypatch, grows=grows)
-    room: Any = joining.awaited_room(resources)
-    assert room.places == (0 if resources is TWO_WITH_GPUS else 4)
+    room = joining.awaited_room(resources)
+    assert room.cpus == 0
+    assert joining.has_room(resources, room) is grows
     assert (cluster.looks, cluster.asked) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"gpus_per_worker": 1},
+        {"cpus_per_worker": 4},
+        {"workers_per_trial": 3, "cpus_per_worker": 1},
+        {"workers_per_trial": {"min": 2, "max": 4}, "gpus_per_worker": 1},
+    ],
+)
+@pytest.mark.parametrize("number", ["auto", 4])
+def test_trial_that_never_fits_this_machine_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, resources: dict[str, Any], number: str | int
+) -> None:
+    """With a number of trials at once, a campaign on a laptop would wait for a GPU for ever, without a word."""
+    cluster = FakeCluster(monkeypatch, grows=False)
+    cluster.machines = [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    config = fakes.campaign(resources={**resources, "concurrent_trials": number})
+    campaign = Campaign(config, tmp_path / "run", fakes.workshop())
+    with pytest.raises(RoomError, match="a trial needs"):
+        campaign._machines()
+    cluster.machines = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}]
+    assert campaign._machines().room.places >= 1

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from raydistill.config.schema import ResourcesSection
 from raydistill.errors import ClusterError
-from raydistill.orchestration import losses, machines
+from raydistill.orchestration import losses, machines, runners
 from raydistill.orchestration.machines import Machines, Room
 from raydistill.orchestration.runners import Job
 from raydistill.orchestration.searcher import Allowance, StudySearcher
@@ -100,6 +101,40 @@ def test_study_grows_no_further_than_its_trials() -> None:
     assert job.grow(20, 2) == 4
     assert (job.places, job.study.concurrency, runner.told) == (6, 3, [(("main", 1), 3)])
     assert job.grow(20, 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "has"),
+    [
+        ({}, {"CPU": 2.0}),
+        ({"gpus_per_worker": 1}, {"CPU": 8.0}),
+        ({"workers_per_trial": 2, "placement": "strict_pack"}, {"CPU": 4.0}),
+    ],
+)
+def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: dict[str, Any], has: dict[str, float]
+) -> None:
+    """A campaign that waits for ever for a GPU looks like one that trains; one word at its start is out of sight after a night."""
+    nodes, resources = FakeNodes(monkeypatch, {"Alive": True, "Resources": has}), ResourcesSection(**asked)
+    followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
+    plan = SimpleNamespace(folder="1-6-layers")
+    study = SimpleNamespace(lineage=SimpleNamespace(name="main"), plan=plan, cpus=4.0)
+    job, done = Job(study, None, 1), Job(study, None, 0)  # type: ignore[arg-type]
+    said = []
+    for moment in (0.0, 1.0, runners.AGAIN_SECONDS + 1, runners.AGAIN_SECONDS + 2):
+        monkeypatch.setattr(runners.time, "monotonic", lambda moment=moment: moment)
+        waiting.look([done, job], followed)
+        said.append(len(caplog.messages))
+    assert said == [1, 1, 2, 2]
+    assert caplog.messages[0].startswith("main, grade 1-6-layers: the cluster's machines have no room for a trial (")
+    nodes.nodes.append({"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}})
+    followed.look()
+    waiting.look([job], followed)
+    assert len(caplog.messages) == 2
+    nodes.nodes.pop()
+    followed.look()
+    waiting.look([job], followed)
+    assert len(caplog.messages) == 3, "another wait is told at once"
 
 
 class Endless:
