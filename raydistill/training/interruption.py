@@ -1,4 +1,4 @@
-"""Ending a trial before its end, between two steps, without losing one."""
+"""Ending a trial before its end, between two steps or while it encodes, without losing a step."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ class Interruption:
 
     def __init__(self, asked: Asked | None, keeper: CheckpointKeeper) -> None:
         self.asked, self.keeper = asked, keeper
+
+    def before_epoch(self, parts: TrialParts) -> None:
+        """Have the teacher ready for an epoch, which may take hours; or end, where any worker is told to before it is.
+
+        What the teacher gave until then is kept. What the trial has learnt is on disk already, unless the last epochs were not validated.
+
+        Raises:
+            TrialInterruptedError: what was not on disk is saved.
+        """
+        if self.asked is not None and not parts.trainer.prepare(self.asked):
+            self.keeper.save_unvalidated(parts)
+            raise _ended(parts)
 
     def after_step(self, parts: TrialParts) -> None:
         """Save and end here, where any worker was told to.

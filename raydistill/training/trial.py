@@ -65,7 +65,8 @@ def run_trial(
         directory: of this trial alone.
         world: the trial's workers.
         teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
-        interrupted: whether to end; asked after every step. All workers are given one, or none.
+        interrupted: whether to end; asked before every epoch, after every step, and before every micro-batch of a validation or of the teacher's
+            pass over the training texts. All workers are given one, or none.
         bring: where a teacher that came later lies on this worker's machine, fetched there if need be; None = at its path.
 
     Raises:
@@ -145,12 +146,11 @@ def _train(
         if changing is not None:
             teacher = changing.at(trainer.progress.epoch)
             if teacher is None:
-                if trainer.progress.epoch % settings.evaluate_every:
-                    # This epoch was not validated, so nothing of it is on disk yet.
-                    keeper.save_inside_epoch(parts)
+                keeper.save_unvalidated(parts)
                 return
             if teacher != parts.config.teacher:
                 parts = parts.taught_by(teacher)
+        interruption.before_epoch(parts)
         for step in trainer.run_epoch():
             interruption.after_step(parts)
             if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
