@@ -124,7 +124,8 @@ def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     from raydistill.training.evaluate import evaluate_checkpoint
 
     rerank = (config.rerank.hops, config.rerank.bonus) if config.rerank is not None else None
-    report = evaluate_checkpoint(path, config.data.path, "test", rerank)
+    tokens = config.training.tokens_per_micro_batch
+    report = evaluate_checkpoint(path, config.data.path, "test", rerank, tokens)
     return {name: float(value) for name, value in report.metrics.items()}
 
 
