@@ -29,6 +29,7 @@ class RunTrial(Protocol):
         teacher_at: TeacherAt,
         interrupted: Callable[[], bool],
         bring: Bring | None = None,
+        saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
         """A report per validated epoch."""
 
@@ -90,10 +91,11 @@ def _run_trial(
     teacher_at: TeacherAt,
     interrupted: Callable[[], bool],
     bring: Bring | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[EpochReport]:
     from raydistill.training.trial import run_trial
 
-    return run_trial(config, directory, world, teacher_at, interrupted, bring)
+    return run_trial(config, directory, world, teacher_at, interrupted, bring, saved)
 
 
 def _world(distributed: bool) -> World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def run_trial(
     teacher_at: TeacherAt | None = None,
     interrupted: Asked | None = None,
     bring: Bring | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[EpochReport]:
     """Train a trial in its directory.
 
@@ -68,6 +69,7 @@ def run_trial(
         interrupted: whether to end; asked before every epoch, after every step, and before every micro-batch of a validation or of the teacher's
             pass over the training texts. All workers are given one, or none.
         bring: where a teacher that came later lies on this worker's machine, fetched there if need be; None = at its path.
+        saved: called after a checkpoint was written for an end that other workers put off: it may come to no report.
 
     Raises:
         TrialInterruptedError: it was interrupted, and has saved where it stands.
@@ -85,7 +87,7 @@ def run_trial(
         world.barrier()
         if resumed is not None:
             yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
-        yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
+        yield from _train(parts, keeper, Interruption(interrupted, keeper, saved), changing)
 
 
 def _built(

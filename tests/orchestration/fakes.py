@@ -85,6 +85,7 @@ def run_trial(
     teacher_at: TeacherAt | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     bring: Callable[[TeacherReference], TeacherReference] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
     if world.rank == 0 and "warning" in settings:

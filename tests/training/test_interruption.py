@@ -194,12 +194,14 @@ def test_first_of_several_workers_saves_once_and_goes_on(
         save(self, parts)
 
     monkeypatch.setattr(CheckpointKeeper, "save_inside_epoch", counted)
+    sent: list[list[int]] = []
     for rank in (1, 0):
         parts.trainer.world = World(rank, 2)
         keeper = CheckpointKeeper(tmp_path, keep=2, writes=rank == 0)
-        look = Interruption(lambda: True, keeper).while_validating(parts)
+        look = Interruption(lambda: True, keeper, lambda: sent.append(list(saves))).while_validating(parts)
         look(0), look(1)
     assert saves == [0]
+    assert sent == [[0]], "told once, when the checkpoint is there"
     kept = newest_good(tmp_path)
     assert kept is not None
     position = load_training_state(kept).position
