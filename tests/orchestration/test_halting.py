@@ -20,7 +20,6 @@ from raydistill.orchestration.halts import Halts
 from raydistill.orchestration.trials import InlineTrial
 
 KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
-HEARING = (halting._listen, halting._pass_on)
 
 
 def hear_nothing(key: tuple[str, int, int], works: bool) -> bool:
@@ -207,12 +206,12 @@ def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, mon
     """A thread for every trial of a process; or a SIGTERM between two trials that ends the one before once more."""
     told: list[object] = []
     monkeypatch.setattr(halting, "ask", lambda answer: answer)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with noticing(coordinator(halt=told.append), KEY, first=False):
-        threads = [one for one in threading.enumerate() if getattr(one, "_target", None) in HEARING]
+        threads = set(threading.enumerate()) - before
     sigterm.received = True
     for thread in threads:
         thread.join(60)
     assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
     assert told == []
-    assert threading.active_count() == before

@@ -118,7 +118,7 @@ def test_teachers_pass_does_not_keep_a_trial_from_ending(
 
     Told to end again and again, in the middle of the second part of every pass: that of the first epoch, and that of the second one's corruptions.
     """
-    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 6)
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 9)
     training = {**SETTINGS["training"], "corruptions": 2, "evaluate_every": evaluate_every}
     config = config_of("pmd", **{**SETTINGS, "training": training})
     straight = train(config, tmp_path / "straight")
