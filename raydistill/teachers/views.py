@@ -76,9 +76,7 @@ class LiveTeacher:
         """All epochs are the same to it."""
         return True
 
-    def encode(
-        self, texts: Texts, tower: Tower, needs: Needs, before_part: BeforePart | None = None
-    ) -> TowerOutput:
+    def encode(self, texts: Texts, tower: Tower, needs: Needs, before_part: BeforePart | None = None) -> TowerOutput:
         """The teacher's outputs for `texts`; `before_part` is called before each micro-batch."""
         # no_grad rather than inference_mode: terms save teacher outputs for the student's backward pass, which inference tensors forbid.
         with torch.no_grad():

@@ -181,7 +181,9 @@ def test_checkpoint_that_cannot_be_scored_keeps_nothing_from_being_trained(clust
     config, root = fakes.campaign(**INLINE), tmp_path / "run"
     grades = [plan.folder for plan in grade_plans(config, fakes.ground(config))]
     fakes.control(root, unscored={grades[0]: "the ranking did not fit", grades[1]: "dies"})
-    with pytest.raises(ScoringError, match=f"main, grade {grades[0]}: no score on the test split: the ranking did not fit"):
+    with pytest.raises(
+        ScoringError, match=f"main, grade {grades[0]}: no score on the test split: the ranking did not fit"
+    ):
         run(config, root)
     state = open_run(root)
     assert promoted(state) == fakes.expected(config, tmp_path / "twin")

@@ -43,7 +43,10 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
         state.promotions[place] = Promotion(*place, f"t{grade}", f"/run/{grade}", f"d{grade}", 1, {})
     studies: dict[Place, Any] = {
         ("main", grade): SimpleNamespace(
-            cpus=cpus, threads=int(cpus), lineage=SimpleNamespace(name="main"), plan=SimpleNamespace(folder=f"{grade}-x")
+            cpus=cpus,
+            threads=int(cpus),
+            lineage=SimpleNamespace(name="main"),
+            plan=SimpleNamespace(folder=f"{grade}-x"),
         )
         for grade, cpus in enumerate((1.0, 1.0, 2.0))
     }

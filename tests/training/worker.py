@@ -108,7 +108,9 @@ def validated(config: TrialConfig, world: World) -> dict[str, Any]:
     return {"metrics": parts.validate(), "tokens": parts.student.tokens_per_micro_batch}
 
 
-def reports_of(config: TrialConfig, folder: Path, world: World, steps: Sequence[int], looks: Sequence[int]) -> list[Any]:
+def reports_of(
+    config: TrialConfig, folder: Path, world: World, steps: Sequence[int], looks: Sequence[int]
+) -> list[Any]:
     """What a trial reports; at its end the word "interrupted", where it was: after so many steps, or when it looks for the that time."""
     asked, taken = itertools.count(1), list[int]()
     found: list[Any] = []
