@@ -125,6 +125,10 @@ class PromotionError(TrainingError):
     """No trial of a grade can become the next teacher."""
 
 
+class ScoringError(TrainingError):
+    """A promoted checkpoint could not be scored on the test split, which is all that is missing."""
+
+
 class ClusterError(RayDistillError):
     """The cluster a campaign runs on was lost."""
 

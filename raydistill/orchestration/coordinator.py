@@ -140,9 +140,9 @@ class Coordinator:
             await asyncio.sleep(0.05)
         return self.ladder.record(key)
 
-    async def listen(self, key: TrialKey) -> bool:
+    async def listen(self, key: TrialKey, works: bool = True) -> bool:
         """See `Halts.listen`."""
-        return await self.halts.listen(key)
+        return await self.halts.listen(key, works)
 
     async def rest(self, key: TrialKey) -> None:
         """See `Halts.rest`."""

@@ -78,8 +78,9 @@ class Courier:
         teacher_at: TeacherAt,
         interrupted: Callable[[], bool],
         bring: Bring | None = None,
+        saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
-        """Train one trial here; a checkpoint is sent before it is reported."""
+        """Train one trial here; a checkpoint is sent before it is reported, or as soon as it was written where the machine may be lost before that."""
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
         config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher)})
         told = config, directory, world, teacher_at, interrupted, self._brought
@@ -94,7 +95,7 @@ class Courier:
             world.barrier()
         mirror.fetch()
         try:
-            with closing(self.inner.run_trial(*told)) as reports:  # type: ignore[type-var]
+            with closing(self.inner.run_trial(*told, mirror.send)) as reports:  # type: ignore[type-var]
                 for report in reports:
                     if report.checkpoint is not None:
                         mirror.send()

@@ -76,7 +76,7 @@ class Driver:
     runners: Runners = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scorings = Scorings(self.config, self.coordinator, self.workshop)
+        self.scorings = Scorings(self.config, self.coordinator, self.workshop, self.machines, self.studies)
         self.runners = Runners(spare=self.config.schedule.name == "pipelined")
 
     def run(self) -> CampaignState:
@@ -84,6 +84,7 @@ class Driver:
 
         Raises:
             PromotionError: a grade has no trial to promote; every lineage that does not need it has been run to its end.
+            ScoringError: a promoted checkpoint cannot be scored; everything else has been run to its end.
             TrialError: a process that the campaign cannot do without died too often.
             ClusterError: the head of the cluster is lost.
         """
@@ -119,8 +120,9 @@ class Driver:
             self.machines.look()
             self.runners.waiting.look(self.jobs.values(), self.machines)
             self.scorings.start(self.state, self._grow(*self._start_studies()))
-            if self.failures and not self.jobs and not self.scorings.running:
-                raise next(iter(self.failures.values()))
+            failures = [*self.failures.values(), *self.scorings.failures.values()]
+            if failures and not self.jobs and not self.scorings.running:
+                raise failures[0]
             done = self._wait()
             # Before results are looked at: the error that ended the campaign explains them.
             self._listen()
@@ -158,7 +160,7 @@ class Driver:
             # It finds every trial done, so it need not wait for room.
             self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
-        free = self.machines.room.places - len(self.scorings.running) - sum(job.places for job in self.jobs.values())
+        free = self.machines.room.places - self.scorings.room - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
         taken = {*places, *(job.study.place for job in self.jobs.values())}
         kept = to_come(names, len(self.plans), self.state, schedule, taken, self.failures)
@@ -217,11 +219,8 @@ class Driver:
     def _finish(self, reference: Any) -> None:
         if reference in self.jobs:
             self._finish_study(reference, self.jobs.pop(reference))
-            return
-        try:
+        else:
             self.scorings.finish(reference)
-        except RayError as problem:
-            raise given_up(self.store, self._title(self.scorings.running[reference]), problem) from problem
 
     def _finish_study(self, reference: Any, job: Job) -> None:
         try:

@@ -1,7 +1,7 @@
 """How a trial learns that it is to save and end: from the coordinator, or by SIGTERM to its process.
 
-Both only set a flag, which training looks at between two steps. A trial that was told saves inside its epoch, so that whatever takes its place goes on
-from the very step.
+Both only set a flag, which training looks at between two steps and before every micro-batch that it encodes beside them. A trial that was told saves
+inside its epoch, so that whatever takes its place goes on from the very step.
 """
 
 from __future__ import annotations
@@ -80,40 +80,40 @@ class Notice:
 
 
 @contextlib.contextmanager
-def noticing(coordinator: Any, key: TrialKey, *, listens: bool = True) -> Iterator[Notice]:
+def noticing(coordinator: Any, key: TrialKey, *, first: bool = True) -> Iterator[Notice]:
     """Hear of the end that a trial of this process is to make, for as long as it trains.
 
     Args:
         coordinator: handle of the coordinator.
         key: the trial.
-        listens: False on workers that learn from the first one what the coordinator says; what their own process is told they pass on.
+        first: whether this is the worker that saves, for which the end of a campaign waits. What their own process is told the others pass on.
     """
     notice = Notice(sigterm_notice())
-    hearing = _listen if listens else _pass_on
-    threading.Thread(target=hearing, args=(notice, coordinator, key), daemon=True).start()
+    for hearing in (_listen,) if first else (_listen, _pass_on):
+        threading.Thread(target=hearing, args=(notice, coordinator, key, first), daemon=True).start()
     notice.sigterm.at_work = True
     try:
         yield notice
     finally:
         notice.sigterm.at_work, notice.over = False, True
-        if listens:
+        if first:
             coordinator.rest.remote(key)
 
 
-def _listen(notice: Notice, coordinator: Any, key: TrialKey) -> None:
+def _listen(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
     while not (notice.over or notice.told):
         try:
-            notice.told = ask(coordinator.listen.remote(key))
+            notice.told = ask(coordinator.listen.remote(key, first))
         except RayError:
             time.sleep(AGAIN_SECONDS)
-    if notice.over:
+    if notice.over and first:
         with contextlib.suppress(RayError):
             # The question above may have come after the word that nobody asks any more.
             ask(coordinator.rest.remote(key))
 
 
-def _pass_on(notice: Notice, coordinator: Any, key: TrialKey) -> None:
-    """Have the coordinator tell the first worker, which alone can save, and which hears of the others between two steps only."""
+def _pass_on(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
+    """Have the coordinator tell all workers, which hear of each other between two steps only; and of them the first alone can save."""
     while not notice.over:
         if not notice.sigterm.received:
             time.sleep(LOOK_SECONDS)

@@ -22,9 +22,10 @@ class Halts:
         self.leaving: set[TrialKey] = set()
         self._changed = asyncio.Condition()
 
-    async def listen(self, key: TrialKey) -> bool:
-        """True as soon as a trial is to end; False after a while."""
-        self.at_work.add(key)
+    async def listen(self, key: TrialKey, works: bool = True) -> bool:
+        """True as soon as a trial is to end; False after a while. Whoever only listens is nobody that the end of a campaign waits for."""
+        if works:
+            self.at_work.add(key)
         await self._until(lambda: self.all or key in self.told, LISTEN_SECONDS)
         return self.all or key in self.told
 

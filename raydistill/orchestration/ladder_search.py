@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from raydistill.config.ladders import Objective
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError, PromotionError
+from raydistill.errors import CapabilityError, PromotionError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.locking import locked
@@ -64,7 +64,7 @@ class LadderSearch:
             observe: told of the state of the ladder that runs.
 
         Raises:
-            RayDistillError: what ends a campaign; a ladder whose grade cannot promote only counts as failed.
+            RayDistillError: what ends a campaign; a ladder whose grade cannot promote or be scored only counts as failed.
             RoomError: there is no room for a trial now. That says nothing about the ladder, which is run on `resume`.
             PromotionError: every ladder failed.
         """
@@ -108,7 +108,7 @@ class LadderSearch:
         try:
             campaign = Campaign(config, place, self.workshop, filesystem=self.filesystem)
             state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
-        except (CapabilityError, PromotionError) as problem:
+        except (CapabilityError, PromotionError, ScoringError) as problem:
             # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
             logger.warning("ladder %d: %s", number, problem.received)
             return {"kind": "ladder_failed", **head, "values": {}, "reason": problem.received}

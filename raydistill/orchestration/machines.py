@@ -15,7 +15,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.planning.places import capacity, places_of_a_trial, share_of_a_trial
+from raydistill.planning.places import capacity, least_cpus, places_of_a_trial, share_of_a_trial, workers_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,13 @@ class Machines:
         return share_of_a_trial(
             self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials, most.machines
         )
+
+    def within(self, cpus: float) -> float:
+        """As many CPUs for one worker as are asked for, or as some machine that is there has: whoever asks for more waits for ever."""
+        least = least_cpus(self.resources)
+        while cpus > least and workers_that_fit(self.resources, cpus, self.room.machines) == 0:
+            cpus -= 1
+        return max(cpus, least)
 
     def weight(self, cpus: float, workers: int) -> int:
         """Places that a trial takes that has so many workers with so many CPUs each."""

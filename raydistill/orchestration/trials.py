@@ -50,6 +50,16 @@ class _Trial(tune.Trainable):
         """Turn to a trial. Work begins with the first step."""
         self.key = key
 
+    def step(self) -> dict[str, Any]:
+        """Work to the next report of the trial, or to its end."""
+        result = self.work()
+        # The word may have come after the trial's last look, when nothing was left to save; another trial is not to be begun then.
+        return self.rest() if result["done"] and sigterm_notice().received else result
+
+    def work(self) -> dict[str, Any]:
+        """What a step is: the epoch it reports, and whether the trial is over for this process."""
+        raise NotImplementedError
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Our checkpoints are the truth; Ray's only says whose they are."""
         (Path(checkpoint_dir) / "pointer.json").write_text(json.dumps(self.key))
@@ -81,7 +91,7 @@ class InlineTrial(_Trial):
         self.start(self.study.key(new_config["number"]))
         return True
 
-    def step(self) -> dict[str, Any]:
+    def work(self) -> dict[str, Any]:
         """Train one epoch, report it, and end where the coordinator says so."""
         try:
             if self.reports is None:
@@ -144,7 +154,7 @@ class TrainTrial(_Trial):
         self.start(self.study.key(new_config["number"]))
         return True
 
-    def step(self) -> dict[str, Any]:
+    def work(self) -> dict[str, Any]:
         """Wait for the next report of the workers, or for their end."""
         if self.seen is None:
             self.seen = len(ask(self.coordinator.record.remote(self.key)).reports)

@@ -29,6 +29,7 @@ class RunTrial(Protocol):
         teacher_at: TeacherAt,
         interrupted: Callable[[], bool],
         bring: Bring | None = None,
+        saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
         """A report per validated epoch."""
 
@@ -38,8 +39,8 @@ class Workshop:
     """The functions a campaign runs on. Each must be importable by name, because worker processes look it up again.
 
     Attributes:
-        run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes, and after every step
-            whether it is to end.
+        run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes, and after every step,
+            and before what it encodes beside them, whether it is to end.
         world: the world of a process; True = it belongs to a process group.
         set_threads: how many CPU threads a trial may use.
         verify_checkpoint: SHA-256 of a sound checkpoint's manifest.
@@ -90,10 +91,11 @@ def _run_trial(
     teacher_at: TeacherAt,
     interrupted: Callable[[], bool],
     bring: Bring | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[EpochReport]:
     from raydistill.training.trial import run_trial
 
-    return run_trial(config, directory, world, teacher_at, interrupted, bring)
+    return run_trial(config, directory, world, teacher_at, interrupted, bring, saved)
 
 
 def _world(distributed: bool) -> World:
@@ -124,7 +126,8 @@ def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     from raydistill.training.evaluate import evaluate_checkpoint
 
     rerank = (config.rerank.hops, config.rerank.bonus) if config.rerank is not None else None
-    report = evaluate_checkpoint(path, config.data.path, "test", rerank)
+    tokens = config.training.tokens_per_micro_batch
+    report = evaluate_checkpoint(path, config.data.path, "test", rerank, tokens)
     return {name: float(value) for name, value in report.metrics.items()}
 
 

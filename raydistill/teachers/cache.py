@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,13 @@ from raydistill.errors import StorageError
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.shards import Shard, claimed, read_shard, write_shard
-from raydistill.teachers.views import LiveTeacher
+from raydistill.teachers.views import BeforePart, LiveTeacher, Stop, never
 
 TEXTS_OF_A_SHARD = 8192
+
+
+class _StoppedError(Exception):
+    """Nobody waits any more for what was being computed."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,20 @@ class CachedTeacher:
         self._parts = {tower: _in_parts(texts) for tower, texts in sides.items()}
         self._views = [_View(kept, mask_id) for kept in views]
 
-    def at_epoch(self, epoch: int) -> None:
-        """Have the outputs for what an epoch sees ready."""
-        self.live.at_epoch(epoch)
-        for view in self._views:
-            if view.is_at(epoch):
-                continue
-            tables = {}
-            for tower, parts in self._parts.items():
-                seen = [view.kept.view_of(part, epoch) for part in parts]
-                tables[tower] = _Table(self._shards(view, tower, seen, epoch))
-            view.turn_to(epoch, tables)
+    def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
+        """Have the outputs for what an epoch sees ready; what was written before `stop` said so stays, and is found next time."""
+
+        def look(_: int) -> None:
+            if stop():
+                raise _StoppedError
+
+        try:
+            for view in self._views:
+                if not view.is_at(epoch):
+                    view.turn_to(epoch, {side: _Table(self._shards(view, side, epoch, look)) for side in self._parts})
+        except _StoppedError:
+            return False
+        return self.live.at_epoch(epoch, stop)
 
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """The teacher's outputs for `texts`."""
@@ -97,25 +105,33 @@ class CachedTeacher:
         """Make the live teacher's micro-batches smaller; what is kept stays."""
         self.live.encode_at_most(tokens)
 
-    def _shards(self, view: _View, tower: Tower, parts: list[Texts], epoch: int) -> list[Shard]:
-        """Every part's outputs, computed where nobody has done so."""
+    def _shards(self, view: _View, tower: Tower, epoch: int, look: BeforePart) -> list[Shard]:
+        """Every part's outputs, computed where nobody has done so; `look` is called before every part and in between."""
+        parts = self._parts[tower]
+
+        def seen(number: int) -> Texts:
+            return view.kept.view_of(parts[number], epoch)
+
         if view.kept.folder_of is None:
-            return [view.computed(self.live, tower, part) for part in parts]
+            return [view.computed(self.live, tower, seen(number), look) for number in range(len(parts))]
         folder, found = view.kept.folder_of(epoch), dict[int, Shard]()
         numbers = [(self.first + number) % len(parts) for number in range(len(parts))]
         # What another process is at is left for later, and then waited for.
         for wait in (False, True):
             for number in numbers:
-                if number not in found:
-                    with claimed(folder / f"{tower}-{number:05d}.arrow", wait=wait) as path:
-                        if path is not None:
-                            found[number] = self._kept_file(view, path, tower, parts[number])
+                if number in found:
+                    continue
+                look(number)
+                name = f"{tower}-{number:05d}.arrow"
+                with claimed(folder / name, wait=wait, meanwhile=partial(look, number)) as path:
+                    if path is not None:
+                        found[number] = self._kept_file(view, path, tower, seen(number), look)
         return [found[number] for number in range(len(parts))]
 
-    def _kept_file(self, view: _View, path: Path, tower: Tower, part: Texts) -> Shard:
+    def _kept_file(self, view: _View, path: Path, tower: Tower, part: Texts, look: BeforePart) -> Shard:
         shard = read_shard(path)
         if shard is None or not np.array_equal(shard.fingerprints, np.sort(fingerprints(part).numpy())):
-            write_shard(path, view.computed(self.live, tower, part))
+            write_shard(path, view.computed(self.live, tower, part, look))
             shard = read_shard(path)
         if shard is None:
             raise StorageError(
@@ -162,10 +178,10 @@ class _View:
                 states[layer][masked] = found[:, self.kept.layers.index(layer)]
         return TowerOutput(vectors, states)
 
-    def computed(self, live: LiveTeacher, tower: Tower, part: Texts) -> Shard:
+    def computed(self, live: LiveTeacher, tower: Tower, part: Texts, look: BeforePart) -> Shard:
         """The teacher's outputs for some texts of this view."""
         texts, layers = part.select(torch.argsort(fingerprints(part), stable=True)), self.kept.layers
-        output = live.encode(texts, tower, Needs(frozenset(layers)))
+        output = live.encode(texts, tower, Needs(frozenset(layers)), look)
         counts = torch.zeros(len(texts), dtype=torch.int64)
         states = output.vectors.new_zeros(0, 0, output.vectors.shape[1])
         if layers:

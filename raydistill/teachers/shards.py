@@ -12,7 +12,8 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from raydistill.errors import StorageError
 
 KEPT = "teacher"
 """The folder beside the trials of a grade where they lie."""
+LOOK_SECONDS = 0.05
+"""Between looks at a file that another process is at."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +136,34 @@ class KeptTeachers:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, *, wait: bool) -> Iterator[Path | None]:
-    """Be the only process that writes a file; None where another one is, unless it is waited for. The claim dies with its process."""
+def claimed(path: Path, *, wait: bool, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
+    """Be the only process that writes a file; None where another one is, unless it is waited for. The claim dies with its process.
+
+    Args:
+        path: the file.
+        wait: for as long as another process is at it.
+        meanwhile: called again and again then; what it raises ends the wait.
+    """
     descriptor = _lock_file(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
+        while not _locked(descriptor):
+            if not wait:
+                yield None
+                return
+            meanwhile()
+            # Not left to the system: a call that waits there cannot be told to end.
+            time.sleep(LOOK_SECONDS)
         yield path
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock_file(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,6 +11,14 @@ from raydistill.data.texts import Texts
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
+
+Stop = Callable[[], bool]
+BeforePart = Callable[[int], None]
+
+
+def never() -> bool:
+    """Whether to stop, where nobody is there to say so."""
+    return False
 
 
 class TeacherSource(Protocol):
@@ -25,8 +34,16 @@ class TeacherSource(Protocol):
         """Layers a term may ask for."""
         ...
 
-    def at_epoch(self, epoch: int) -> None:
-        """Hear which epoch (from 0) comes now, before its first batch."""
+    def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
+        """Hear which epoch (from 0) comes now, before its first batch.
+
+        Args:
+            epoch: which.
+            stop: asked before each micro-batch that has to be encoded for it: whether to leave the rest.
+
+        Returns:
+            Whether all is ready for the epoch.
+        """
         ...
 
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
@@ -55,14 +72,15 @@ class LiveTeacher:
         """Where it computes."""
         return self.model.log_inverse_temperature.device
 
-    def at_epoch(self, epoch: int) -> None:
+    def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
         """All epochs are the same to it."""
+        return True
 
-    def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
-        """The teacher's outputs for `texts`."""
+    def encode(self, texts: Texts, tower: Tower, needs: Needs, before_part: BeforePart | None = None) -> TowerOutput:
+        """The teacher's outputs for `texts`; `before_part` is called before each micro-batch."""
         # no_grad rather than inference_mode: terms save teacher outputs for the student's backward pass, which inference tensors forbid.
         with torch.no_grad():
-            return self.model.encode(texts, tower, needs)
+            return self.model.encode(texts, tower, needs, before_part)
 
     def encode_at_most(self, tokens: int) -> None:
         """Make micro-batches smaller, never larger."""
@@ -75,8 +93,9 @@ class NoTeacher:
     inverse_temperature = 1.0
     num_layers = 0
 
-    def at_epoch(self, epoch: int) -> None:
+    def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
         """All epochs are the same to it."""
+        return True
 
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """Refuse.

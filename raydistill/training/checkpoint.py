@@ -30,6 +30,8 @@ from raydistill.training.manifest import verify_manifest
 logger = logging.getLogger(__name__)
 RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
 ASIDE, OLD = ".aside-", ".old-"
+MICRO_BATCH_TOKENS = 16384
+"""Tokens that a model encodes at a time where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | Path, *, verify: bool = True, tokens_per_micro_batch: int = 16384, precision: str = "fp32"
+    path: str | Path, *, verify: bool = True, tokens_per_micro_batch: int = MICRO_BATCH_TOKENS, precision: str = "fp32"
 ) -> BiEncoder:
     """The model of a checkpoint, in evaluation mode.
 

@@ -19,36 +19,53 @@ from raydistill.kg.text import TextRule
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import tokenizer_digest
-from raydistill.training.checkpoint import load_model, read_record
+from raydistill.teachers.views import NoTeacher
+from raydistill.training.checkpoint import MICRO_BATCH_TOKENS, load_model, read_record
+from raydistill.training.gather import World
+from raydistill.training.memory import MemoryPlan
 
 
 def evaluate_checkpoint(
-    path: str | Path, dataset_path: str | Path, split: str = "test", rerank: tuple[int, float] | None = None
+    path: str | Path,
+    dataset_path: str | Path,
+    split: str = "test",
+    rerank: tuple[int, float] | None = None,
+    tokens_per_micro_batch: int = MICRO_BATCH_TOKENS,
 ) -> LinkPredictionReport:
-    """The full filtered protocol for one split, in float32.
+    """The full filtered protocol for one split, in float32, with half the tokens at a time whenever memory runs out.
 
     Args:
         path: the checkpoint.
         dataset_path: the dataset directory; any graph will do, its texts are encoded on the spot.
         split: train, valid or test.
         rerank: hops and bonus of SimKGC's neighbour re-ranking; None = off.
+        tokens_per_micro_batch: tokens encoded at a time, to begin with.
 
     Raises:
         CheckpointError: damaged checkpoint.
         DataError: damaged dataset, or no such split.
+        OutOfMemoryError: it does not fit one text at a time.
     """
     dataset = Dataset.load(dataset_path)
     task = encode.link_prediction_task(dataset, split)
-    model, assembler = open_checkpoint(path, dataset)
+    model, assembler = open_checkpoint(path, dataset, tokens_per_micro_batch)
     reranking = None
     if rerank is not None:
         reranking = NeighborReranking.from_triples(dataset.train, dataset.num_entities, hops=rerank[0], bonus=rerank[1])
-    return encode.evaluate(model, assembler, task, rerank=reranking)
+
+    def ranked() -> LinkPredictionReport:
+        return encode.evaluate(model, assembler, task, rerank=reranking)
+
+    # Whatever a trial may do: this ends none.
+    memory = MemoryPlan(model, World.alone(), "auto")
+    return memory.encode(ranked, f"the ranking of the {split} split", assembler.max_tokens, NoTeacher())
 
 
-def open_checkpoint(path: str | Path, dataset: Dataset) -> tuple[BiEncoder, TextAssembler]:
+def open_checkpoint(
+    path: str | Path, dataset: Dataset, tokens_per_micro_batch: int = MICRO_BATCH_TOKENS
+) -> tuple[BiEncoder, TextAssembler]:
     """The verified model of a checkpoint and the assembler of a dataset's texts for it, on the GPU where there is one."""
-    model = load_model(path).to(best_device())
+    model = load_model(path, tokens_per_micro_batch=tokens_per_micro_batch).to(best_device())
     record = read_record(path)
     return model, assembler_of_record(record, Path(path) / "tokenizer", dataset)
 

@@ -1,4 +1,4 @@
-"""Ending a trial before its end, between two steps, without losing one."""
+"""Ending a trial before its end, between two steps or while it encodes, without losing a step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,23 @@ class Interruption:
     Args:
         asked: whether this worker was told to end; asked often, so it must answer at once.
         keeper: writes the checkpoint.
+        saved: called where a checkpoint was written and the trial goes on for a while, in which its machine may be lost.
     """
 
-    def __init__(self, asked: Asked | None, keeper: CheckpointKeeper) -> None:
-        self.asked, self.keeper = asked, keeper
+    def __init__(self, asked: Asked | None, keeper: CheckpointKeeper, saved: Callable[[], None] | None = None) -> None:
+        self.asked, self.keeper, self.saved = asked, keeper, saved
+
+    def before_epoch(self, parts: TrialParts) -> None:
+        """Have the teacher ready for an epoch, which may take hours; or end, where any worker is told to before it is.
+
+        What the teacher gave until then is kept. What the trial has learnt is on disk already, unless the last epochs were not validated.
+
+        Raises:
+            TrialInterruptedError: what was not on disk is saved.
+        """
+        if self.asked is not None and not parts.trainer.prepare(self.asked):
+            self.keeper.save_unvalidated(parts)
+            raise _ended(parts)
 
     def after_step(self, parts: TrialParts) -> None:
         """Save and end here, where any worker was told to.
@@ -51,6 +64,8 @@ class Interruption:
                 self.keeper.save_inside_epoch(parts)
                 if parts.trainer.world.size == 1:
                     raise _ended(parts)
+            if self.saved is not None:
+                self.saved()
 
         return look
 

@@ -99,6 +99,12 @@ class CheckpointKeeper:
             self._save(parts, _name(parts), {})
             self._prune(self.keep, _name(parts))
 
+    def save_unvalidated(self, parts: TrialParts) -> None:
+        """Between two epochs, write a checkpoint to go on from where there is none: that of an epoch that was not validated."""
+        progress = parts.trainer.progress
+        if progress.epoch % parts.config.training.evaluate_every and not progress.step_in_epoch:
+            self.save_inside_epoch(parts)
+
     def finish(self, parts: TrialParts) -> None:
         """The trial is over: keep the best and the last checkpoint only."""
         if self.writes:

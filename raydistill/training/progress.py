@@ -61,6 +61,21 @@ class Progress:
     """Numbers, and what is added up on a device: a scalar tensor each."""
     examples: int = 0
 
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add up a step's values where they are: to ask a device for each of them would be to wait for it."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double()
+        self.sums["steps"] = self.sums.get("steps", 0.0) + 1.0
+
+    def take_averages(self) -> dict[str, float]:
+        """Means over the steps, which begin anew; gradient norms are of one step."""
+        sums, self.sums = self.sums, {}
+        examples, self.examples = self.examples, 0
+        seconds = sums.pop("seconds", 0.0)
+        steps = sums.pop("steps", 1.0)
+        means = {key: float(value) / (1 if key.startswith("gradient_norm/") else steps) for key, value in sums.items()}
+        return {**means, "seconds": seconds, "examples_per_second": examples / seconds if seconds else 0.0}
+
 
 @dataclass
 class EarlierEntities:

@@ -19,7 +19,7 @@ from raydistill.data.texts import Texts
 from raydistill.errors import NonFiniteLossError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
-from raydistill.teachers.views import TeacherSource
+from raydistill.teachers.views import Stop, TeacherSource, never
 from raydistill.training.clock import Clock
 from raydistill.training.gather import World
 from raydistill.training.gradient_cache import StudentPass
@@ -93,6 +93,25 @@ class Trainer:
         """Steps taken since the beginning."""
         return self.progress.epoch * self.source.steps_per_epoch + self.progress.step_in_epoch
 
+    def prepare(self, stop: Stop = never) -> bool:
+        """Have the teacher ready for the current epoch; all workers must call, and are told whether it is ready for all of them.
+
+        Args:
+            stop: asked at first and before each micro-batch of the teacher: whether to leave the rest.
+
+        Raises:
+            OutOfMemoryError: it does not fit into memory.
+        """
+
+        def taught() -> bool:
+            return not stop() and self.teacher.at_epoch(self.progress.epoch, stop)
+
+        what, longest = "the teacher's pass over the training texts", self.builder.assembler.max_tokens
+        with self.clock.part("teacher"):
+            # Not by an error: whoever stops takes part in what the workers say to each other about memory, and a word more.
+            ready = self.memory.encode(taught, what, longest, self.teacher)
+        return not self.world.anyone(not ready)
+
     def run_epoch(self) -> Iterator[int]:
         """Train to the end of the current epoch; yields the steps taken in it after each step.
 
@@ -102,13 +121,7 @@ class Trainer:
         """
         self.student.train()
         progress = self.progress
-        with self.clock.part("teacher"):
-            self.memory.encode(
-                lambda: self.teacher.at_epoch(progress.epoch),
-                "the teacher's pass over the training texts",
-                self.builder.assembler.max_tokens,
-                self.teacher,
-            )
+        self.prepare()
         batches = self._batches()
         while True:
             started = time.perf_counter()
@@ -137,12 +150,7 @@ class Trainer:
 
     def averages(self) -> dict[str, float]:
         """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""
-        sums, self.progress.sums = self.progress.sums, {}
-        examples, self.progress.examples = self.progress.examples, 0
-        seconds = sums.pop("seconds", 0.0)
-        steps = sums.pop("steps", 1.0)
-        means = {key: float(value) / (1 if key.startswith("gradient_norm/") else steps) for key, value in sums.items()}
-        return {**means, "seconds": seconds, "examples_per_second": examples / seconds if seconds else 0.0}
+        return self.progress.take_averages()
 
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
@@ -160,7 +168,7 @@ class Trainer:
             self.optimizer.step(step)
         self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
-        self._accumulate(taken.values)
+        self.progress.add(taken.values)
 
     def _gradients(self, batch: TripleBatch, step: int) -> _Taken:
         """Everything of a step but the change of weights: may be done again."""
@@ -240,10 +248,3 @@ class Trainer:
             consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
             remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
         )
-
-    def _accumulate(self, values: dict[str, Tensor]) -> None:
-        """Add up where the values are: to ask a device for each of them would be to wait for it."""
-        sums = self.progress.sums
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value.double()
-        sums["steps"] = sums.get("steps", 0.0) + 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def run_trial(
     teacher_at: TeacherAt | None = None,
     interrupted: Asked | None = None,
     bring: Bring | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[EpochReport]:
     """Train a trial in its directory.
 
@@ -65,8 +66,10 @@ def run_trial(
         directory: of this trial alone.
         world: the trial's workers.
         teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
-        interrupted: whether to end; asked after every step. All workers are given one, or none.
+        interrupted: whether to end; asked before every epoch, after every step, and before every micro-batch of a validation or of the teacher's
+            pass over the training texts. All workers are given one, or none.
         bring: where a teacher that came later lies on this worker's machine, fetched there if need be; None = at its path.
+        saved: called after a checkpoint was written for an end that other workers put off: it may come to no report.
 
     Raises:
         TrialInterruptedError: it was interrupted, and has saved where it stands.
@@ -84,7 +87,7 @@ def run_trial(
         world.barrier()
         if resumed is not None:
             yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
-        yield from _train(parts, keeper, Interruption(interrupted, keeper), changing)
+        yield from _train(parts, keeper, Interruption(interrupted, keeper, saved), changing)
 
 
 def _built(
@@ -145,12 +148,11 @@ def _train(
         if changing is not None:
             teacher = changing.at(trainer.progress.epoch)
             if teacher is None:
-                if trainer.progress.epoch % settings.evaluate_every:
-                    # This epoch was not validated, so nothing of it is on disk yet.
-                    keeper.save_inside_epoch(parts)
+                keeper.save_unvalidated(parts)
                 return
             if teacher != parts.config.teacher:
                 parts = parts.taught_by(teacher)
+        interruption.before_epoch(parts)
         for step in trainer.run_epoch():
             interruption.after_step(parts)
             if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:

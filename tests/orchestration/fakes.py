@@ -23,7 +23,7 @@ from typing import Any
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
-from raydistill.errors import CheckpointError, NonFiniteLossError, TrialInterruptedError
+from raydistill.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, TrialInterruptedError
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
 from raydistill.planning.search import Observation, grade_space, propose, trial_limit
@@ -85,6 +85,7 @@ def run_trial(
     teacher_at: TeacherAt | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     bring: Callable[[TeacherReference], TeacherReference] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> Iterator[Report]:
     settings = _settings(directory.parents[3])
     if world.rank == 0 and "warning" in settings:
@@ -195,6 +196,11 @@ def facts(path: str) -> dict[str, Any]:
 def test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
     root = Path(path).parents[5]
     digest = verify(path)
+    how = _settings(root).get("unscored", {}).get(Path(path).parents[3].name)
+    if how == "dies":
+        os._exit(1)
+    if how is not None:
+        raise OutOfMemoryError(how)
     if (root / "ledger").exists():
         with open(root / ".tested.log", "a") as file:
             file.write(f"{digest}\n")

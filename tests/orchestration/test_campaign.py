@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError, RoomError, RunDirectoryError
+from raydistill.errors import PromotionError, RoomError, RunDirectoryError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER, open_run
+from raydistill.planning.grades import grade_plans
 from raydistill.planning.state import CampaignState
 
 pytestmark = pytest.mark.ray
@@ -173,6 +174,24 @@ def test_damaged_checkpoint_is_replaced_before_it_teaches(
     assert len(list(Path(record.reports[0]["checkpoint"]).parent.glob(".damaged-*"))) == len(rejected)
     retrained = [epoch for grade, _, epoch in fakes.trained(root) if grade == "1-layers6"]
     assert retrained == ([1, 2, 3] if damaged == "best" else [1, 2, 3, 1, 2, 3])
+
+
+def test_checkpoint_that_cannot_be_scored_keeps_nothing_from_being_trained(cluster: None, tmp_path: Path) -> None:
+    """A campaign that ends in the middle of its training, on every --resume, because its first model is too large to be ranked with."""
+    config, root = fakes.campaign(**INLINE), tmp_path / "run"
+    grades = [plan.folder for plan in grade_plans(config, fakes.ground(config))]
+    fakes.control(root, unscored={grades[0]: "the ranking did not fit", grades[1]: "dies"})
+    with pytest.raises(
+        ScoringError, match=f"main, grade {grades[0]}: no score on the test split: the ranking did not fit"
+    ):
+        run(config, root)
+    state = open_run(root)
+    assert promoted(state) == fakes.expected(config, tmp_path / "twin")
+    assert set(state.tests) == {("main", 2)}
+    epochs = fakes.trained(root)
+    fakes.control(root)
+    assert run(config, root, resume=True).complete
+    assert fakes.trained(root) == epochs
 
 
 def test_lineage_that_fails_does_not_keep_the_others_from_their_end(cluster: None, tmp_path: Path) -> None:

@@ -7,17 +7,31 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.exceptions import RayError
 
-from raydistill.orchestration import halting, halts
+from raydistill.orchestration import halting, halts, trials
 from raydistill.orchestration.halting import Notice, SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.halts import Halts
+from raydistill.orchestration.trials import InlineTrial
 
 KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
+
+
+def hear_nothing(key: tuple[str, int, int], works: bool) -> bool:
+    """A coordinator that has nothing to say."""
+    time.sleep(0.01)
+    return False
+
+
+def coordinator(**methods: Callable[..., object]) -> Any:
+    """The handle of a coordinator with such methods."""
+    found = {"listen": hear_nothing, **methods}
+    return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in found.items()})
 
 
 @pytest.fixture
@@ -45,6 +59,25 @@ def test_only_the_trial_that_is_meant_is_told() -> None:
         await asyncio.sleep(0.01)
         assert not again.done()
         again.cancel(), other.cancel()
+
+    asyncio.run(scene())
+
+
+def test_every_worker_hears_and_one_is_waited_for() -> None:
+    """A worker that hears nothing goes on with hours of its teacher's pass, while the one that heard waits for it; or a campaign whose end waits
+    for a worker that asked once more after its trial had saved."""
+
+    async def scene() -> None:
+        one = Halts()
+        asked = [asyncio.create_task(one.listen(KEY, first)) for first in (True, False)]
+        await asyncio.sleep(0.01)
+        await one.halt(KEY)
+        assert await asyncio.wait_for(asyncio.gather(*asked), 1) == [True, True]
+        await one.rest(KEY)
+        late = asyncio.create_task(one.listen(KEY, False))
+        await asyncio.sleep(0.01)
+        assert await one.halt_all(5) == 0
+        assert await asyncio.wait_for(late, 1)
 
     asyncio.run(scene())
 
@@ -111,7 +144,7 @@ def test_sigterm_to_a_worker_that_cannot_save_reaches_the_one_that_can(
 
     monkeypatch.setattr(halting, "ask", lambda answer: answer)
     monkeypatch.setattr(halting, "AGAIN_SECONDS", 0.0)
-    with noticing(SimpleNamespace(halt=SimpleNamespace(remote=halt)), KEY, listens=False) as notice:
+    with noticing(coordinator(halt=halt), KEY, first=False) as notice:
         assert not notice()
         assert told == []
         os.kill(os.getpid(), signal.SIGTERM)
@@ -120,14 +153,65 @@ def test_sigterm_to_a_worker_that_cannot_save_reaches_the_one_that_can(
     assert told == [KEY, KEY]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_every_worker_is_told_what_the_coordinator_says(
+    sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """The other workers of a trial that is to end, which go on until they meet the first one; or one that says too early that the trial has saved."""
+    said, rested = threading.Event(), list[object]()
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+
+    def listen(key: tuple[str, int, int], works: bool) -> bool:
+        assert works is first
+        return said.wait(0.01)
+
+    with noticing(coordinator(listen=listen, rest=rested.append), KEY, first=first) as notice:
+        assert not notice()
+        said.set()
+        for _ in range(600):
+            if notice():
+                break
+            time.sleep(0.1)
+        assert notice()
+        assert rested == []
+    assert (KEY in rested) is first
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_process_whose_trial_ended_while_it_was_told_begins_no_other(
+    sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """A word that came after the last step of a trial and was forgotten: its process builds the next one, or stays until it is killed."""
+    left: list[object] = []
+    trial = InlineTrial.__new__(InlineTrial)
+    trial.coordinator, trial.key = coordinator(leave=left.append), KEY
+    monkeypatch.setattr(trials, "ask", lambda answer: answer)
+    monkeypatch.setattr(trial, "work", lambda: {"epoch": 1, "done": done}, raising=False)
+    assert trial.step() == {"epoch": 1, "done": done}
+    sigterm.at_work = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    sigterm.at_work = False
+    if not done:
+        # It has yet to save, and does so in its next step.
+        assert trial.step() == {"epoch": 1, "done": False}
+        assert left == []
+        return
+    with pytest.raises(SystemExit) as caught:
+        trial.step()
+    assert caught.value.code == 143
+    assert left == [KEY]
+
+
 def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread for every trial of a process; or a SIGTERM between two trials that ends the one before once more."""
     told: list[object] = []
     monkeypatch.setattr(halting, "ask", lambda answer: answer)
-    before = threading.active_count()
-    with noticing(SimpleNamespace(halt=SimpleNamespace(remote=told.append)), KEY, listens=False):
-        [thread] = [one for one in threading.enumerate() if getattr(one, "_target", None) is halting._pass_on]
+    before = set(threading.enumerate())
+    with noticing(coordinator(halt=told.append), KEY, first=False):
+        threads = set(threading.enumerate()) - before
     sigterm.received = True
-    thread.join(60)
+    for thread in threads:
+        thread.join(60)
+    assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
     assert told == []
-    assert threading.active_count() == before

@@ -63,6 +63,18 @@ def test_lost_machine_changes_no_number_of_threads(monkeypatch: pytest.MonkeyPat
     assert followed.share(2) == (1, 1.0)
 
 
+def test_nobody_asks_for_more_cpus_than_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The score of a model that was trained on a machine which was lost: its task would wait for one of that size for ever."""
+    nodes = FakeNodes(monkeypatch, node(4), node(2), node(1))
+    followed = Machines(ResourcesSection(), machines.room_of(ResourcesSection()))
+    assert [followed.within(cpus) for cpus in (1.0, 4.0, 7.0)] == [1.0, 4.0, 4.0]
+    nodes.nodes[0]["Alive"] = False
+    assert followed.look()
+    assert [followed.within(cpus) for cpus in (1.0, 4.0, 7.0)] == [1.0, 2.0, 2.0]
+    asked = ResourcesSection(cpus_per_worker=3)
+    assert Machines(asked, machines.room_of(asked)).within(3.0) == 3.0
+
+
 def test_cluster_without_a_machine_for_trials_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head without CPUs whose only worker is lost: a division by zero would end the campaign."""
     nodes = FakeNodes(monkeypatch, node(0), node(1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
@@ -157,6 +159,36 @@ def test_checkpoint_lies_elsewhere_before_it_is_reported(
     shutil.rmtree(store.root / "grades")
     shutil.rmtree(tmp_path / "there" / "run" / "grades" / "1" / "trials" / "x" / "checkpoints" / "00000002")
     assert courier.verify_checkpoint(teacher.path) == teacher.digest
+
+
+def test_checkpoint_of_a_trial_that_has_to_go_on_lies_elsewhere_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig]
+) -> None:
+    """A validation of two workers, on whose machine the first has saved after SIGTERM: the machine is gone before it ends, and the epoch with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem).claimed()
+    directory = store.root / "grades/1/trials/x"
+    directory.mkdir(parents=True)
+    there: list[list[str]] = []
+
+    def run_trial(*told: Any) -> Iterator[fakes.Report]:
+        saved = told[-1]
+        folder = directory / "checkpoints/00000004"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("manifest")
+        saved()
+        there.append(checkpoints(tmp_path / "there/run/grades/1/trials/x"))
+        yield from ()
+
+    courier = Courier(replace(fakes.workshop(), run_trial=run_trial), Depot(filesystem), store)
+    config = trial_config()
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"path": Path(config.data.path).as_uri()})}
+    )
+    assert list(courier.run_trial(config, directory, fakes.Ranks(), lambda epoch: None, lambda: False)) == []
+    assert there == [["00000004"]]
 
 
 def test_announced_teacher_is_kept_where_the_run_lies(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = LiveTeacher.encode
 
-    def encode(self: LiveTeacher, texts: Texts, tower: Any, needs: Needs) -> Any:
+    def encode(self: LiveTeacher, texts: Texts, tower: Any, needs: Needs, *before_part: Any) -> Any:
         calls.append(len(texts))
-        return original(self, texts, tower, needs)
+        return original(self, texts, tower, needs, *before_part)
 
     monkeypatch.setattr(LiveTeacher, "encode", encode)
     return calls
@@ -183,6 +183,41 @@ def test_workers_share_the_work_and_survive_each_other(
         assert order[:2] == ["query-00000.arrow", "query-00001.arrow"]
     finally:
         other.kill()
+
+
+def test_pass_that_is_left_keeps_what_it_has_and_is_gone_on_with(
+    model: BiEncoder, texts: Sides, asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is taken away every hour from a pass of two, which would begin anew each time; or a part that was left in its middle, and is
+    kept as if it were whole."""
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 3)
+    model.tokens_per_micro_batch = 8
+    live = LiveTeacher(model)
+    expected = cached(live, texts, clean(tmp_path / "straight"))
+    teacher = CachedTeacher(live, *texts, [clean(tmp_path)], MASK)
+    written: list[int] = []
+    for _ in range(20):
+        asked.clear()
+        # In the middle of the second part that it computes.
+        if teacher.at_epoch(0, lambda: len(asked) > 1):
+            break
+        assert len(asked) == 2
+        written.append(len(list((tmp_path / "clean").glob("*.arrow"))))
+    assert written == [1, 2, 3, 4, 5]
+    asked.clear()
+    for tower, side in SIDES:
+        found, whole = (one.encode(texts[side], tower, Needs()).vectors for one in (teacher, expected))
+        assert torch.equal(found, whole)
+    assert asked == []
+
+
+def test_pass_is_left_while_another_process_is_waited_for(model: BiEncoder, texts: Sides, tmp_path: Path) -> None:
+    """A worker that was told to end, and waits for the minutes that another trial takes for a part of the teacher's outputs."""
+    teacher = CachedTeacher(LiveTeacher(model), *texts, [clean(tmp_path)], MASK)
+    told = iter([False] * 5)
+    with claimed(tmp_path / "clean" / "query-00000.arrow", wait=True):
+        assert not teacher.at_epoch(0, lambda: next(told, True))
+    assert teacher.at_epoch(0)
 
 
 def test_files_that_cannot_be_written_are_told(model: BiEncoder, texts: Sides, tmp_path: Path) -> None:

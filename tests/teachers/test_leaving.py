@@ -99,9 +99,9 @@ def test_learner_whose_files_are_gone_reads_on_and_has_them_computed_again(
     asked: list[int] = []
     encode = LiveTeacher.encode
 
-    def counted(self: LiveTeacher, some: Texts, tower: Any, needs: Needs) -> Any:
+    def counted(self: LiveTeacher, some: Texts, tower: Any, needs: Needs, *before_part: Any) -> Any:
         asked.append(len(some))
-        return encode(self, some, tower, needs)
+        return encode(self, some, tower, needs, *before_part)
 
     live, folder = LiveTeacher(model), tmp_path / "teacher"
     view = KeptView(seen, lambda epoch: folder / str(epoch % 2), lambda epoch: epoch % 2)

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from raydistill.config.trial import TrialConfig
+from raydistill.data.texts import Texts
 from raydistill.errors import CheckpointError, DataError
+from raydistill.models.biencoder import BiEncoder
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.trial import EpochReport
 
@@ -31,6 +35,26 @@ def test_checkpoint_ranks_as_the_trial_that_wrote_it(
     for key, value in report.metrics.items():
         assert last.metrics[key] == pytest.approx(value), key
     assert evaluate_checkpoint(last.checkpoint, dataset_folder, "test").metrics["test/both/queries"] == 4
+
+
+def test_ranking_that_does_not_fit_is_done_again_in_smaller_parts(
+    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A campaign of days whose only score is lost because the test is encoded in larger parts than training was asked to, and never in smaller ones."""
+    expected = evaluate_checkpoint(teacher_checkpoint(), dataset_folder).metrics
+    original, sizes = BiEncoder.encode_part, list[int]()
+
+    def encode_part(self: BiEncoder, texts: Texts, tower: Any, needs: Any) -> Any:
+        sizes.append(int(texts.lengths.sum()))
+        if sizes[-1] > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, texts, tower, needs)
+
+    monkeypatch.setattr(BiEncoder, "encode_part", encode_part)
+    report = evaluate_checkpoint(teacher_checkpoint(), dataset_folder, tokens_per_micro_batch=64)
+    assert 32 < sizes[0] <= 64
+    assert max(sizes[1:]) <= 32
+    assert report.metrics == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_cannot_be_evaluated_is_named(

@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from raydistill.config.trial import TrialConfig
+from raydistill.data.texts import Texts
 from raydistill.errors import TrialInterruptedError
 from raydistill.evaluation import encode
+from raydistill.teachers import cache
+from raydistill.teachers.cache import CachedTeacher
+from raydistill.teachers.views import LiveTeacher
 from raydistill.training.checkpoint import load_training_state, newest_good
 from raydistill.training.gather import World
 from raydistill.training.interruption import Interruption
@@ -93,9 +97,9 @@ def test_validation_does_not_keep_a_trial_from_ending(
         return evaluate(*things, **more)
 
     monkeypatch.setattr(encode, "evaluate", counted)
-    config = config_of("pmd", **SETTINGS)
-    # Asked once after each of four steps, then before micro-batches of the validation.
-    assert until_interrupted(config, tmp_path, after(5)) == []
+    config, looked = config_of("pmd", **SETTINGS), after(1)
+    # Before the second micro-batch of the validation.
+    assert until_interrupted(config, tmp_path, lambda: bool(ranked) and looked()) == []
     assert len(ranked) == 1
     kept = newest_good(tmp_path / "checkpoints")
     assert kept is not None
@@ -103,6 +107,76 @@ def test_validation_does_not_keep_a_trial_from_ending(
     assert (position["epoch"], position["step_in_epoch"], position["history"]) == (0, 4, [])
     reports = train(config, tmp_path)
     assert [report.digest for report in reports] == [report.digest for report in straight]
+
+
+@pytest.mark.parametrize("evaluate_every", [1, 2])
+def test_teachers_pass_does_not_keep_a_trial_from_ending(
+    config_of: Config, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_every: int
+) -> None:
+    """A preempted machine on which the teacher goes over millions of texts until it is switched off; an epoch that was not validated is lost with
+    it; or the trial goes on from another teacher's outputs than it would have had.
+
+    Told to end again and again, in the middle of the second part of every pass: that of the first epoch, and that of the second one's corruptions.
+    """
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 9)
+    training = {**SETTINGS["training"], "corruptions": 2, "evaluate_every": evaluate_every}
+    config = config_of("pmd", **{**SETTINGS, "training": training})
+    straight = train(config, tmp_path / "straight")
+    reports: dict[int, EpochReport] = {}
+    parts: list[int] = []
+    taken: list[int] = []
+    ends: list[str] = []
+    encode_of, step_of = LiveTeacher.encode, Optimizer.step
+
+    def encode(self: LiveTeacher, texts: Texts, *rest: Any) -> Any:
+        parts.append(len(texts))
+        return encode_of(self, texts, *rest)
+
+    def step(self: Optimizer, number: int) -> None:
+        step_of(self, number)
+        taken.append(number)
+
+    monkeypatch.setattr(LiveTeacher, "encode", encode)
+    monkeypatch.setattr(Optimizer, "step", step)
+    for _ in range(40):
+        parts.clear()
+        try:
+            for report in run_trial(config, tmp_path / "cut", World.alone(), None, lambda: len(parts) > 1):
+                reports[report.epoch] = report
+            break
+        except TrialInterruptedError as problem:
+            ends.append(problem.received)
+            assert len(parts) == 2
+    assert set(ends) == {f"interrupted in epoch {number} after step 0" for number in (1, 2)}
+    assert taken == list(range(12))
+    assert {epoch: one.digest for epoch, one in reports.items()} == {one.epoch: one.digest for one in straight}
+
+
+def test_trial_that_is_told_to_end_while_it_is_built_begins_nothing(
+    config_of: Config, train: Train, straight: list[EpochReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher's pass, or a step, of a process that was told to end while it loaded its models."""
+    config, begun = config_of("pmd", **SETTINGS), list[str]()
+    for kind, name in ((CachedTeacher, "_shards"), (Optimizer, "step")):
+        monkeypatch.setattr(kind, name, lambda *things, name=name: begun.append(name))
+    assert until_interrupted(config, tmp_path, lambda: True) == []
+    assert begun == []
+    assert newest_good(tmp_path / "checkpoints") is None
+    monkeypatch.undo()
+    assert [report.digest for report in train(config, tmp_path)] == [report.digest for report in straight]
+
+
+@pytest.mark.slow
+def test_workers_leave_the_teachers_pass_together(config_of: Config, tmp_path: Path) -> None:
+    """Workers that wait for ever for one that was told to end while its teacher read the texts; or one that steps without what it left."""
+    config = config_of("pmd", **SETTINGS)
+    # The second worker is told at its third look, whether it encodes then or waits for what the first one encodes.
+    found = run_workers(tmp_path, [(config, 0, {}), (config, 0, {"look 1": [3]})], 2)
+    assert [one[1] for one in found] == [["interrupted"]] * 2
+    assert newest_good(tmp_path / "trial1" / "checkpoints") is None
+    (tmp_path / "meeting").unlink(missing_ok=True)
+    again, _ = run_workers(tmp_path, [(config, 0, {})] * 2, 2)
+    assert [one["digest"] for one in again[1]] == [one["digest"] for one in found[0][0]]
 
 
 def test_first_of_several_workers_saves_once_and_goes_on(
@@ -120,12 +194,14 @@ def test_first_of_several_workers_saves_once_and_goes_on(
         save(self, parts)
 
     monkeypatch.setattr(CheckpointKeeper, "save_inside_epoch", counted)
+    sent: list[list[int]] = []
     for rank in (1, 0):
         parts.trainer.world = World(rank, 2)
         keeper = CheckpointKeeper(tmp_path, keep=2, writes=rank == 0)
-        look = Interruption(lambda: True, keeper).while_validating(parts)
+        look = Interruption(lambda: True, keeper, lambda: sent.append(list(saves))).while_validating(parts)
         look(0), look(1)
     assert saves == [0]
+    assert sent == [[0]], "told once, when the checkpoint is there"
     kept = newest_good(tmp_path)
     assert kept is not None
     position = load_training_state(kept).position

@@ -2,7 +2,7 @@
 
 JOBS is a JSON list of [configuration, steps, failing]; OUT gets, per job, the gradients of every step, the averages and weights after the
 last; for steps 0 what `run_trial` reports; for steps -1 ranks and metrics; for steps -2 a validation. `failing` says, per worker, at which of its micro-batches there is
-no memory left, and under `interrupt RANK` after how many more steps that worker is told to end.
+no memory left; under `interrupt RANK` after how many more steps that worker is told to end, and under `look RANK` when it looks for which time.
 Also imported by the tests, for the same numbers from a single worker.
 """
 
@@ -27,6 +27,7 @@ from raydistill.errors import TrialInterruptedError
 from raydistill.evaluation import encode
 from raydistill.models.biencoder import BiEncoder
 from raydistill.training.gather import World
+from raydistill.training.optimizer import Optimizer
 from raydistill.training.parts import build_parts
 from raydistill.training.trial import run_trial
 
@@ -107,15 +108,26 @@ def validated(config: TrialConfig, world: World) -> dict[str, Any]:
     return {"metrics": parts.validate(), "tokens": parts.student.tokens_per_micro_batch}
 
 
-def reports_of(config: TrialConfig, folder: Path, world: World, last_step: int | None = None) -> list[Any]:
-    """What a trial reports; at its end the word "interrupted", where it was."""
-    asked = itertools.count(1)
+def reports_of(
+    config: TrialConfig, folder: Path, world: World, steps: Sequence[int], looks: Sequence[int]
+) -> list[Any]:
+    """What a trial reports; at its end the word "interrupted", where it was: after so many steps, or when it looks for the that time."""
+    asked, taken = itertools.count(1), list[int]()
     found: list[Any] = []
+    step_of = Optimizer.step
+
+    def step(self: Optimizer, number: int) -> None:
+        step_of(self, number)
+        taken.append(number)
+
+    Optimizer.step = step  # type: ignore[method-assign]
     try:
-        for report in run_trial(config, folder, world, None, lambda: next(asked) == last_step):
+        for report in run_trial(config, folder, world, None, lambda: next(asked) in looks or len(taken) in steps):
             found.append(asdict(report))
     except TrialInterruptedError:
         found.append("interrupted")
+    finally:
+        Optimizer.step = step_of  # type: ignore[method-assign]
     return found
 
 
@@ -151,7 +163,7 @@ def main(rank: int, size: int, meeting: str, jobs: Path, out: Path) -> None:
             elif steps:
                 results.append(take_steps(config, steps, world))
             else:
-                told = failing.get(f"interrupt {rank}", [])
+                told = [failing.get(f"{when} {rank}", []) for when in ("interrupt", "look")]
                 results.append(reports_of(config, jobs.parent / f"trial{number}", world, *told))
     torch.save(results, out)
     dist.destroy_process_group()

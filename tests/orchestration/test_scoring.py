@@ -1,0 +1,140 @@
+"""Scoring promoted checkpoints: where there is room, once each, and what becomes of those that cannot be scored. Without a cluster."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakes
+import pytest
+from ray.exceptions import WorkerCrashedError
+
+from raydistill.config.resources import ResourcesSection
+from raydistill.errors import OutOfMemoryError, ScoringError
+from raydistill.orchestration import ladder_search, scoring
+from raydistill.orchestration.ladder_search import LadderSearch
+from raydistill.orchestration.machines import Machines, Room
+from raydistill.orchestration.scoring import Scorings, score
+from raydistill.planning.records import Promotion
+from raydistill.planning.state import CampaignState
+
+Place = tuple[str, int]
+
+
+@pytest.fixture
+def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
+    """Those of a ladder of three grades, whose trials have one CPU, one and two, on a machine of two; nothing is run."""
+    state = CampaignState()
+    numbers = itertools.count()
+
+    def record(lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
+        state.tests[lineage, grade] = dict(metrics)
+
+    def ask(answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for grade in range(3):
+        place = "main", grade
+        state.promotions[place] = Promotion(*place, f"t{grade}", f"/run/{grade}", f"d{grade}", 1, {})
+    studies: dict[Place, Any] = {
+        ("main", grade): SimpleNamespace(
+            cpus=cpus,
+            threads=int(cpus),
+            lineage=SimpleNamespace(name="main"),
+            plan=SimpleNamespace(folder=f"{grade}-x"),
+        )
+        for grade, cpus in enumerate((1.0, 1.0, 2.0))
+    }
+    coordinator = SimpleNamespace(record_test=SimpleNamespace(remote=record), state=state)
+    machines = Machines(ResourcesSection(), Room(2, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
+    found = Scorings(fakes.campaign(), coordinator, fakes.workshop(), machines, studies)
+    monkeypatch.setattr(scoring, "ask", ask)
+    monkeypatch.setattr(found, "_start", lambda *things: (next(numbers), *things))
+    return found
+
+
+def end(scorings: Scorings, monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Place], Any]) -> None:
+    """Let all that run end with an answer, or an error."""
+    for reference, one in list(scorings.running.items()):
+        told = outcome(one.place)
+        monkeypatch.setattr(scoring, "ask", _answering(scoring.ask, reference, told))
+        scorings.finish(reference)
+
+
+def _answering(ask: Callable[[Any], Any], reference: Any, told: Any) -> Callable[[Any], Any]:
+    return lambda answer: ask(told if answer is reference else answer)
+
+
+def test_scoring_has_the_cpus_of_its_grades_trials_and_takes_their_room(
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread for the longest ranking of all, on a machine that has nothing else to do; or a scoring for whose CPUs a trial waits."""
+    state = scorings.coordinator.state
+    scorings.start(state, 1)
+    assert (list(scorings.running), scorings.room) == ([(0, "/run/0", 1.0, 1)], 1)
+    scorings.start(state, 1)
+    assert (list(scorings.running)[1:], scorings.room) == ([(1, "/run/1", 1.0, 1)], 2)
+    end(scorings, monkeypatch, lambda place: {"mrr": 1.0})
+    scorings.start(state, 1)
+    assert scorings.running == {}
+    scorings.start(state, 2)
+    assert (list(scorings.running), scorings.room) == ([(2, "/run/2", 2.0, 2)], 2)
+
+
+def test_what_cannot_be_scored_is_kept_for_the_end(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign that ends in the middle of its training, on every --resume, because a model of the first grade does not fit; or that asks again
+    for ever."""
+    state = scorings.coordinator.state
+    outcomes = {
+        ("main", 0): OutOfMemoryError("the ranking did not fit"),
+        ("main", 1): WorkerCrashedError(),
+        ("main", 2): {"mrr": 1.0},
+    }
+    for _ in range(3):
+        scorings.start(state, 2)
+        end(scorings, monkeypatch, outcomes.__getitem__)
+    assert state.tests == {("main", 2): {"mrr": 1.0}}
+    assert sorted(scorings.failures) == [("main", 0), ("main", 1)]
+    error = scorings.failures["main", 0]
+    assert error.received == "main, grade 0-x: no score on the test split: the ranking did not fit"
+    assert "raydistill evaluate /run/0 --data nowhere" in error.remedy
+    assert scorings.failures["main", 1].received.startswith("main, grade 1-x: ")
+
+
+def test_scoring_sets_the_threads_it_is_given(tmp_path: Path) -> None:
+    """The threads of the process's last task, and with them other last bits from run to run."""
+    threads: list[int] = []
+    shop = SimpleNamespace(
+        set_threads=threads.append,
+        checkpoint_facts=lambda path: {"layers": 3, "parameters": 10, "bytes": 20, "view": "shared"},
+        test_metrics=lambda path, config: {"test/both/mrr": 0.5},
+    )
+    found = score(str(tmp_path), fakes.campaign(), shop, 3)  # type: ignore[arg-type]
+    assert found == {"test/both/mrr": 0.5, "layers": 3.0, "parameters": 10.0, "bytes": 20.0}
+    assert threads == [3]
+
+
+def test_ladder_that_cannot_be_scored_does_not_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of a week that stops for good at one ladder whose model is too large for the machine."""
+
+    class Unscored:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.store = SimpleNamespace(read=lambda name: None)
+
+        def run(self, **_: Any) -> CampaignState:
+            raise ScoringError("main, grade 1-x: no score on the test split: the ranking did not fit")
+
+    monkeypatch.setattr(ladder_search, "Campaign", Unscored)
+    ladders = {"ladders": 1, "grades": [1, 1], "depths": [1], "mask_ratios": [0.1], "layer_maps": ["skip"]}
+    config = fakes.campaign(ladders={**ladders, "alphas": [0.1], "betas": [0.1]}, grades=[{"layers": 6}])
+    search = LadderSearch(config, tmp_path, fakes.workshop())
+    point = ladder_search.next_ladder(config, [])
+    assert point is not None
+    event = search._outcome(0, point, None)
+    assert (event["kind"], event["values"]) == ("ladder_failed", {})
+    assert "did not fit" in event["reason"]
