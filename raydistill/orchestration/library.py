@@ -112,14 +112,32 @@ class Library:
             aside = target.with_name(f".aside-{target.name}")
             shutil.rmtree(aside, ignore_errors=True)
             shutil.copytree(source, aside, copy_function=link_or_copy)
-            os.replace(aside, target)
+            put(aside, target)
         return {**brought, "checkpoint": str(target)}
 
 
 def link_or_copy(source: str, target: str) -> str:
-    """Give a file a second name, or copy it where the file system knows no links."""
+    """Give a file a second name, or copy it, and sync the copy, where the file system knows no links."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+        sync(target)
     return target
+
+
+def put(aside: Path, final: Path) -> None:
+    """Give a folder its final name, so that it is there after a loss of power if what is written next is."""
+    for folder, _, _ in os.walk(aside):
+        sync(folder)
+    os.replace(aside, final)
+    sync(final.parent)
+
+
+def sync(path: str | Path) -> None:
+    """Have a file or folder on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
