@@ -82,6 +82,7 @@ class Teaching(Chronicle):
         event = yield from announcement(self.store, self.rules, self.state, record, report)
         if event is not None:
             self.append(event)
+            yield self._pruning(record.grade)
 
     def _pruning(self, grade: int) -> partial[None]:
         """Removes the teachers of a grade that nobody learns from any more."""
