@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import CheckpointError, RayDistillError
+from raydistill.orchestration.durable import link_or_copy, put
 from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.planning.records import TrialRecord
 
@@ -114,30 +114,3 @@ class Library:
             shutil.copytree(source, aside, copy_function=link_or_copy)
             put(aside, target)
         return {**brought, "checkpoint": str(target)}
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """Give a file a second name, or copy it, and sync the copy, where the file system knows no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        sync(target)
-    return target
-
-
-def put(aside: Path, final: Path) -> None:
-    """Give a folder its final name, so that it is there after a loss of power if what is written next is."""
-    for folder, _, _ in os.walk(aside):
-        sync(folder)
-    os.replace(aside, final)
-    sync(final.parent)
-
-
-def sync(path: str | Path) -> None:
-    """Have a file or folder on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

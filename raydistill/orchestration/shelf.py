@@ -17,7 +17,7 @@ from typing import Any
 
 from raydistill.errors import RayDistillError, StorageError
 from raydistill.orchestration.decisions import Decision
-from raydistill.orchestration.library import link_or_copy, put
+from raydistill.orchestration.durable import link_or_copy, put
 from raydistill.orchestration.remote import MANIFEST
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.records import Event, TrialRecord

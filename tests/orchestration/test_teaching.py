@@ -12,7 +12,7 @@ import fakes
 import pytest
 from pyarrow import fs
 
-from raydistill.orchestration import library, shelf
+from raydistill.orchestration import durable, shelf
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.ledger import Ledger
@@ -233,9 +233,9 @@ def test_copy_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pyt
     def no_links(source: str, target: str) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(library.os, "link", no_links)
-    monkeypatch.setattr(library.os, "fsync", record(os.fsync, lambda it: Path(f"/proc/self/fd/{it}").readlink().name))
-    monkeypatch.setattr(library.os, "replace", record(os.replace, lambda *paths: "named"))
+    monkeypatch.setattr(durable.os, "link", no_links)
+    monkeypatch.setattr(durable.os, "fsync", record(os.fsync, lambda it: Path(f"/proc/self/fd/{it}").readlink().name))
+    monkeypatch.setattr(durable.os, "replace", record(os.replace, lambda *paths: "named"))
     final = shelf.shelve(source, tmp_path / "teachers", digest(1))
     assert (final / "encoder" / "weights").read_text() == "encoder/weights"
     before = happened[: happened.index("named")]
