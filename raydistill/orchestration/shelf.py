@@ -51,6 +51,11 @@ def shelf_of(grade: str) -> str:
     return f"grades/{grade}/{FOLDER}"
 
 
+def is_on_shelf(place: str) -> bool:
+    """Whether a checkpoint was announced, and so is about to be removed."""
+    return place.partition("?")[0].rpartition("/")[0].endswith(f"/{FOLDER}")
+
+
 def _keep(store: RunStore, checkpoint: str, shelf: str, digest: str) -> str:
     if store.remote is None:
         return str(shelve(Path(checkpoint), store.root / shelf, digest))

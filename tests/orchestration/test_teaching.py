@@ -6,13 +6,15 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
 import pytest
 from pyarrow import fs
 
-from raydistill.orchestration import durable, shelf
+from raydistill.errors import CheckpointError, NonFiniteLossError, TeacherError
+from raydistill.orchestration import durable, shelf, telling
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.ledger import Ledger
@@ -241,6 +243,32 @@ def test_copy_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pyt
     before = happened[: happened.index("named")]
     assert {"manifest.json", "weights", "encoder", f".{digest(1)[:16]}.aside"} <= set(before)
     assert happened[happened.index("named") + 1 :] == ["teachers"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "announced", "said", "goes_on"),
+    [
+        (TeacherError(WHY), True, ["reject_teacher"], True),
+        (TeacherError(WHY), False, ["reject_teacher", "abort"], False),
+        (CheckpointError("all 3 checkpoints are damaged"), True, ["abort"], False),
+        (NonFiniteLossError("the loss is nan"), True, ["fail"], False),
+    ],
+    ids=["announced", "promoted", "its own", "its loss"],
+)
+def test_what_an_error_of_a_trial_means(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception, announced: bool, said: list[str], goes_on: bool
+) -> None:
+    """A trial whose own checkpoints are damaged would cost its sound teacher; or a damaged final teacher be asked for without end."""
+    heard: list[str] = []
+    answers = {"reject_teacher": announced, "abort": None, "fail": None}
+
+    def hears(name: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: heard.append(name) or answers[name])
+
+    monkeypatch.setattr(telling, "ask", lambda answer: answer)
+    coordinator = SimpleNamespace(**{name: hears(name) for name in answers})
+    assert telling.settle(coordinator, B, problem) == goes_on
+    assert heard == said
 
 
 @pytest.mark.ray
