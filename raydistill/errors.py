@@ -89,6 +89,10 @@ class CheckpointError(RayDistillError):
     exit_code = 4
 
 
+class TeacherError(CheckpointError):
+    """The checkpoint that teaches is damaged, missing, or not the one on record."""
+
+
 class LedgerError(RayDistillError):
     """The ledger of a run is damaged or contradicts itself."""
 

@@ -10,6 +10,9 @@ from raydistill.cli.findings import Findings, Kind, check_checkpoint, check_data
 from raydistill.cli.places import Folder, checkpoint_here, copied_here
 from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError
 
+CHECKPOINTS = ("grades/*/trials/*/checkpoints/*", "grades/*/teachers/*")
+"""Where a run keeps them: those of its trials, and those that were announced as teachers."""
+
 
 @click.command(short_help="Hold what lies on disk against its manifests.")
 @click.argument("path", type=Folder())
@@ -80,7 +83,7 @@ def refuse_busy(run: str) -> None:
 
 
 def check_run(root: Path) -> Findings:
-    """The ledger, every checkpoint below the run, and that each promoted checkpoint is the one that was promoted.
+    """The ledger, every checkpoint below the run, and that each one that was promoted, or announced as a teacher, is the one it was.
 
     Of a search over ladders: its ledger, and all that of every run below it.
     """
@@ -91,7 +94,7 @@ def check_run(root: Path) -> Findings:
         return _check_search(root)
     findings = Findings("run")
     sound: set[Path] = set()
-    for path in sorted(root.glob("grades/*/trials/*/checkpoints/*")):
+    for path in sorted(path for pattern in CHECKPOINTS for path in root.glob(pattern)):
         if path.is_dir() and not path.name.startswith("."):
             one = check_checkpoint(path)
             findings.checked.append(str(path))
@@ -104,14 +107,15 @@ def check_run(root: Path) -> Findings:
         return findings
     findings.good = sorted(str(path) for path in sound)
     findings.checked.append(str(root / "ledger"))
-    for key, promotion in state.promotions.items():
+    for key, promotion in {**state.announcements, **state.promotions}.items():
+        how = "promoted" if key in state.promotions else "announced"
         try:
             path = Path(checkpoint_here(promotion.checkpoint))
         except CheckpointError as error:
             findings.problems.append(error.received)
             continue
         if not path.is_dir():
-            findings.problems.append(f"{path}: promoted by {key[0]} {state.grades[key[1]]}, but missing")
+            findings.problems.append(f"{path}: {how} by {key[0]} {state.grades[key[1]]}, but missing")
             continue
         if not path.resolve().is_relative_to(root.resolve()):
             # A teacher that was trained elsewhere.
@@ -120,7 +124,7 @@ def check_run(root: Path) -> Findings:
             findings.problems += one.problems
             sound |= set() if one.problems else {path.resolve()}
         if path.resolve() in sound and _digest(path) != promotion.digest:
-            findings.problems.append(f"{path}: whole, but not the checkpoint that was promoted")
+            findings.problems.append(f"{path}: whole, but not the checkpoint that was {how}")
     return findings
 
 

@@ -70,7 +70,7 @@ class Coordinator:
             return await decided_beside(decision)
 
     async def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
-        """See `Ladder.teach`."""
+        """See `Teaching.teach`."""
         # Without a turn, since training waits for it: what it writes follows from the state at one moment, and no decision under way rests on it.
         return self.ladder.teach(key, epoch)
 
@@ -94,8 +94,13 @@ class Coordinator:
         async with self._turn:
             self.ladder.reject(key, digest, reason)
 
+    async def reject_teacher(self, key: TrialKey, reason: str) -> bool:
+        """See `Teaching.reject_teacher`."""
+        async with self._turn:
+            return await decided_beside(self.ladder.rejecting_teacher(key, reason))
+
     async def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
-        """See `Ladder.teacher`."""
+        """See `Teaching.teacher`."""
         return self.ladder.teacher(lineage, grade)
 
     async def winner(self, lineage: str, grade: int) -> TrialRecord:
@@ -183,7 +188,7 @@ class Coordinator:
 
     async def goes_on(self, key: TrialKey) -> bool:
         """Whether a trial whose process ended is to be started again at once."""
-        return self.ladder.record(key).status == "running" and not self.halts.all
+        return self.ladder.record(key).status == "running" and not self.halts.all and self.ladder.broken is None
 
     async def abort(self, error: RayDistillError) -> None:
         """See `Ladder.abort`."""

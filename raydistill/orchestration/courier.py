@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from pyarrow import fs
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
-from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.depot import Depot, announced_folder
 from raydistill.orchestration.mirror import TrialMirror
 from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.shelf import is_on_shelf
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import Ground
+from raydistill.teachers.shards import KeptTeachers
 
 if TYPE_CHECKING:
     from raydistill.training.trial import EpochReport
@@ -81,9 +84,21 @@ class Courier:
         saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
         """Train one trial here; a checkpoint is sent before it is reported, or as soon as it was written where the machine may be lost before that."""
+        with closing(KeptTeachers(announced_folder())) as kept:
+            yield from self._run_trial(config, directory, world, teacher_at, interrupted, kept)
+
+    def _run_trial(
+        self,
+        config: TrialConfig,
+        directory: Path,
+        world: Any,
+        teacher_at: TeacherAt,
+        interrupted: Callable[[], bool],
+        kept: KeptTeachers,
+    ) -> Iterator[EpochReport]:
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
         config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher)})
-        told = config, directory, world, teacher_at, interrupted, self._brought
+        told = config, directory, world, teacher_at, interrupted, partial(self._brought, kept)
         if self.store.remote is None:
             yield from self.inner.run_trial(*told)
             return
@@ -131,16 +146,21 @@ class Courier:
         teacher = config.teacher.model_copy(update={"checkpoint": self._checkpoint(config.teacher.checkpoint)})
         return config.model_copy(update={"data": data, "teacher": teacher})
 
-    def _brought(self, teacher: TeacherReference) -> TeacherReference:
-        return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
+    def _brought(self, kept: KeptTeachers, teacher: TeacherReference) -> TeacherReference:
+        """A teacher at an epoch's beginning; the one before it, where it was only announced, goes with the last process of this machine that leaves it."""
+        if self.store.remote is None:
+            return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
+        folder = kept.folder(teacher.digest)
+        path = self._checkpoint(teacher.path, folder if is_on_shelf(teacher.path) else None)
+        return TeacherReference(path=path, digest=teacher.digest)
 
     def _teacher(self, teacher: TeacherReference | None) -> TeacherReference | None:
         # Where teachers change, the configuration names none yet: the path is empty.
         if teacher is None or not teacher.path:
             return teacher
-        return self._brought(teacher)
+        return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
 
-    def _checkpoint(self, place: str) -> str:
+    def _checkpoint(self, place: str, folder: Path | None = None) -> str:
         if self.store.remote is None and self.store.relative(place) is not None:
             return place
-        return str(self.depot.checkpoint(place, self.inner.verify_checkpoint))
+        return str(self.depot.checkpoint(place, self.inner.verify_checkpoint, folder))

@@ -1,6 +1,7 @@
 """The depot of a machine: datasets and checkpoints of other file systems, fetched once, verified, and shared by all processes.
 
     $XDG_CACHE_HOME/raydistill/depot/<SHA-256 of the manifest>/      (else ~/.cache/...)
+    $XDG_CACHE_HOME/raydistill/announced/<machine>/<digest>/           teachers that were only announced: while a trial of the machine learns from them
 
 Everything below may be removed at any time: it is fetched again. A folder is fetched aside and renamed, under a lock that dies with its process, so
 neither a twin nor a kill in the middle leaves half of one under its name.
@@ -49,20 +50,29 @@ class Depot:
         """
         return self._bring(place, _verify_dataset, DataError, "a dataset directory")
 
-    def checkpoint(self, place: str, verify: Callable[[str], str]) -> Path:
+    def checkpoint(self, place: str, verify: Callable[[str], str], folder: Path | None = None) -> Path:
         """The local folder with the checkpoint of a place.
 
         Args:
             place: where it lies.
             verify: refuses a damaged one.
+            folder: where it is kept; None = in the depot, where it stays.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
             StorageError: it cannot be brought here.
         """
-        return self._bring(place, lambda path: verify(str(path)), CheckpointError, "a checkpoint directory")
+        kind = CheckpointError, "a checkpoint directory"
+        return self._bring(place, lambda path: verify(str(path)), *kind, folder)
 
-    def _bring(self, place: str, verify: Callable[[Path], object], error: type[RayDistillError], expected: str) -> Path:
+    def _bring(
+        self,
+        place: str,
+        verify: Callable[[Path], object],
+        error: type[RayDistillError],
+        expected: str,
+        folder: Path | None = None,
+    ) -> Path:
         remote = RemoteFolder.at(place, self.filesystem)
         if remote is None:
             return local_path(place)
@@ -74,7 +84,7 @@ class Depot:
                 consequence="there would be nothing to work on",
                 remedy="check the place; a folder that was copied there has to have all of its files",
             )
-        final = cache_folder() / "depot" / hashlib.sha256(manifest).hexdigest()
+        final = folder or cache_folder() / "depot" / hashlib.sha256(manifest).hexdigest()
         with explained(f"{remote.name} cannot be kept below {cache_folder()}"), alone(final):
             if not _is_sound(final, verify):
                 self._fetch(remote, final, verify)
@@ -99,6 +109,11 @@ class Depot:
 def cache_folder() -> Path:
     """Where this machine keeps what can be had again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raydistill"
+
+
+def announced_folder() -> Path:
+    """Where this machine keeps teachers that were only announced. Its own where a cache is shared: claims are not seen from another machine."""
+    return cache_folder() / "announced" / os.uname().nodename
 
 
 def local_path(place: str) -> Path:

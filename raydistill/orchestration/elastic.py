@@ -18,7 +18,8 @@ from typing import Any
 import ray.train
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from raydistill.orchestration.coordinator import ask
+from raydistill.errors import TeacherError
+from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workers import Ended, fit
@@ -89,7 +90,7 @@ class WorkerRuns:
                 problem, again = raised, True
             number, key, late = number + 1, self.key, problem is not None and _too_late(problem)
             self._late = self._late + 1 if late else 0
-            deaths[key] += problem is not None and not late
+            deaths[key] += problem is not None and not late and not _untaught(problem)
             given_up = deaths[key] > self.study.config.resources.max_failures
             if again and not given_up and not self.last and ask(self.coordinator.goes_on.remote(key)):
                 continue
@@ -148,3 +149,9 @@ def _too_late(problem: BaseException) -> bool:
     return isinstance(problem, ray.train.ControllerError) and isinstance(
         problem.controller_failure, WorkerGroupStartupTimeoutError
     )
+
+
+def _untaught(problem: BaseException) -> bool:
+    """Whether workers only left a teacher that was damaged; another one takes its place, or the campaign is ending."""
+    failures = problem.worker_failures if isinstance(problem, ray.train.WorkerGroupError) else {}
+    return any(isinstance(unwrapped(one), TeacherError) for one in failures.values())

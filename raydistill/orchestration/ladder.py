@@ -13,23 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from raydistill.config.trial import TeacherReference
-from raydistill.orchestration.chronicle import Chronicle, place_of
+from raydistill.orchestration.chronicle import place_of
 from raydistill.orchestration.decisions import Decision, decided
 from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.shelf import announcement
 from raydistill.orchestration.study import trial_directory
+from raydistill.orchestration.teaching import Teaching
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import above, due, teacher_of, teacher_of_epoch
+from raydistill.planning.schedule import due
 from raydistill.planning.stopping import Halving, rebuilt
 
 Entry = Literal["run", "reused", "wait", "closed"]
 
 
-class Ladder(Chronicle):
+class Ladder(Teaching):
     """Every decision about one campaign.
 
     Args:
@@ -42,8 +41,8 @@ class Ladder(Chronicle):
     """
 
     def __init__(self, place: str | Path | RunStore, rules: Rules, library: Library | None = None) -> None:
-        super().__init__(place)
-        self.rules, self.library = rules, library
+        super().__init__(place, rules)
+        self.library = library
         self.rungs: dict[tuple[str, int], Halving] = {}
         for record in list(self.state.trials.values()):
             if record.status == "running" and record.taken:
@@ -129,21 +128,6 @@ class Ladder(Chronicle):
         yield from self._announce(record, content)
         return outcome != "running"
 
-    def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
-        """Who teaches an epoch (from 0) of a trial whose teacher changes; None = its final teacher is not there yet.
-
-        The answer stands in the ledger, so that an epoch which is trained again is taught by the same teacher.
-        """
-        record = self.state.trials[key]
-        if epoch not in record.taught:
-            rules = self.rules
-            teacher = teacher_of_epoch(self.state, record, epoch, rules.schedule, rules.settle_epochs)
-            if teacher is None:
-                return None
-            self.tell("trial_taught", key, {"epoch": epoch, "checkpoint": teacher.checkpoint, "digest": teacher.digest})
-        taught = record.taught[epoch]
-        return TeacherReference(path=taught.checkpoint, digest=taught.digest)
-
     def pause(self, key: TrialKey) -> None:
         """Record that a trial gave up its place until its final teacher is there."""
         if self.state.trials[key].status == "running":
@@ -163,13 +147,6 @@ class Ladder(Chronicle):
         """Record that a reported checkpoint is not what it was, so that it is promoted no more."""
         if digest not in self.state.trials[key].rejected:
             self.tell("checkpoint_rejected", key, {"digest": digest, "reason": reason})
-
-    def teacher(self, lineage: str, grade: int) -> TeacherReference | None:
-        """Who teaches a grade: a checkpoint; or, where teachers change, only the grade that does."""
-        if self.rules.schedule == "pipelined" and grade > 0:
-            return TeacherReference(path="", digest=f"{lineage}, grade {above(grade, 'pipelined')}")
-        promotion = teacher_of(self.state, lineage, grade, self.rules.schedule)
-        return None if promotion is None else TeacherReference(path=promotion.checkpoint, digest=promotion.digest)
 
     def winner(self, lineage: str, grade: int) -> TrialRecord:
         """The trial to promote.
@@ -217,12 +194,6 @@ class Ladder(Chronicle):
     def record(self, key: TrialKey) -> TrialRecord:
         """One trial."""
         return self.state.trials[key]
-
-    def _announce(self, record: TrialRecord, report: Mapping[str, Any]) -> Decision[None]:
-        """Make a reported checkpoint the teacher of the grades below, if it is better than the one they have."""
-        event = yield from announcement(self.store, self.rules, self.state, record, report)
-        if event is not None:
-            self.append(event)
 
     def _borrow(self, key: TrialKey, head: Mapping[str, Any]) -> Decision[bool]:
         """Take a trial over from another run, if one has done it."""

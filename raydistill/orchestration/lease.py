@@ -1,6 +1,6 @@
 """One driver per run on file systems that know no locks: a small file that its holder renews, and that runs out when the holder is gone.
 
-    RUN/.lease.json    {"holder": "process 7 on host", "machine": "...", "pid": 7, "began": 1.0, "token": "...", "until": 1700000000.0}
+    RUN/.lease.json    {"holder": "process 7 on host", "machine": "...", "pid": 7, "began": 1.0, "ticks": 100, "token": "...", "until": 1700000000.0}
 
 Times are of the holders' clocks, which have to agree to a few seconds. A holder that died on this machine is seen to be dead, and need not be waited for.
 One that slept for longer than its lease has lost it, even where nobody has taken it: another one may have come and gone.

@@ -2,8 +2,8 @@
 
     RUN/ledger/00000001.json    {"format": 1, "number": 1, "sha256": "...", "event": {...}}
 
-An event is written under another name, synced, and renamed, so a file that carries a number is complete. What is still found damaged was damaged
-later, and is refused by name: guessing at a campaign's history could promote the wrong teacher.
+An event is written under another name, synced, and given its number, unless that is taken; so a file that carries a number is complete. What is
+still found damaged was damaged later, and is refused by name: guessing at a campaign's history could promote the wrong teacher.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import errno
 import hashlib
 import json
 import math
-import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from raydistill.errors import LedgerError, StorageError
+from raydistill.orchestration.durable import publish
 from raydistill.orchestration.patience import explained, patiently
 from raydistill.orchestration.remote import STREAMS
 
@@ -43,6 +44,8 @@ class Ledger:
         self.filesystem = filesystem
         self.folder = folder.rstrip("/")
         self._next: int | None = None
+        # Of this writer alone: where two believe that they hold a run, neither may change what the other is about to publish.
+        self._mark = uuid.uuid4().hex[:8]
 
     @classmethod
     def at(cls, place: str | Path) -> Ledger:
@@ -63,7 +66,7 @@ class Ledger:
         if self._next is None:
             self._next = len(self._numbers()) + 1
         number = self._next
-        final, aside = f"{self.folder}/{number:08d}.json", f"{self.folder}/.{number:08d}.json.aside"
+        final, aside = f"{self.folder}/{number:08d}.json", f"{self.folder}/.{number:08d}.json.{self._mark}.aside"
         try:
             if number == 1:
                 self.filesystem.create_dir(self.folder, recursive=True)
@@ -100,13 +103,15 @@ class Ledger:
         return act() if self._is_local else patiently(act)
 
     def _write(self, aside: str, final: str, content: bytes) -> None:
-        if not self._is_local and self._is_there(final, content):
-            return
-        with self.filesystem.open_output_stream(aside) as stream:
-            stream.write(content)
-        self._sync(aside)
-        self.filesystem.move(aside, final)
-        self._sync(self.folder)
+        if self._is_local:
+            try:
+                publish(final, aside, content)
+            except FileExistsError:
+                raise _taken(final) from None
+        elif not self._is_there(final, content):
+            with self.filesystem.open_output_stream(aside) as stream:
+                stream.write(content)
+            self.filesystem.move(aside, final)
 
     def _is_there(self, final: str, content: bytes) -> bool:
         """Whether an attempt before this one has come through, of which nothing was heard.
@@ -120,12 +125,7 @@ class Ledger:
             return False
         if self._content(final) == content:
             return True
-        raise LedgerError(
-            f"{final} is there already, with another event",
-            expected="one driver per run",
-            consequence="what another driver has recorded would be lost, and its history go on as ours",
-            remedy="see which driver still runs and let it, or stop both and run again with --resume",
-        )
+        raise _taken(final)
 
     def _numbers(self) -> list[int]:
         selector = fs.FileSelector(self.folder, allow_not_found=True)
@@ -165,16 +165,6 @@ class Ledger:
         with self.filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
 
-    def _sync(self, path: str) -> None:
-        """Local disks keep a rename before the content it names unless told otherwise; object stores need no telling."""
-        if not self._is_local:
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 def _encode(number: int, event: Mapping[str, Any]) -> bytes:
     content = {"format": FORMAT, "number": number, "sha256": _checksum(number, event), "event": _finite(event)}
@@ -194,6 +184,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(one) for one in value]
     return value
+
+
+def _taken(path: str) -> LedgerError:
+    return LedgerError(
+        f"{path} is there already, with another event",
+        expected="one driver per run",
+        consequence="what another driver has recorded would be lost, and its history go on as ours",
+        remedy="see which driver still runs and let it, or stop both and run again with --resume",
+    )
 
 
 def _damaged(path: str, how: str) -> LedgerError:

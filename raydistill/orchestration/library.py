@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import CheckpointError, RayDistillError
+from raydistill.orchestration.durable import link_or_copy, put
 from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.orchestration.searchdir import LADDERS
 from raydistill.planning.records import TAKEN, TrialRecord
@@ -107,7 +107,7 @@ class Library:
             for one in (aside, target):
                 shutil.rmtree(one, ignore_errors=True)
             shutil.copytree(source, aside, copy_function=link_or_copy)
-            os.replace(aside, target)
+            put(aside, target)
         return {**brought, "checkpoint": str(target)}
 
     def _is_sound(self, checkpoint: str | Path, digest: str) -> bool:
@@ -123,12 +123,3 @@ def runs_beside(root: Path) -> list[Path]:
     storage = search.parent if root.parent.name == LADDERS and (search / CONFIG).exists() else root.parent
     found = {path.parent for pattern in (f"*/{CONFIG}", f"*/{LADDERS}/*/{CONFIG}") for path in storage.glob(pattern)}
     return sorted(found - {root})
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """Give a file a second name, or copy it where the file system knows no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target

@@ -9,11 +9,26 @@ from typing import Any
 
 import psutil
 
+STARTED = 22 - 3
+"""Place of the moment a process started, field 22 of /proc/PID/stat, among those that follow its name, the first of which is field 3."""
+
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other one, as JSON: `machine`, `pid`, and when it `began`."""
-    pid = os.getpid()
-    return {"machine": _machine(), "pid": pid, "began": psutil.Process(pid).create_time()}
+    """What tells this process from every other one, as JSON. See `process_of`."""
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> dict[str, Any]:
+    """What tells a running process of this machine from every other one, as JSON.
+
+    Returns:
+        `machine`, `pid`, when it `began` by the wall clock, in seconds since 1970, and `ticks`: when it did by the clock that nobody sets, in ticks since
+        the machine started; None where the system does not say.
+
+    Raises:
+        psutil.Error: there is none.
+    """
+    return {"machine": _machine(), "pid": pid, "began": psutil.Process(pid).create_time(), "ticks": _ticks(pid)}
 
 
 def is_of_this_machine(identity: Mapping[str, Any]) -> bool:
@@ -27,8 +42,23 @@ def running(identity: Mapping[str, Any]) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(identity["pid"])
-        return process if process.create_time() == identity["began"] else None
+        ticks = _ticks(process.pid)
+        # psutil adds the moment the machine started, which moves whenever the clock is set. Older releases wrote nothing else.
+        if ticks is not None and identity.get("ticks") is not None:
+            same = ticks == identity["ticks"]
+        else:
+            same = process.create_time() == identity["began"]
+        return process if same else None
     except (psutil.Error, TypeError, ValueError, KeyError):
+        return None
+
+
+def _ticks(pid: int) -> int | None:
+    try:
+        # The name, in parentheses, may hold anything, spaces and parentheses included.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[STARTED])
+    except (OSError, IndexError, ValueError):
         return None
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from raydistill.config.trial import TeacherReference
-from raydistill.errors import RayDistillError, ShapeError, StorageError, TrainingError
+from raydistill.errors import RayDistillError, ShapeError, StorageError, TeacherError, TrainingError
 from raydistill.orchestration.coordinator import ask, unwrapped
 from raydistill.planning.records import TrialKey
 
@@ -42,16 +42,24 @@ class Guide:
         return answer
 
 
-def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> None:
-    """Decide what an error means: a trial that trains badly fails alone; what would hit every trial ends the campaign."""
+def settle(coordinator: Any, key: TrialKey, problem: BaseException) -> bool:
+    """Decide what an error means: a trial that trains badly fails alone; what would hit every trial ends the campaign.
+
+    Returns:
+        Whether the trial goes on, from its newest checkpoint: another teacher takes the place of a damaged one that was only announced.
+    """
     problem = unwrapped(problem)
+    if isinstance(problem, TeacherError) and ask(coordinator.reject_teacher.remote(key, problem.received)):
+        logger.warning("trial %s asks for another teacher: %s", key, problem.received)
+        return True
     alone = isinstance(problem, (TrainingError, ShapeError)) and not isinstance(problem, StorageError)
     if isinstance(problem, RayDistillError) and not alone:
         ask(coordinator.abort.remote(problem))
-        return
+        return False
     if isinstance(problem, RayDistillError):
         reason = problem.received
     else:
         reason = f"{type(problem).__name__}: {problem}"
         logger.error("trial %s failed", key, exc_info=problem)
     ask(coordinator.fail.remote(key, reason))
+    return False

@@ -93,17 +93,19 @@ class InlineTrial(_Trial):
 
     def work(self) -> dict[str, Any]:
         """Train one epoch, report it, and end where the coordinator says so."""
-        try:
-            if self.reports is None:
-                self.reports = self._train()
-            report = next(self.reports, None)
-        except TrialInterruptedError:
-            self.cleanup()
-            return self.rest()
-        except Exception as problem:
-            self.cleanup()
-            settle(self.coordinator, self.key, problem)
-            return {"done": True}
+        while True:
+            try:
+                if self.reports is None:
+                    self.reports = self._train()
+                report = next(self.reports, None)
+                break
+            except TrialInterruptedError:
+                self.cleanup()
+                return self.rest()
+            except Exception as problem:
+                self.cleanup()
+                if not settle(self.coordinator, self.key, problem):
+                    return {"done": True}
         if report is None:
             self.cleanup()
             ask(self.coordinator.pause.remote(self.key))

@@ -18,10 +18,17 @@ TAKEN = "taken from "
 
 @dataclass(frozen=True)
 class Taught:
-    """The checkpoint that teaches an epoch."""
+    """The checkpoint that teaches an epoch.
+
+    Attributes:
+        checkpoint: where it lies.
+        digest: SHA-256 of its manifest.
+        lost: whether it was found damaged since; the epoch is another teacher's if it is trained again.
+    """
 
     checkpoint: str
     digest: str
+    lost: bool = False
 
 
 @dataclass
@@ -74,6 +81,14 @@ class TrialRecord:
     def last(self) -> dict[str, Any] | None:
         """The newest report."""
         return self.reports[-1] if self.reports else None
+
+    @property
+    def unreported(self) -> dict[int, Taught]:
+        """Who teaches the epochs that are begun and not reported, by their number from 0; nobody where the trial has ended well."""
+        if self.status in ("finished", "stopped"):
+            return {}
+        done = max((one["epoch"] for one in self.reports), default=0)
+        return {epoch: one for epoch, one in sorted(self.taught.items()) if epoch >= done and not one.lost}
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -132,6 +132,8 @@ def worth_announcing(state: CampaignState, place: tuple[str, int], report: Event
     value = report["metrics"].get(MRR)
     if place in state.promotions or not report["checkpoint"] or value is None or not math.isfinite(value):
         return False
+    if report["digest"] in state.unfit:
+        return False
     known = state.announcements.get(place)
     best = -math.inf if known is None else known.metrics[MRR]
     return bool(value > best and value >= best + min_delta)

@@ -14,6 +14,7 @@ that it was written; one that contradicts an earlier event is refused.
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
     checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
     teacher_announced  lineage, grade, identity, checkpoint, digest, epoch, metrics, time   the best so far, for the grades below
+    teacher_rejected   lineage, grade, number, checkpoint, digest, reason, time    by the trial that was to learn from it: it is damaged
     grade_promoted     lineage, grade, identity, checkpoint, digest, epoch, metrics, time
     promotion_tested   lineage, grade, metrics, time
 """
@@ -21,7 +22,7 @@ that it was written; one that contradicts an earlier event is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raydistill.errors import LedgerError
 from raydistill.planning.records import Event, Promotion, TrialKey, TrialRecord
@@ -30,7 +31,20 @@ from raydistill.planning.trial_events import TRIAL_CHANGES, same
 
 @dataclass
 class CampaignState:
-    """Everything that happened in a campaign."""
+    """Everything that happened in a campaign.
+
+    Attributes:
+        config_fingerprint: of the configuration it was begun with; empty = not begun.
+        lineages: names of its ladders.
+        grades: folders of its grades.
+        trials: every trial that was entered.
+        promotions: the result of each grade, by lineage and grade.
+        announcements: who teaches below a grade until it has promoted.
+        superseded: announced before it, oldest first.
+        unfit: digests of announced checkpoints that were found damaged.
+        tests: test metrics of what was promoted.
+        events: how many there were.
+    """
 
     config_fingerprint: str = ""
     lineages: tuple[str, ...] = ()
@@ -38,6 +52,8 @@ class CampaignState:
     trials: dict[TrialKey, TrialRecord] = field(default_factory=dict)
     promotions: dict[tuple[str, int], Promotion] = field(default_factory=dict)
     announcements: dict[tuple[str, int], Promotion] = field(default_factory=dict)
+    superseded: dict[tuple[str, int], list[Promotion]] = field(default_factory=dict)
+    unfit: set[str] = field(default_factory=set)
     tests: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
     events: int = 0
 
@@ -45,6 +61,12 @@ class CampaignState:
         """The trials of a grade, by number."""
         found = (record for key, record in self.trials.items() if key[:2] == (lineage, grade))
         return sorted(found, key=lambda record: record.number)
+
+    @property
+    def teaching(self) -> set[str]:
+        """The checkpoints that are learnt from, or will be by whoever asks next."""
+        current = {self.promotions.get(place, one).checkpoint for place, one in self.announcements.items()}
+        return current | {one.checkpoint for record in self.trials.values() for one in record.unreported.values()}
 
     @property
     def complete(self) -> bool:
@@ -101,7 +123,30 @@ def _start(state: CampaignState, event: Event) -> None:
 
 def _announce(state: CampaignState, event: Event) -> None:
     promotion = _promotion(event)
-    state.announcements[promotion.lineage, promotion.grade] = promotion
+    key = promotion.lineage, promotion.grade
+    known = state.announcements.get(key)
+    if known is not None and known.checkpoint != promotion.checkpoint:
+        state.superseded.setdefault(key, []).append(known)
+    state.announcements[key] = promotion
+
+
+def _reject_teacher(state: CampaignState, event: Event) -> None:
+    checkpoint, reason = str(event["checkpoint"]), str(event["reason"])
+    finder = state.trials[str(event["lineage"]), int(event["grade"]), int(event["number"])]
+    if reason not in finder.notes:
+        finder.notes.append(reason)
+    state.unfit.add(str(event["digest"]))
+    for record in state.trials.values():
+        for epoch, one in record.taught.items():
+            record.taught[epoch] = replace(one, lost=one.lost or one.checkpoint == checkpoint)
+    # Of those before it only such as are still learnt from: the others are not kept.
+    kept = state.teaching
+    for key, former in state.superseded.items():
+        former[:] = [one for one in former if one.checkpoint != checkpoint and one.checkpoint in kept]
+    for key in [key for key, one in state.announcements.items() if one.checkpoint == checkpoint]:
+        del state.announcements[key]
+        if state.superseded.get(key):
+            state.announcements[key] = state.superseded[key].pop()
 
 
 def _promote(state: CampaignState, event: Event) -> None:
@@ -123,6 +168,7 @@ def _test(state: CampaignState, event: Event) -> None:
 _CHANGES = {
     "campaign_started": _start,
     "teacher_announced": _announce,
+    "teacher_rejected": _reject_teacher,
     "grade_promoted": _promote,
     "promotion_tested": _test,
 }

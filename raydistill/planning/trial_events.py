@@ -51,8 +51,11 @@ def _report(trials: Trials, event: Event, number: int) -> None:
 def _teach(trials: Trials, event: Event, number: int) -> None:
     record, taught = _record(trials, event, number), Taught(event["checkpoint"], event["digest"])
     epoch = int(event["epoch"])
-    if epoch in record.taught:
-        same(event, number, "teacher", record.taught[epoch].digest, taught.digest)
+    known = record.taught.get(epoch)
+    if known is not None and known.lost and known.checkpoint == taught.checkpoint:
+        return
+    if known is not None and not known.lost:
+        same(event, number, "teacher", known.digest, taught.digest)
     record.taught[epoch] = taught
 
 

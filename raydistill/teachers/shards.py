@@ -83,10 +83,10 @@ def read_shard(path: Path) -> Shard | None:
 
 
 class KeptTeachers:
-    """A folder for each teacher's outputs, and this process's claim on the one it learns from, which dies with the process.
+    """A folder for each teacher, and this process's claim on the one it learns from, which dies with the process.
 
-    A teacher that was only announced is gone after a few epochs, and its outputs may take gigabytes. Whoever turns to another one removes what no process
-    has a claim on; a trial that comes back to such a teacher has it computed again.
+    A teacher that was only announced is gone after a few epochs, and its outputs, or its fetched checkpoint, may take gigabytes. Whoever turns to another one
+    removes what no process has a claim on; a trial that comes back to such a teacher has it computed, or fetched, again.
 
     Args:
         root: the folder of the folders.
@@ -178,7 +178,7 @@ def _lock_file(path: Path) -> int:
 def _unwritable(path: Path, problem: OSError) -> StorageError:
     return StorageError(
         f"{path} cannot be written: {problem}",
-        expected="room for the teacher's outputs",
-        consequence="the teacher would have to encode every text again in every epoch",
-        remedy="make room, or set training.remember_teacher to false",
+        expected="room for what is kept of teachers",
+        consequence="a teacher would be fetched, or encode every text, again in every epoch",
+        remedy="make room; with training.remember_teacher false no outputs are kept",
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.config.trial import TrialConfig
-from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError
+from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError, TeacherError
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
@@ -52,15 +54,16 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
     """The teacher, in the precision of the student, where the method or the initial layers want one.
 
     Raises:
-        CheckpointError: it is damaged, or not the one the trial was planned with.
+        TeacherError: it is damaged, or not the one the trial was planned with.
         CapabilityError: it reads other token ids than the student.
     """
     if config.teacher is None or (config.method.name == "none" and config.init == "pretrained"):
         return None
     path, settings = Path(config.teacher.path), config.training
-    digest = verify_checkpoint(path)
+    with about_teacher():
+        digest = verify_checkpoint(path)
     if digest != config.teacher.digest:
-        raise CheckpointError(
+        raise TeacherError(
             f"teacher {path} has digest {digest[:12]}",
             expected=f"{config.teacher.digest[:12]}, the checkpoint that was promoted",
             consequence="the student would learn from another teacher than the one on record",
@@ -74,3 +77,17 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
             remedy="start the student from the encoder that the teacher was made of",
         )
     return load_model(path, verify=False, tokens_per_micro_batch=settings.tokens_per_micro_batch, precision=precision)
+
+
+@contextlib.contextmanager
+def about_teacher() -> Iterator[None]:
+    """Say of a checkpoint that it is the teacher's: unlike those of the trial itself, another one may take its place.
+
+    Raises:
+        TeacherError: it is damaged or missing.
+    """
+    try:
+        yield
+    except CheckpointError as problem:
+        parts = {name: getattr(problem, name) for name in ("expected", "consequence", "remedy")}
+        raise TeacherError(problem.received, **parts) from None

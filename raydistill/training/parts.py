@@ -73,7 +73,7 @@ class TrialParts:
         """The same parts under another teacher: verified and loaded between two epochs; nothing else changes.
 
         Raises:
-            CheckpointError: the teacher is damaged, or not the one that was announced.
+            TeacherError: the teacher is damaged, or not the one that was announced.
         """
         config = self.config.model_copy(update={"teacher": teacher})
         facts = checked_encoder(config)
@@ -125,7 +125,7 @@ def build_parts(
     Raises:
         DataError: the dataset is not the one the trial was planned with, or is damaged.
         EncoderError: the encoder is missing or not the one the trial was planned with.
-        CheckpointError: the teacher is damaged, or not the one the trial was planned with.
+        TeacherError: the teacher is damaged, or not the one the trial was planned with.
         CapabilityError: the teacher has another tokenizer.
     """
     identity, device = config.identity, best_device()

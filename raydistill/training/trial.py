@@ -14,6 +14,7 @@ from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialCon
 from raydistill.errors import RunDirectoryError
 from raydistill.teachers.shards import KEPT, KeptTeachers
 from raydistill.training.gather import World
+from raydistill.training.ground import about_teacher
 from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
@@ -135,8 +136,9 @@ class _Changing:
         if not text:
             return None
         teacher = TeacherReference.model_validate_json(text)
-        # By every worker: what one machine has fetched does not lie on another.
-        return teacher if self.bring is None else self.bring(teacher)
+        with about_teacher():
+            # By every worker: what one machine has fetched does not lie on another.
+            return teacher if self.bring is None else self.bring(teacher)
 
 
 def _train(

@@ -144,6 +144,42 @@ def test_damage_in_a_run_is_told_by_checkpoint(call: Call, run: Path) -> None:
     assert f"damaged: {weights}: changed after it was written" in result.stdout
 
 
+@pytest.fixture
+def announced(run: Path) -> Path:
+    """A teacher that was announced by a grade that has not promoted yet."""
+    shelf = run / "grades/1-layers6/teachers"
+    ledger = Ledger.at(run / "ledger")
+    ledger.append(
+        {
+            "kind": "campaign_started",
+            "config_fingerprint": "f",
+            "lineages": ["main"],
+            "grades": ["0-teacher", "1-layers6"],
+        }
+    )
+    digest = make_checkpoint(shelf / "aside", b"student")
+    (shelf / "aside").rename(shelf / digest[:16])
+    place = {"lineage": "main", "grade": 1, "identity": "def", "time": 0.0}
+    files = {"checkpoint": f"grades/1-layers6/teachers/{digest[:16]}", "digest": digest, "epoch": 1, "metrics": {}}
+    ledger.append({"kind": "teacher_announced", **place, **files})
+    return shelf / digest[:16]
+
+
+def test_announced_teacher_is_checked_like_a_promoted_one(call: Call, run: Path, announced: Path) -> None:
+    """A run that stopped on a damaged teacher would be called sound."""
+    assert call("verify", str(run)).exit_code == 0
+    weights = announced / "query_encoder/model.safetensors"
+    weights.write_bytes(b"other")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert f"damaged: {weights}: changed after it was written" in result.stdout
+    (announced / "manifest.json").unlink()
+    write_manifest(announced)
+    assert "whole, but not the checkpoint that was announced" in call("verify", str(run)).stdout
+    announced.rename(run / "elsewhere")
+    assert "announced by main 1-layers6, but missing" in call("verify", str(run)).stdout
+
+
 def test_promoted_checkpoint_must_be_the_promoted_one(call: Call, run: Path) -> None:
     """A checkpoint that is whole but another one would teach the next grade unnoticed."""
     trial = run / "grades/0-teacher/trials/abc/checkpoints"

@@ -6,6 +6,7 @@ Behaviour is asked for by values of the configuration (mask ratio NAN_RATIO: the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -23,7 +24,7 @@ from typing import Any
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
-from raydistill.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, TrialInterruptedError
+from raydistill.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, TeacherError, TrialInterruptedError
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
 from raydistill.planning.search import Observation, grade_space, propose, trial_limit
@@ -130,8 +131,11 @@ def run_trial(
             return
         if config.settle_epochs is not None and bring is not None:
             assert teacher is not None
-            teacher = bring(teacher)
+            with _teaching():
+                teacher = bring(teacher)
         if world.rank == 0:
+            if settings.get("damages") == directory.parents[1].name:
+                _damage(teacher, directory)
             _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
 
@@ -303,12 +307,23 @@ def mrr(config: TrialConfig, epoch: int) -> float:
     return 0.2 + 0.1 * draw + 0.01 * epoch
 
 
+def _damage(teacher: TeacherReference | None, directory: Path) -> None:
+    """Damage an announced teacher, once, and let go of whoever waits for this trial."""
+    mark = directory / "damaged"
+    if teacher is not None and Path(teacher.path).parent.name == "teachers" and not mark.exists():
+        mark.touch()
+        (directory / TRAINED).touch()
+        (Path(teacher.path) / "weights").unlink()
+        (Path(teacher.path) / "weights").write_bytes(b"damaged")
+
+
 def _learn(config: TrialConfig, teacher: TeacherReference | None, directory: Path, epoch: int) -> None:
     checkpoints = directory / "checkpoints"
     before = (checkpoints / f"{epoch - 1:08d}" / "weights").read_bytes() if epoch > 1 else b""
     taught = teacher.digest if teacher else ""
     if teacher is not None:
-        assert verify(teacher.path) == teacher.digest
+        with _teaching():
+            assert verify(teacher.path) == teacher.digest
     weights = hashlib.sha256(before + f"{config.identity} {taught} {epoch}".encode()).digest()
     aside = checkpoints / f".{epoch:08d}.aside"
     aside.mkdir(parents=True, exist_ok=True)
@@ -318,6 +333,15 @@ def _learn(config: TrialConfig, teacher: TeacherReference | None, directory: Pat
         file.write(f"{epoch}\n")
     shutil.rmtree(checkpoints / f"{epoch:08d}", ignore_errors=True)
     aside.rename(checkpoints / f"{epoch:08d}")
+
+
+@contextlib.contextmanager
+def _teaching() -> Iterator[None]:
+    """As the real trainer, tell a damaged teacher from a damaged checkpoint of the trial."""
+    try:
+        yield
+    except CheckpointError as problem:
+        raise TeacherError(problem.received) from None
 
 
 def _newest(checkpoints: Path) -> int:

@@ -12,6 +12,7 @@ import pytest
 import ray.train
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
+from raydistill.errors import TeacherError
 from raydistill.orchestration import elastic
 from raydistill.orchestration.elastic import GROW_SECONDS, LOOK_SECONDS, WorkerRuns
 from raydistill.orchestration.study import Study
@@ -136,6 +137,18 @@ def test_trial_whose_workers_keep_dying_is_given_up(played: Played) -> None:
     runs.run()
     assert scene.runs == [4, 4]
     assert isinstance(runs.problem, ray.train.WorkerGroupError)
+
+
+def test_damaged_teacher_is_no_failure_of_its_students(played: Played) -> None:
+    """A trial would be given up for what somebody else's files suffered; its workers end only to begin again under another teacher."""
+    untaught = ray.train.WorkerGroupError(
+        "a worker left", {0: RuntimeError("connection closed"), 1: TeacherError("damaged")}
+    )
+    scene = Scene([4], [untaught, untaught, untaught, False])
+    runs = played(scene, study(max_failures=0))
+    runs.run()
+    assert len(scene.runs) == 4
+    assert runs.problem is None
 
 
 def test_interrupted_trial_is_no_failed_one(played: Played) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import CheckpointError, LedgerError, PromotionError, StorageError
-from raydistill.orchestration import ledger
+from raydistill.orchestration import durable
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.rundir import read_state
 from raydistill.planning.records import Promotion
@@ -213,7 +213,7 @@ def test_full_disk_ends_the_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.os, "fsync", full)
+        patch.setattr(durable.os, "fsync", full)
         with pytest.raises(StorageError):
             epoch(one, A, 1, 0.5)
     for use in (lambda: one.news(0), lambda: one.begin(B, "j", {})):
@@ -233,7 +233,7 @@ def test_first_error_is_the_one_told(tmp_path: Path) -> None:
 
 def test_thousand_reports_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small trials would wait for the coordinator. CPU time, disk excluded; room for a busy machine."""
-    monkeypatch.setattr(ledger.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(durable.os, "fsync", lambda descriptor: None)
     one = Ladder(tmp_path, Rules("sequential", 0.0, True, 1, 2, epochs=(10**6,), sizes=(1,)))
     one.start("f", ["main"], ["0"])
     for number in range(50):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from raydistill.errors import LedgerError, StorageError
-from raydistill.orchestration import ledger as module
-from raydistill.orchestration import patience
+from raydistill.orchestration import durable, patience
 from raydistill.orchestration.ledger import Ledger
 
 
@@ -110,16 +111,58 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
         Ledger.at(tmp_path).read()
 
 
-def test_event_of_another_driver_is_not_written_over(tmp_path: Path) -> None:
-    """A driver whose lease ran out while it slept would replace what the next one has recorded, file by file, and none would be damaged."""
-    ours, theirs = on_subtree(tmp_path), on_subtree(tmp_path)
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("place", [on_subtree, at_uri, at_path])
+def test_event_of_another_driver_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, links: bool
+) -> None:
+    """A driver whose lease ran out while it slept, or whose lock another machine does not see, would replace what another has recorded."""
+    if not links:
+        monkeypatch.setattr(durable.os, "link", refuse_links)
+    ours, theirs = place(tmp_path), place(tmp_path)
     ours.append({"who": "both"})
     assert theirs.append({"who": "they"}) == 2
     with pytest.raises(LedgerError, match=r"00000002\.json is there already") as caught:
         ours.append({"who": "we"})
     assert all((caught.value.expected, caught.value.consequence, caught.value.remedy))
-    assert on_subtree(tmp_path).read() == [{"who": "both"}, {"who": "they"}]
+    assert place(tmp_path).read() == [{"who": "both"}, {"who": "they"}]
     assert theirs.append({"who": "they"}) == 3
+    assert len(list((tmp_path / "run" / "ledger").iterdir())) == 3, "nothing is left of what was not written"
+
+
+def refuse_links(source: str, target: str) -> None:
+    """A file system that knows none."""
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_of_two_drivers_that_write_at_once_one_has_the_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both looked before either had written; what the first has written would be gone, or a mixture of both be published."""
+    ours, theirs = at_path(tmp_path), at_path(tmp_path)
+    ours.append({"who": "both"})
+    real = os.link
+
+    def late(source: str, target: str) -> None:
+        monkeypatch.undo()
+        assert theirs.append({"who": "they"}) == 2
+        real(source, target)
+
+    monkeypatch.setattr(durable.os, "link", late)
+    with pytest.raises(LedgerError, match=r"00000002\.json is there already"):
+        ours.append({"who": "we"})
+    assert at_path(tmp_path).read() == [{"who": "both"}, {"who": "they"}]
+
+
+def test_link_that_a_file_server_was_asked_for_twice_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that was lost would pass for another driver, and end the campaign."""
+    real = os.link
+
+    def twice(source: str, target: str) -> None:
+        real(source, target)
+        real(source, target)
+
+    monkeypatch.setattr(durable.os, "link", twice)
+    assert filled(tmp_path, 2).append({"n": 2}) == 3
+    assert Ledger.at(tmp_path).read()[2] == {"n": 2}
 
 
 class Forgetful:
@@ -151,7 +194,7 @@ def test_event_whose_answer_was_lost_is_written_once(tmp_path: Path, monkeypatch
 def test_leftover_of_a_crash_is_overlooked(tmp_path: Path) -> None:
     """A writer killed between writing and renaming would make its run unreadable."""
     filled(tmp_path, 2)
-    (tmp_path / ".00000003.json.aside").write_bytes(b'{"form')
+    (tmp_path / ".00000003.json.0123abcd.aside").write_bytes(b'{"form')
     ledger = Ledger.at(tmp_path)
     assert len(ledger.read()) == 2
     assert ledger.append({"n": 3}) == 3
@@ -165,7 +208,7 @@ def test_failed_write_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: p
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(StorageError, match=r"00000003\.json: the disk is full"):
         ledger.append({"n": 3})
     monkeypatch.undo()
@@ -183,7 +226,7 @@ def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_ten_thousand_events_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`raydistill status` and every resume of a long campaign would take minutes. Two seconds on an idle machine; room for a busy one."""
-    monkeypatch.setattr(module.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(durable.os, "fsync", lambda descriptor: None)
     filled(tmp_path, 10_000)
     begin = time.process_time()
     assert len(Ledger.at(tmp_path).read()) == 10_000

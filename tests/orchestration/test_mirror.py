@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from pyarrow import fs
 
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.orchestration.courier import Courier
-from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.depot import Depot, announced_folder
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.mirror import TrialMirror
 from raydistill.orchestration.remote import RemoteFolder
@@ -214,3 +216,47 @@ def test_announced_teacher_is_kept_where_the_run_lies(tmp_path: Path) -> None:
         assert (tmp_path / teacher.path / "weights").read_text() == "w"
     clear_shelves(store, ["0-teacher", "1-layers6"])
     assert not (tmp_path / "run/grades/0-teacher/teachers").exists()
+
+
+def test_announced_teacher_leaves_the_machine_with_the_last_that_learns_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig]
+) -> None:
+    """Every teacher that was ever announced would stay in the cache of every machine; or one be removed while a trial beside this one reads it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem).claimed()
+    config = trial_config(training={"epochs": 4})
+    data = config.data.model_copy(update={"path": Path(config.data.path).as_uri()})
+    config = config.model_copy(update={"data": data, "settle_epochs": 1})
+    teachers = [teacher(tmp_path / "there", f"run/grades/0/teachers/{name}") for name in ("first", "second")]
+    teachers += [teacher(tmp_path / "there", "run/grades/0/trials/t/checkpoints/00000009")]
+    order = [teachers[0], teachers[0], teachers[1], teachers[2]]
+
+    def trial(name: str) -> Iterator[list[str]]:
+        """What the machine keeps after each epoch, as positions in `teachers`."""
+        directory = store.root / "grades" / "1" / "trials" / name
+        directory.mkdir(parents=True)
+        courier = Courier(fakes.workshop(), Depot(filesystem), store)
+        for _ in courier.run_trial(config, directory, fakes.Ranks(), order.__getitem__, lambda: False):  # type: ignore[arg-type]
+            folders = {path.name for path in announced_folder().iterdir() if path.is_dir()}
+            yield [number for number, one in enumerate(teachers) if one.digest[:16] in folders]
+
+    one, other = trial("x"), trial("y")
+    assert next(one) == next(other) == [0]
+    assert next(one) == [0]
+    assert next(one) == [0, 1], "the other one still learns from it"
+    assert next(other) == [0, 1]
+    assert next(other) == [1]
+    assert next(one) == [1]
+    assert next(other) == []
+    assert Depot(filesystem).checkpoint(teachers[2].path, fakes.verify).parent.name == "depot"
+
+
+def teacher(root: Path, place: str) -> TeacherReference:
+    weights = place.encode()
+    (root / place).mkdir(parents=True)
+    (root / place / "weights").write_bytes(weights)
+    manifest = json.dumps({"sha256": hashlib.sha256(weights).hexdigest()})
+    (root / place / "manifest.json").write_text(manifest)
+    return TeacherReference(path=place, digest=hashlib.sha256(manifest.encode()).hexdigest())

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError
+from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError, TeacherError
+from raydistill.training import trial
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
 from raydistill.training.parts import build_parts
@@ -61,13 +62,28 @@ def test_other_teacher_than_planned_is_refused(
     facts = checked_encoder(config)
     moved = shutil.copytree(teacher_checkpoint(), tmp_path / "moved")
     assert checked_teacher(teacher_at(config, Path(moved)), facts) is not None
-    with pytest.raises(CheckpointError, match="has digest"):
+    with pytest.raises(TeacherError, match="has digest"):
         checked_teacher(teacher_at(config, teacher_checkpoint(shared_towers=True)), facts)
     (Path(moved) / "query_encoder" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="was changed"):
+    with pytest.raises(TeacherError, match="was changed"):
         checked_teacher(teacher_at(config, Path(moved)), facts)
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(TeacherError, match="no such checkpoint") as caught:
         checked_teacher(teacher_at(config, tmp_path / "gone"), facts)
+    assert caught.value.remedy
+
+
+def test_damage_of_a_teacher_that_is_fetched_is_told_from_the_trials_own() -> None:
+    """A trial whose teacher cannot be brought to its machine would end the campaign, although another one could take its place."""
+
+    def bring(teacher: TeacherReference) -> TeacherReference:
+        raise CheckpointError(f"{teacher.path}: no readable manifest.json", remedy="copy it anew")
+
+    teacher = TeacherReference(path="s3://bucket/teacher", digest="d")
+    config = TrialConfig.model_construct(teacher=teacher, settle_epochs=1)
+    changing = trial._Changing(config, lambda epoch: teacher, World.alone(), bring)
+    with pytest.raises(TeacherError, match="no readable manifest") as caught:
+        changing.at(0)
+    assert caught.value.remedy == "copy it anew"
 
 
 def test_teacher_that_reads_other_tokens_is_refused(config_of: Config, teacher_checkpoint: Callable[..., Path]) -> None:
