@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psutil
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 
 class Meeting(NamedTuple):
@@ -40,7 +41,7 @@ def open_meeting(host: str) -> Meeting:
     return Meeting(host, server.getsockname()[1], server.detach())
 
 
-def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> dist.Store:
+def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> Store:
     """The store that all workers share, when all of them are there.
 
     Args:
@@ -53,7 +54,7 @@ def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> dist.Sto
         torch.distributed.DistError: somebody does not come.
     """
     first = rank == 0
-    store: dist.Store = dist.TCPStore(  # type: ignore[attr-defined]
+    store: Store = dist.TCPStore(  # type: ignore[attr-defined]
         meeting.host,
         meeting.port,
         size,
