@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psutil
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 
 class Meeting(NamedTuple):
@@ -40,7 +41,7 @@ def open_meeting(host: str) -> Meeting:
     return Meeting(host, server.getsockname()[1], server.detach())
 
 
-def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> dist.TCPStore:
+def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> Store:
     """The store that all workers share, when all of them are there.
 
     Args:
@@ -53,7 +54,7 @@ def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> dist.TCP
         torch.distributed.DistError: somebody does not come.
     """
     first = rank == 0
-    return dist.TCPStore(
+    store: Store = dist.TCPStore(  # type: ignore[attr-defined]
         meeting.host,
         meeting.port,
         size,
@@ -61,6 +62,7 @@ def store_of(meeting: Meeting, rank: int, size: int, seconds: float) -> dist.TCP
         timeout=timedelta(seconds=seconds),
         master_listen_fd=meeting.descriptor if first else None,
     )
+    return store
 
 
 def join(meeting: Meeting, rank: int, size: int, group: str, seconds: float, host: str) -> None:
