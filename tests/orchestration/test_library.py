@@ -177,6 +177,7 @@ def test_run_that_found_its_best_damaged_lends_last(tmp_path: Path) -> None:
     """What is second best in a run whose best was damaged would be promoted, though another run has the best."""
     rejecting, sound = lend(tmp_path / "a"), lend(tmp_path / "b")
     one = Ladder(rejecting, RULES)
+    (Path(str(one.record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
     one.reject(KEY, str(one.record(KEY).best_digest), "weights are damaged")
     borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
     borrower.begin(KEY, teacher().identity, {})
