@@ -150,7 +150,12 @@ def announced(run: Path) -> Path:
     shelf = run / "grades/1-layers6/teachers"
     ledger = Ledger.at(run / "ledger")
     ledger.append(
-        {"kind": "campaign_started", "config_fingerprint": "f", "lineages": ["main"], "grades": ["0-teacher", "1-layers6"]}
+        {
+            "kind": "campaign_started",
+            "config_fingerprint": "f",
+            "lineages": ["main"],
+            "grades": ["0-teacher", "1-layers6"],
+        }
     )
     digest = make_checkpoint(shelf / "aside", b"student")
     (shelf / "aside").rename(shelf / digest[:16])

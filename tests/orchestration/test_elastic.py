@@ -141,7 +141,9 @@ def test_trial_whose_workers_keep_dying_is_given_up(played: Played) -> None:
 
 def test_damaged_teacher_is_no_failure_of_its_students(played: Played) -> None:
     """A trial would be given up for what somebody else's files suffered; its workers end only to begin again under another teacher."""
-    untaught = ray.train.WorkerGroupError("a worker left", {0: RuntimeError("connection closed"), 1: TeacherError("damaged")})
+    untaught = ray.train.WorkerGroupError(
+        "a worker left", {0: RuntimeError("connection closed"), 1: TeacherError("damaged")}
+    )
     scene = Scene([4], [untaught, untaught, untaught, False])
     runs = played(scene, study(max_failures=0))
     runs.run()
