@@ -2,7 +2,8 @@
 
     RUN/grades/<grade>/teachers/<digest>/
 
-What is put there shares its bytes with the checkpoint (hard links), or is a copy where the file system has no links.
+What is put there shares its bytes with the checkpoint (hard links), or is a copy where the file system has no links. It stays
+while somebody learns from it, or would if he went on.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _reject_teacher(state: CampaignState, event: Event) -> None:
             record.taught[epoch] = replace(one, lost=one.lost or one.checkpoint == checkpoint)
     # Of those before it only such as are still learnt from: the others are not kept.
     kept = state.teaching
-    for key, former in state.superseded.items():
+    for former in state.superseded.values():
         former[:] = [one for one in former if one.checkpoint != checkpoint and one.checkpoint in kept]
     for key in [key for key, one in state.announcements.items() if one.checkpoint == checkpoint]:
         del state.announcements[key]

@@ -233,12 +233,12 @@ def test_announced_teacher_leaves_the_machine_with_the_last_that_learns_from_it(
     teachers += [teacher(tmp_path / "there", "run/grades/0/trials/t/checkpoints/00000009")]
     order = [teachers[0], teachers[0], teachers[1], teachers[2]]
 
-    def trial(name: str) -> Iterator[list[str]]:
+    def trial(name: str) -> Iterator[list[int]]:
         """What the machine keeps after each epoch, as positions in `teachers`."""
         directory = store.root / "grades" / "1" / "trials" / name
         directory.mkdir(parents=True)
         courier = Courier(fakes.workshop(), Depot(filesystem), store)
-        for _ in courier.run_trial(config, directory, fakes.Ranks(), order.__getitem__, lambda: False):  # type: ignore[arg-type]
+        for _ in courier.run_trial(config, directory, fakes.Ranks(), order.__getitem__, lambda: False):
             folders = {path.name for path in announced_folder().iterdir() if path.is_dir()}
             yield [number for number, one in enumerate(teachers) if one.digest[:16] in folders]
 

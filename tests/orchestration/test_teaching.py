@@ -263,7 +263,11 @@ def test_what_an_error_of_a_trial_means(
     answers = {"reject_teacher": announced, "abort": None, "fail": None}
 
     def hears(name: str) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: heard.append(name) or answers[name])
+        def remote(*arguments: Any) -> Any:
+            heard.append(name)
+            return answers[name]
+
+        return SimpleNamespace(remote=remote)
 
     monkeypatch.setattr(telling, "ask", lambda answer: answer)
     coordinator = SimpleNamespace(**{name: hears(name) for name in answers})
