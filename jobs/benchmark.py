@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from raydistill.benchmarks import PARTS
+from raydistill.benchmarks.parts import PARTS
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raydistill.benchmarks.parts import OVERHEADS
 from raydistill.benchmarks.suite import Row, Suite
 from raydistill.config.load import load_config
 from raydistill.reporting.table import ABSENT, Table
-
-OVERHEADS = ("replay", "calls", "inline", "train", "workers")
 
 
 def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns: int, source: str | None) -> list[Row]:

@@ -1,0 +1,8 @@
+"""What the benchmark consists of, in the order in which it is measured."""
+
+from __future__ import annotations
+
+MEASURED = ("steps", "epochs", "profile", "contrastive", "ranking", "texts", "growth")
+OVERHEADS = ("replay", "calls", "inline", "train", "workers")
+"""Of orchestration: these need Ray."""
+PARTS = (*MEASURED, *OVERHEADS)
