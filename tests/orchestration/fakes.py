@@ -106,7 +106,7 @@ def run_trial(
             _work_apart(directory, world, interrupted)
         _work(settings.get("seconds", 0.0), directory, world, interrupted)
         if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
-            _wait_for(directory.parents[2] / grade, settings.get("trials", 1))
+            _wait_for(directory.parents[2] / grade, settings.get("trials", 0))
         if epoch == 1 and settings.get("patient") == directory.parents[1].name:
             _wait_behind(directory, settings["trials"])
         if world.size > 1:
