@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from raydistill.benchmarks.machine import waiting
+from raydistill.benchmarks.machine import seconds_once
 from raydistill.benchmarks.training import WARM_UP, timed_steps
 from raydistill.config.trial import TrialConfig
 from raydistill.planning.records import MRR
@@ -71,19 +66,11 @@ def epoch_cost(trial: TrialConfig, steps: int, turns: int, out: Path) -> EpochCo
     taken = list(timed_steps(parts, WARM_UP + steps))[WARM_UP:]
     keeper = CheckpointKeeper(out / f"layers{trial.layers}", keep=1, writes=True)
     # Minutes on a large graph, so it is done once; the steps have warmed up what there is.
-    validation = _seconds(parts.validate, device)
+    validation = seconds_once(parts.validate, device)
     saves = []
     for _ in range(turns):
         # Each after one more step, as in training: under a name of its own.
         list(timed_steps(parts, 1))
-        saves.append(_seconds(lambda: keeper.save_epoch(parts, {MRR: 0.0}), device))
+        saves.append(seconds_once(lambda: keeper.save_epoch(parts, {MRR: 0.0}), device))
     median = statistics.median
     return EpochCost(trial.layers, parts.steps_per_epoch, median(taken), validation, median(saves))
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    wait, began = waiting(device), time.perf_counter()
-    work()
-    if wait is not None:
-        wait()
-    return time.perf_counter() - began

@@ -24,15 +24,17 @@ def waiting(device: torch.device) -> Callable[[], None] | None:
 
 def seconds_of(work: Callable[[], Any], turns: int, device: torch.device | None = None) -> list[float]:
     """Seconds of each turn of some work, after one that is not counted."""
+    return [seconds_once(work, device) for _ in range(turns + 1)][1:]
+
+
+def seconds_once(work: Callable[[], Any], device: torch.device | None = None) -> float:
+    """Seconds of some work, until the device is done with it."""
     wait = waiting(device) if device is not None else None
-    taken = []
-    for _ in range(turns + 1):
-        began = time.perf_counter()
-        work()
-        if wait is not None:
-            wait()
-        taken.append(time.perf_counter() - began)
-    return taken[1:]
+    began = time.perf_counter()
+    work()
+    if wait is not None:
+        wait()
+    return time.perf_counter() - began
 
 
 def matrix_rate(hidden: int, inner: int, precision: Precision, device: torch.device) -> float:
