@@ -25,7 +25,7 @@ from raydistill.benchmarks.peers import (
 from raydistill.benchmarks.profiles import shares
 from raydistill.benchmarks.ranking import random_vectors, ranking_cost
 from raydistill.benchmarks.texts import assembling, encoding, preparing, tokenising
-from raydistill.benchmarks.training import step_cost
+from raydistill.benchmarks.training import endless_steps, step_cost
 from raydistill.benchmarks.workload import drawn_triples, naive_trainer, one_trial_of_each_grade
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TrialConfig
@@ -113,10 +113,7 @@ class Suite:
         [*_, trial] = self._trials("fp32")
         parts = build_parts(trial, World.alone())
         parts.trainer.measure_gradients = False
-        ours, (naive, batches) = (
-            itertools.chain.from_iterable(iter(parts.trainer.run_epoch, None)),
-            self._naive_way(trial),
-        )
+        ours, (naive, batches) = endless_steps(parts), self._naive_way(trial)
         for name, step in (("ours", lambda: next(ours)), ("naive", lambda: naive.step(next(batches)))):
             found = shares(step, self.turns, best_device())
             yield {"profile": f"{trial.layers} layers, {name}", "seconds": sum(found.values()), **found}

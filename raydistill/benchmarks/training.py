@@ -107,14 +107,18 @@ def padding(batch: TripleBatch, model: BiEncoder) -> float:
 
 def timed_steps(parts: TrialParts, count: int) -> Iterator[float]:
     """Seconds of one step after another."""
-    trainer, wait = parts.trainer, waiting(parts.student.log_inverse_temperature.device)
-    steps = itertools.chain.from_iterable(iter(trainer.run_epoch, None))
+    wait, steps = waiting(parts.student.log_inverse_temperature.device), endless_steps(parts)
     for _ in range(count):
         began = time.perf_counter()
         next(steps)
         if wait is not None:
             wait()
         yield time.perf_counter() - began
+
+
+def endless_steps(parts: TrialParts) -> Iterator[int]:
+    """Takes one step after another, epoch after epoch."""
+    return itertools.chain.from_iterable(iter(parts.trainer.run_epoch, None))
 
 
 def _same_batches(parts: TrialParts, count: int) -> list[TripleBatch]:
