@@ -6,8 +6,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from raydistill.benchmarks.machine import seconds_once
-from raydistill.benchmarks.training import WARM_UP, timed_steps
+from raydistill.benchmarks.machine import seconds_once, waiting
+from raydistill.benchmarks.training import STEPS_ON_A_GPU, WARM_UP, endless_steps, timed_steps
 from raydistill.config.trial import TrialConfig
 from raydistill.planning.records import MRR
 from raydistill.training.gather import World
@@ -63,14 +63,16 @@ def epoch_cost(trial: TrialConfig, steps: int, turns: int, out: Path) -> EpochCo
     parts = build_parts(trial, World.alone())
     device = parts.student.log_inverse_temperature.device
     parts.trainer.measure_gradients = False
-    taken = list(timed_steps(parts, WARM_UP + steps))[WARM_UP:]
+    endless, wait = endless_steps(parts), waiting(device)
+    each = 1 if wait is None else STEPS_ON_A_GPU
+    taken = list(timed_steps(endless, wait, WARM_UP + steps, each))[WARM_UP:]
     keeper = CheckpointKeeper(out / f"layers{trial.layers}", keep=1, writes=True)
     # Minutes on a large graph, so it is done once; the steps have warmed up what there is.
     validation = seconds_once(parts.validate, device)
     saves = []
     for _ in range(turns):
         # Each after one more step, as in training: under a name of its own.
-        list(timed_steps(parts, 1))
+        next(endless)
         saves.append(seconds_once(lambda: keeper.save_epoch(parts, {MRR: 0.0}), device))
     median = statistics.median
     return EpochCost(trial.layers, parts.steps_per_epoch, median(taken), validation, median(saves))

@@ -13,8 +13,8 @@ from torch import nn
 from raydistill.models.biencoder import BiEncoder, Precision
 
 TURNS = 9
-ROWS = 8192
-"""Tokens in a product: so many that a processor is as fast as it gets."""
+ROWS = {"cpu": 8192, "cuda": 131072}
+"""Tokens in a product: so many that a device is as fast as it gets."""
 
 
 def waiting(device: torch.device) -> Callable[[], None] | None:
@@ -40,11 +40,12 @@ def seconds_once(work: Callable[[], Any], device: torch.device | None = None) ->
 def matrix_rate(hidden: int, inner: int, precision: Precision, device: torch.device) -> float:
     """Operations per second in the two products of a feed-forward layer, `(tokens, hidden) x (hidden, inner)` and back; the median of several."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokens = torch.randn(ROWS, hidden, device=device).to(kind)
+    rows = ROWS["cuda" if device.type == "cuda" else "cpu"]
+    tokens = torch.randn(rows, hidden, device=device).to(kind)
     there, back = (torch.randn(*shape, device=device).to(kind) for shape in ((hidden, inner), (inner, hidden)))
     with torch.no_grad():
         taken = seconds_of(lambda: (tokens @ there) @ back, TURNS, device)
-    return 4.0 * ROWS * hidden * inner / statistics.median(taken)
+    return 4.0 * rows * hidden * inner / statistics.median(taken)
 
 
 def operations_per_token(model: BiEncoder) -> int:

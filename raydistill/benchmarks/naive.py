@@ -1,6 +1,6 @@
 """The way without any of our ways to save work: the baseline of the benchmark.
 
-Written from the paper and from what the public script does, on a processor: every triple is tokenised again in every epoch; query, tail and head of
+Written from the paper and from what the public script does: every triple is tokenised again in every epoch; query, tail and head of
 every example are encoded by teacher and student, padded to the longest of the batch; which pairs may be compared is found pair by pair in Python; all
 is float32; ranks come from a full sort.
 
@@ -65,7 +65,7 @@ class NaiveDistillation:
 
     Args:
         student: a `transformers` encoder.
-        teacher: another one.
+        teacher: another one, on the same device.
         texts: makes what they read.
         train: training triples, without inverses.
         num_relations: without inverses.
@@ -89,6 +89,7 @@ class NaiveDistillation:
         inverse_temperature: float = 20.0,
     ) -> None:
         self.student, self.teacher, self.texts = student.train(), teacher.eval().requires_grad_(False), texts
+        self.device = next(student.parameters()).device
         self.mask_ratio, self.alpha, self.beta = mask_ratio, alpha, beta
         self.margin, self.scale = margin, inverse_temperature
         self.known: dict[tuple[int, int], set[int]] = {}
@@ -108,9 +109,9 @@ class NaiveDistillation:
         (query, query_t), (tail, tail_t), _ = vectors
         valid = self._valid(triples)
         scores, scores_t = query @ tail.T, query_t @ tail_t.T
-        logits = (scores - self.margin * torch.eye(len(triples))) * self.scale
+        logits = (scores - self.margin * torch.eye(len(triples), device=self.device)) * self.scale
         logits = logits.masked_fill(~valid, -1e4)
-        gold = torch.arange(len(triples))
+        gold = torch.arange(len(triples), device=self.device)
         contrastive = (nn.functional.cross_entropy(logits, gold) + nn.functional.cross_entropy(logits.T, gold)) / 2
         score = (scores - scores_t)[valid].square().mean() * self.scale**2
         feature = sum(
@@ -146,7 +147,7 @@ class NaiveDistillation:
             masked = torch.zeros_like(real, dtype=torch.bool)
             for number, places in enumerate(masked_rows):
                 masked[number, places] = True
-            found.append((ids, real, masked))
+            found.append((ids.to(self.device), real.to(self.device), masked.to(self.device)))
         return found
 
     def _valid(self, triples: Sequence[Triple]) -> Tensor:
@@ -156,7 +157,7 @@ class NaiveDistillation:
             for column, (_, _, tail) in enumerate(triples):
                 if row != column and tail in self.known.get((head, relation), ()):
                     valid[row, column] = False
-        return valid
+        return valid.to(self.device)
 
     @staticmethod
     def _encode(model: nn.Module, ids: Tensor, real: Tensor) -> Tensor:

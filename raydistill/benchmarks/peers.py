@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.benchmarks.machine import seconds_of
+from raydistill.devices import best_device
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.models.biencoder import Precision
 
@@ -38,22 +39,26 @@ class SentenceTransformers:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-        self.model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        self.device = best_device().type
+        self.model: Any = SentenceTransformer(str(folder), device=self.device, local_files_only=True)
         self.model.max_seq_length = max_tokens
         self.loss: Any = MultipleNegativesRankingLoss(self.model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
     def step(self, pairs: Pairs, precision: Precision) -> None:
         """One step on pairs of a query and its answer."""
-        autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+        autocast = torch.autocast(self.device, torch.bfloat16) if precision == "bf16" else nullcontext()
         self.model.train()
         with autocast:
-            features = [self.model.preprocess(list(side)) for side in zip(*pairs, strict=True)]
+            features = [self._moved(self.model.preprocess(list(side))) for side in zip(*pairs, strict=True)]
             loss = self.loss(features, torch.empty(0))
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self.optimizer.step()
+
+    def _moved(self, features: dict[str, Any]) -> dict[str, Any]:
+        return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in features.items()}
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Normalised vectors of texts, `(texts, hidden)`."""

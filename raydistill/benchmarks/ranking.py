@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raydistill.benchmarks.machine import seconds_of
 from raydistill.benchmarks.naive import naive_ranks
+from raydistill.devices import best_device
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.ranking import rank_candidates
 
@@ -32,7 +33,7 @@ class RankingCost:
         entities: candidates of each query.
         queries: ranked.
         seconds: for all of them, the median.
-        extra_bytes: resident memory beyond the vectors, at its peak.
+        extra_bytes: resident memory (of the GPU, where there is one) beyond the vectors, at its peak.
         naive_seconds: by a full sort, for as many queries; None where it was not tried.
     """
 
@@ -65,7 +66,8 @@ def ranking_cost(
         turns: how often.
         naive: whether to sort, too; a few queries are sorted, and their time scaled.
     """
-    vectors, asked = random_vectors(entities, seed=0), random_vectors(queries, seed=1)
+    device = best_device()
+    vectors, asked = random_vectors(entities, seed=0).to(device), random_vectors(queries, seed=1).to(device)
     gold = torch.from_numpy(task.gold[:queries].astype(np.int64))
     offsets = torch.from_numpy(task.known_offsets[: queries + 1])
     known = torch.from_numpy(task.known_ids[: int(task.known_offsets[queries])].astype(np.int64))
@@ -73,7 +75,7 @@ def ranking_cost(
     def rank() -> None:
         rank_candidates(asked, vectors, gold, offsets, known)
 
-    taken = statistics.median(seconds_of(rank, turns))
+    taken = statistics.median(seconds_of(rank, turns, device))
     sorting = None
     if naive:
         some = min(NAIVE_QUERIES, queries)
@@ -93,7 +95,12 @@ def random_vectors(count: int, seed: int) -> Tensor:
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
-    """Resident memory that some work takes at its peak beyond what was resident before, looked at every few milliseconds."""
+    """Memory that some work takes at its peak beyond what was taken before: of the GPU, or resident and looked at every few milliseconds."""
+    if best_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        taken = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - taken
     process, most, over = psutil.Process(), 0, threading.Event()
     before = process.memory_info().rss
 

@@ -29,6 +29,7 @@ from raydistill.benchmarks.training import endless_steps, step_cost
 from raydistill.benchmarks.workload import drawn_triples, naive_trainer, one_trial_of_each_grade
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TrialConfig
+from raydistill.devices import best_device
 from raydistill.evaluation.encode import link_prediction_task
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
@@ -38,7 +39,6 @@ from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.precision import has_bfloat16
 from raydistill.models.pretrained import locate_encoder
 from raydistill.planning.grades import Ground
-from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
 

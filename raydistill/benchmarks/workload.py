@@ -9,6 +9,7 @@ import numpy as np
 from raydistill.benchmarks.naive import NaiveDistillation, NaiveTexts, Triple
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.devices import best_device
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 from raydistill.kg.triples import with_inverses
@@ -60,7 +61,10 @@ def naive_trainer(dataset: Dataset, encoder: Path, trial: TrialConfig) -> NaiveD
         encoder: its folder.
         trial: whose layers, mask ratio and texts it has.
     """
-    whole, rule = load_encoder(encoder), TextRule(trial.data.max_neighbors, trial.data.short_description_words)
+    whole, rule = (
+        load_encoder(encoder).to(best_device()),
+        TextRule(trial.data.max_neighbors, trial.data.short_description_words),
+    )
     texts = NaiveTexts(dataset, load_tokenizer(encoder), rule, trial.data.max_tokens)
     student = take_layers(whole, trial.layer_map)
     return NaiveDistillation(student, whole, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio)

@@ -39,8 +39,10 @@ class TrainingSection(Section):
         description="of matrix products; weights and vectors are kept in float32 either way; auto: bf16 on GPUs and processors that have "
         "instructions for it, elsewhere fp32",
     )
-    tokens_per_micro_batch: int = Field(
-        16384, ge=64, description="texts are encoded in length order, this many tokens at a time"
+    tokens_per_micro_batch: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
+        "auto",
+        description="texts are encoded in length order, this many tokens at a time; auto: 16384 on a processor, whose caches are small, "
+        "131072 on a GPU, which waits where it is given less",
     )
     # Not `on` and `off`: YAML reads those as true and false.
     gradient_cache: Literal["never", "auto", "always"] = Field(

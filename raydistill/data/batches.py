@@ -23,8 +23,8 @@ class TripleBatch:
     """Examples as rows and columns of one score table of distinct queries by distinct candidates.
 
     Args:
-        queries: distinct query texts.
-        candidates: distinct candidate texts; the first `num_columns` are columns, the rest are heads that serve as self-negatives.
+        queries: distinct query texts, in falling order of length, in which encoders take them.
+        candidates: distinct candidate texts, likewise; the first `num_columns` are columns, the rest are heads that serve as self-negatives.
         rows: `(batch,)` int64, the query of each example.
         columns: `(batch,)` int64, the candidate that answers it.
         valid_rows: `(batch, columns)` bool, True = this candidate may be compared with the example's answer.
@@ -76,14 +76,17 @@ class BatchBuilder:
         heads, relations, tails = np.asarray(triples, np.int64).T
         query_keys, rows = _distinct(heads, relations, self.assembler.effective_exclusion(heads, tails, relations))
         candidate_keys, columns = _distinct(tails, self.assembler.effective_exclusion(tails, heads))
-        queries = self.assembler.query_texts(query_keys[:, 0], query_keys[:, 1], query_keys[:, 2])
-        texts = candidate_keys
+        queries, query_keys, rows = _longest_first(
+            self.assembler.query_texts(query_keys[:, 0], query_keys[:, 1], query_keys[:, 2]), query_keys, rows
+        )
+        candidates, candidate_keys, columns = _longest_first(
+            self.assembler.entity_texts(candidate_keys[:, 0], candidate_keys[:, 1]), candidate_keys, columns
+        )
         self_positions = None
         if self.self_negatives:
             head_keys, heads_at = _distinct(heads, self.assembler.effective_exclusion(heads, tails))
-            texts = np.concatenate([candidate_keys, head_keys])
+            candidates = candidates.followed_by(self.assembler.entity_texts(head_keys[:, 0], head_keys[:, 1]))
             self_positions = torch.from_numpy(heads_at + len(candidate_keys))
-        candidates = self.assembler.entity_texts(texts[:, 0], texts[:, 1])
         true = self._known(query_keys[:, 0], query_keys[:, 1], candidate_keys[:, 0])
         valid_rows, valid_columns = ~true[rows], ~true[:, columns].T
         valid_rows[np.arange(len(rows)), columns] = True
@@ -151,3 +154,11 @@ def _distinct(*columns: Ids) -> tuple[Ids, Ids]:
     """Distinct rows of the columns side by side, and the position of each row among them."""
     keys, positions = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     return keys, positions.reshape(-1)
+
+
+def _longest_first(texts: Texts, keys: Ids, positions: Ids) -> tuple[Texts, Ids, Ids]:
+    """Texts in falling order of length, with the key of each, and where each example's text now is."""
+    order = torch.argsort(texts.lengths, descending=True, stable=True)
+    place = np.empty(len(order), np.int64)
+    place[order.numpy()] = np.arange(len(order))
+    return texts.select(order), keys[order.numpy()], place[positions]

@@ -41,13 +41,29 @@ class Texts:
 
     def select(self, indices: Tensor) -> Texts:
         """The texts at `indices`, in that order."""
+        if len(indices) == len(self) and is_in_place(indices):
+            return self
         lengths = self.lengths[indices]
         positions = token_positions(self.starts[indices], lengths)
         return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths)
 
+    def followed_by(self, others: Texts) -> Texts:
+        """These texts, and others after them."""
+        return Texts(
+            torch.cat([self.tokens, others.tokens]),
+            torch.cat([self.types, others.types]),
+            torch.cat([self.special, others.special]),
+            torch.cat([self.lengths, others.lengths]),
+        )
+
     def with_tokens(self, tokens: Tensor) -> Texts:
         """The same shape with other token ids (a corrupted view)."""
         return Texts(tokens, self.types, self.special, self.lengths)
+
+
+def is_in_place(order: Tensor) -> bool:
+    """Whether an order of things, `(things,)` int64, leaves each where it is."""
+    return torch.equal(order, torch.arange(len(order), device=order.device))
 
 
 def token_positions(starts: Tensor, lengths: Tensor) -> Tensor:

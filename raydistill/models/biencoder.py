@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from raydistill.data.texts import Texts
+from raydistill.data.texts import Texts, is_in_place
+from raydistill.devices import sent
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.models.packed import can_be_packed, packed_states
 
@@ -103,21 +103,13 @@ class BiEncoder(nn.Module):
         device = self.log_inverse_temperature.device
         if not len(texts):
             return self._nothing(self.encoder(tower), needs)
-        vectors, captured, order = [], {layer: [] for layer in sorted(needs.layers)}, []  # type: ignore[var-annotated]
+        order, outputs = [], []
         for number, part in enumerate(self.micro_batches(texts.lengths)):
             if before_part is not None:
                 before_part(number)
             order.append(part)
-            output = self.encode_part(texts.select(part), tower, needs)
-            vectors.append(output.vectors)
-            for layer, state in output.states.items():
-                captured[layer].append(state)
-        back = torch.argsort(torch.cat(order))
-        flat_back = _token_order(texts.lengths, torch.cat(order)).to(device)
-        return TowerOutput(
-            vectors=torch.cat(vectors)[back.to(device)],
-            states={layer: torch.cat(states)[flat_back] for layer, states in captured.items()},
-        )
+            outputs.append(self.encode_part(texts.select(part), tower, needs))
+        return _in_order(_together(outputs), texts.lengths, torch.cat(order), device)
 
     def micro_batches(self, lengths: Tensor) -> Iterator[Tensor]:
         """Positions of texts of these lengths, in the parts in which they are encoded."""
@@ -136,9 +128,9 @@ class BiEncoder(nn.Module):
         longest = int(texts.lengths.max())
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
         pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
-        tokens = torch.full(real.shape, pad).masked_scatter_(real, texts.tokens).to(device)
-        types = torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types).to(device)
-        real = real.to(device)
+        tokens = sent(torch.full(real.shape, pad).masked_scatter_(real, texts.tokens), device)
+        types = sent(torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types), device)
+        real = sent(real, device)
         with self._autocast():
             output = encoder(
                 input_ids=tokens,
@@ -152,18 +144,12 @@ class BiEncoder(nn.Module):
         return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)})
 
     def _encode_packed(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
-        device = self.log_inverse_temperature.device
         order = torch.argsort(texts.lengths, descending=True, stable=True)
-        texts = texts.select(order)
-        moved = replace(texts, tokens=texts.tokens.to(device), types=texts.types.to(device))
+        ordered = texts.select(order)
         with self._autocast():
-            hidden, states = packed_states(self.encoder(tower), moved, needs.layers)
-        vectors = normalized(pool_packed(hidden.float(), texts, self.pooling))
-        back = torch.argsort(order)
-        if bool((back[1:] > back[:-1]).all()):
-            return TowerOutput(vectors, states)
-        flat_back = _token_order(texts.lengths[back], order).to(device)
-        return TowerOutput(vectors[back.to(device)], {layer: state[flat_back] for layer, state in states.items()})
+            hidden, states = packed_states(self.encoder(tower), ordered, needs.layers)
+        vectors = normalized(pool_packed(hidden.float(), ordered, self.pooling))
+        return _in_order(TowerOutput(vectors, states), texts.lengths, order, hidden.device)
 
     def _autocast(self) -> AbstractContextManager[object]:
         device = self.log_inverse_temperature.device
@@ -179,8 +165,8 @@ def pool_packed(hidden: Tensor, texts: Texts, how: Pooling) -> Tensor:
     """Token states of texts laid end to end, `(tokens, hidden)`, to one vector per text."""
     device = hidden.device
     if how == "cls":
-        return hidden[texts.starts.to(device)]
-    lengths = texts.lengths.to(device)
+        return hidden[sent(texts.starts, device)]
+    lengths = sent(texts.lengths, device)
     # Not checked again: to look at lengths on a device would be to wait for it.
     return torch.segment_reduce(hidden, how, lengths=lengths, axis=0, unsafe=True)
 
@@ -213,6 +199,25 @@ def micro_batches(lengths: Tensor, tokens: int, *, padded: bool = True) -> Itera
         real += size
     if sizes:
         yield order[start:]
+
+
+def _together(parts: list[TowerOutput]) -> TowerOutput:
+    """The outputs of micro-batches, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    states = {layer: torch.cat([part.states[layer] for part in parts]) for layer in parts[0].states}
+    return TowerOutput(torch.cat([part.vectors for part in parts]), states)
+
+
+def _in_order(output: TowerOutput, lengths: Tensor, order: Tensor, device: torch.device) -> TowerOutput:
+    """The outputs of texts of these `lengths` in their own order, from those of the texts taken in `order`."""
+    if is_in_place(order):
+        return output
+    states = output.states
+    if states:
+        tokens = sent(_token_order(lengths, order), device)
+        states = {layer: state[tokens] for layer, state in states.items()}
+    return TowerOutput(output.vectors[sent(torch.argsort(order), device)], states)
 
 
 def _token_order(lengths: Tensor, order: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def require_mask(name: str, mask: Tensor, shape: tuple[int, ...], meaning: str) 
 def require_index(name: str, index: Tensor, length: int, bound: int, meaning: str) -> None:
     """Refuse an index that is not int64 of shape (length,) with every entry in [0, bound).
 
-    Negative entries are refused too: they would silently count from the end.
+    Negative entries are refused too: they would silently count from the end. Entries that lie on a GPU are not looked at, because to look is to wait for it.
     """
     require_shape(name, index, (length,), meaning)
     if index.dtype != torch.int64:
@@ -91,7 +91,7 @@ def require_index(name: str, index: Tensor, length: int, bound: int, meaning: st
             consequence="a bool or byte index selects by mask and not by position",
             remedy=f"pass {name}.long()",
         )
-    if length and not bool(((index >= 0) & (index < bound)).all()):
+    if length and not index.is_cuda and not bool(((index >= 0) & (index < bound)).all()):
         raise ShapeError(
             f"{name} reaches from {int(index.min())} to {int(index.max())}",
             expected=f"positions in [0, {bound})",
@@ -108,9 +108,13 @@ def require_finite_teacher(name: str, teacher: Tensor, compared: Tensor | None =
         teacher: any shape.
         compared: bool, same shape; None = all. Entries that are not compared may hold anything.
 
+    Entries on a GPU are not looked at, because to look is to wait for it: there the loss becomes NaN, which the trainer refuses.
+
     Raises:
         NonFiniteLossError: a compared entry is NaN or infinite.
     """
+    if teacher.is_cuda:
+        return
     finite = torch.isfinite(teacher) if compared is None else torch.isfinite(teacher) | ~compared
     if not bool(finite.all()):
         raise NonFiniteLossError(

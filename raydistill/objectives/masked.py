@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from raydistill.devices import sent
 from raydistill.objectives.checks import require_choice, require_finite_teacher, require_index, require_mask
 from raydistill.objectives.hidden import comparable_states, sum_by_text, unit_vectors
 from raydistill.objectives.weighted import Weighted
@@ -38,8 +39,8 @@ def masked_feature_per_token(
     Args:
         student: (tokens, hidden) states of the layer compared, usually the last.
         teacher: (tokens, hidden) states of the same tokens; no gradient reaches it.
-        masked: (tokens,) bool, True = the token was masked and is compared.
-        text_of_token: (tokens,) int64, the text of each token, in any order.
+        masked: (tokens,) bool, True = the token was masked and is compared; may lie on the CPU where the states lie on a GPU.
+        text_of_token: (tokens,) int64, the text of each token, in any order; beside `masked`.
         num_texts: number of texts.
         over_hidden: "mean" or "sum" of the squares over hidden units.
 
@@ -56,10 +57,10 @@ def masked_feature_per_token(
         neither layer nor reduction over hidden units; the mean is an MSE as written, the sum is offered.
     """
     require_choice("over_hidden", over_hidden, ("mean", "sum"))
-    student, teacher, text_of_token = _masked_only(student, teacher, masked, text_of_token, num_texts)
+    student, teacher, text_of_token, count = _masked_only(student, teacher, masked, text_of_token, num_texts)
     squares = (student - teacher).square()
     errors = squares.mean(dim=1) if over_hidden == "mean" else squares.sum(dim=1)
-    count = torch.bincount(text_of_token, minlength=num_texts).to(errors.dtype)
+    count = count.to(errors.dtype)
     return Weighted(sum_by_text(errors, text_of_token, num_texts) / count.clamp(min=1), count)
 
 
@@ -75,8 +76,8 @@ def masked_feature_pooled(
     Args:
         student: (tokens, hidden) states of the layer compared, usually the last.
         teacher: (tokens, hidden) states of the same tokens; no gradient reaches it.
-        masked: (tokens,) bool, True = the token was masked and is compared.
-        text_of_token: (tokens,) int64, the text of each token, in any order.
+        masked: (tokens,) bool, True = the token was masked and is compared; may lie on the CPU where the states lie on a GPU.
+        text_of_token: (tokens,) int64, the text of each token, in any order; beside `masked`.
         num_texts: number of texts.
 
     Returns:
@@ -90,8 +91,8 @@ def masked_feature_pooled(
         PMD's public code (arXiv 2401.12997), restated. It compares vectors of ones for texts without a masked token,
         which adds 0 to the sum but a row to the mean; here such texts have weight 0.
     """
-    student, teacher, text_of_token = _masked_only(student, teacher, masked, text_of_token, num_texts)
-    count = torch.bincount(text_of_token, minlength=num_texts)[:, None]
+    student, teacher, text_of_token, count = _masked_only(student, teacher, masked, text_of_token, num_texts)
+    count = count[:, None]
     directions = [
         unit_vectors(sum_by_text(states, text_of_token, num_texts) / count.clamp(min=1))
         for states in (student, teacher)
@@ -102,13 +103,17 @@ def masked_feature_pooled(
 
 def _masked_only(
     student: Tensor, teacher: Tensor, masked: Tensor, text_of_token: Tensor, num_texts: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the flat layout; return student states, teacher states and texts of the masked tokens alone."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Check the flat layout; return student states, teacher states and texts of the masked tokens alone, and how many each text has."""
     student, teacher = comparable_states(student, teacher)
     tokens = student.shape[0]
     require_mask("masked", masked, (tokens,), "(tokens,)")
     require_index("text_of_token", text_of_token, tokens, num_texts, "(tokens,)")
+    # What is masked is looked up where the mask lies: a GPU would have to be waited for.
     positions = masked.nonzero().squeeze(1)
+    owners = text_of_token.index_select(0, positions)
+    count = torch.bincount(owners, minlength=num_texts)
+    positions, owners, count = (sent(part, student.device) for part in (positions, owners, count))
     student, teacher = student.index_select(0, positions), teacher.index_select(0, positions)
     require_finite_teacher("states of masked tokens", teacher)
-    return student, teacher, text_of_token.index_select(0, positions)
+    return student, teacher, owners, count

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.texts import Texts
+from raydistill.devices import best_device
 from raydistill.errors import PredictionError
 from raydistill.evaluation.encode import encode_entities, encode_queries
 from raydistill.kg.store import Dataset
@@ -24,7 +25,7 @@ from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.shipping.vectors import remembered
-from raydistill.training.evaluate import best_device, open_checkpoint
+from raydistill.training.evaluate import open_checkpoint
 from raydistill.training.manifest import manifest_digest
 
 logger = logging.getLogger(__name__)

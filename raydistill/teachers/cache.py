@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.data.texts import Texts, fingerprints, runs
+from raydistill.devices import sent
 from raydistill.errors import StorageError
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
@@ -170,12 +171,13 @@ class _View:
         rows = None if table is None else table.rows(fingerprints(texts))
         if table is None or rows is None:
             return None
-        vectors, states = torch.from_numpy(table.vectors(rows)).to(device), {}
+        vectors, states = sent(torch.from_numpy(table.vectors(rows)), device), {}
         if needs.layers:
-            masked, found = self._masked(texts).to(device), torch.from_numpy(table.states(rows)).to(device)
+            masked = sent(self._masked(texts).nonzero().squeeze(1), device)
+            found = sent(torch.from_numpy(table.states(rows)), device)
             for layer in needs.layers:
-                states[layer] = vectors.new_zeros(len(masked), vectors.shape[1])
-                states[layer][masked] = found[:, self.kept.layers.index(layer)]
+                own = found[:, self.kept.layers.index(layer)]
+                states[layer] = vectors.new_zeros(len(texts.tokens), vectors.shape[1]).index_copy(0, masked, own)
         return TowerOutput(vectors, states)
 
     def computed(self, live: LiveTeacher, tower: Tower, part: Texts, look: BeforePart) -> Shard:

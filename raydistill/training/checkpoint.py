@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from raydistill.devices import TokensAtOnce, best_device, tokens_at_once
 from raydistill.errors import CheckpointError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_encoder
@@ -30,7 +31,6 @@ from raydistill.training.manifest import verify_manifest
 logger = logging.getLogger(__name__)
 RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
 ASIDE, OLD = ".aside-", ".old-"
-MICRO_BATCH_TOKENS = 16384
 """Tokens that a model encodes at a time where nobody says how many."""
 
 
@@ -127,7 +127,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | Path, *, verify: bool = True, tokens_per_micro_batch: int = MICRO_BATCH_TOKENS, precision: str = "fp32"
+    path: str | Path, *, verify: bool = True, tokens_per_micro_batch: TokensAtOnce = "auto", precision: str = "fp32"
 ) -> BiEncoder:
     """The model of a checkpoint, in evaluation mode.
 
@@ -144,7 +144,7 @@ def load_model(
         query,
         entity,
         pooling=record["pooling"],
-        tokens_per_micro_batch=tokens_per_micro_batch,
+        tokens_per_micro_batch=tokens_at_once(tokens_per_micro_batch, best_device()),
         precision="bf16" if precision == "bf16" else "fp32",
     )
     with torch.no_grad():

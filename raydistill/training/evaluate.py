@@ -11,6 +11,7 @@ import torch
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.graph import text_assembler
+from raydistill.devices import TokensAtOnce, best_device
 from raydistill.evaluation import encode
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.evaluation.reranking import NeighborReranking
@@ -20,7 +21,7 @@ from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import tokenizer_digest
 from raydistill.teachers.views import NoTeacher
-from raydistill.training.checkpoint import MICRO_BATCH_TOKENS, load_model, read_record
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
 from raydistill.training.memory import MemoryPlan
 
@@ -30,7 +31,7 @@ def evaluate_checkpoint(
     dataset_path: str | Path,
     split: str = "test",
     rerank: tuple[int, float] | None = None,
-    tokens_per_micro_batch: int = MICRO_BATCH_TOKENS,
+    tokens_per_micro_batch: TokensAtOnce = "auto",
 ) -> LinkPredictionReport:
     """The full filtered protocol for one split, in float32, with half the tokens at a time whenever memory runs out.
 
@@ -62,7 +63,7 @@ def evaluate_checkpoint(
 
 
 def open_checkpoint(
-    path: str | Path, dataset: Dataset, tokens_per_micro_batch: int = MICRO_BATCH_TOKENS
+    path: str | Path, dataset: Dataset, tokens_per_micro_batch: TokensAtOnce = "auto"
 ) -> tuple[BiEncoder, TextAssembler]:
     """The verified model of a checkpoint and the assembler of a dataset's texts for it, on the GPU where there is one."""
     model = load_model(path, tokens_per_micro_batch=tokens_per_micro_batch).to(best_device())
@@ -111,8 +112,3 @@ def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 
     finally:
         torch.set_num_threads(threads)
     return 1000 * float(np.median(seconds[8:]))
-
-
-def best_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import hidden, masked
 from raydistill.objectives.weighted import Weighted
@@ -44,7 +45,7 @@ class MaskedFeatureTerm:
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
         student, teacher = side.student.states[self.student_layer], side.teacher.states[self.teacher_layer]
-        owner, count = side.texts.text_of_token.to(student.device), len(side.texts)
+        owner, count = side.texts.text_of_token, len(side.texts)
         if self.preset == "reference":
             return masked.masked_feature_pooled(student, teacher, side.masked, owner, count)
         return masked.masked_feature_per_token(
@@ -81,7 +82,7 @@ class PatienceTerm:
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
         device = side.student.vectors.device
-        owner, starts = side.texts.text_of_token.to(device), side.texts.starts.to(device)
+        owner, starts = sent(side.texts.text_of_token, device), sent(side.texts.starts, device)
 
         def pooled(states: Tensor) -> Tensor:
             return hidden.pool_tokens(states, owner, len(side.texts), how=self.pooling, first_token=starts)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from raydistill.data.texts import Texts, token_positions
+from raydistill.devices import sent
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.training.randomness import mix
@@ -117,11 +118,11 @@ class StudentPass:
         wanted = {layer: gradient for layer, gradient in states.items() if gradient is not None}
         output = self.student.encode_part(held.texts.select(part), held.tower, Needs(frozenset(wanted)))
         device = output.vectors.device
-        tokens = token_positions(held.texts.starts[part], held.texts.lengths[part]).to(device)
+        tokens = sent(token_positions(held.texts.starts[part], held.texts.lengths[part]), device)
         outputs = [output.states[layer] for layer in wanted]
         gradients = [gradient[tokens] for gradient in wanted.values()]
         if vectors is not None:
-            outputs, gradients = [*outputs, output.vectors], [*gradients, vectors[part.to(device)]]
+            outputs, gradients = [*outputs, output.vectors], [*gradients, vectors[sent(part, device)]]
         return outputs, gradients
 
     def _seed(self, view: str, tower: Tower, part: int) -> None:

@@ -117,6 +117,8 @@ class CheckpointKeeper:
         return str(max(self.history, key=lambda entry: (entry["metrics"][SELECTION], -entry["epoch"]))["checkpoint"])
 
     def _save(self, parts: TrialParts, name: str, metrics: dict[str, float]) -> str:
+        # No checkpoint speaks of a step that a device did not take.
+        parts.trainer.verdicts.settle()
         progress = parts.trainer.progress
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
         sums = {key: float(value) for key, value in progress.sums.items() if key != "seconds"}

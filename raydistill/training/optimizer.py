@@ -42,8 +42,15 @@ class Optimizer:
         left = self.total_steps - step
         return self.learning_rate * max(0.0, left / max(1, self.total_steps - self.warmup_steps))
 
-    def step(self, step: int) -> None:
-        """Take one step with the gradients that are there, and forget them."""
+    def step(self, step: int, unless: Tensor | None = None) -> None:
+        """Take one step with the gradients that are there, and forget them.
+
+        Args:
+            step: counted from zero over the whole training.
+            unless: scalar on the device of the weights, 1 = leave them, and the moments, as they are; None = take it in any case.
+        """
+        # What gradient scalers tell fused optimizers, which look at it on the device.
+        self.adamw.found_inf = unless  # type: ignore[attr-defined]
         for group in self.adamw.param_groups:
             group["lr"] = self.rate(step)
         self.adamw.step()

@@ -27,7 +27,7 @@ class Side:
 
     Args:
         texts: this worker's share of the side's texts.
-        masked: `(tokens,)` bool, True = masked.
+        masked: `(tokens,)` bool, True = masked; on the CPU, like the texts.
         student: outputs with gradient.
         teacher: outputs without, or None where no term asked.
         share: how the side's texts are divided among workers.
@@ -129,7 +129,7 @@ def encode_view(
         output = student(texts, tower, wanted.student)
         return Side(
             texts=texts,
-            masked=masked.to(output.vectors.device),
+            masked=masked,
             student=output,
             teacher=None if wanted.teacher is None else teacher(texts, tower, wanted.teacher),
             share=share,

@@ -14,6 +14,7 @@ from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, TripleSource
 from raydistill.data.graph import text_assembler
+from raydistill.devices import best_device, tokens_at_once
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
@@ -27,7 +28,6 @@ from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
-from raydistill.training.evaluate import best_device
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
 from raydistill.training.methods import Depths, assemble
@@ -216,7 +216,7 @@ def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None
         pooling=config.encoder.pooling,
         temperature=config.contrastive.temperature,
         train_temperature=config.contrastive.train_temperature,
-        tokens_per_micro_batch=config.training.tokens_per_micro_batch,
+        tokens_per_micro_batch=tokens_at_once(config.training.tokens_per_micro_batch, best_device()),
         precision=precision,
         dropout=config.encoder.dropout,
     )

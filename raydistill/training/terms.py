@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
+from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import contrastive, logits
 from raydistill.training.outputs import StepOutputs, Wanted
@@ -65,19 +67,19 @@ class ContrastiveTerm:
         """Mean over examples, nats."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
-        rows = batch.rows.to(device)
+        rows = sent(batch.rows, device)
         self_scores = extra_scores = None
         if batch.self_positions is not None:
-            heads = encoded.candidate_vectors[batch.self_positions.to(device)]
+            heads = encoded.candidate_vectors[sent(batch.self_positions, device)]
             self_scores = (encoded.query_vectors[rows] * heads).sum(-1)
         if step.earlier is not None:
             extra_scores = encoded.query_vectors @ step.earlier.vectors.T
         return contrastive.both_directions(
             encoded.scores,
             rows,
-            batch.columns.to(device),
-            batch.valid_rows.to(device),
-            batch.valid_columns.to(device),
+            sent(batch.columns, device),
+            sent(batch.valid_rows, device),
+            sent(batch.valid_columns, device),
             inverse_temperature=step.inverse_temperature,
             margin=self.margin,
             reduction=self.reduction,
@@ -144,9 +146,9 @@ def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
 def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
     """Student cosines, teacher cosines and validity of every example's row, `(batch, columns)`."""
     batch, device = step.clean.batch, step.clean.scores.device
-    rows = batch.rows.to(device)
-    return step.clean.scores[rows], step.clean.teacher_scores[rows], batch.valid_rows.to(device)
+    rows = sent(batch.rows, device)
+    return step.clean.scores[rows], step.clean.teacher_scores[rows], sent(batch.valid_rows, device)
 
 
-def _moved(mask: Tensor | None, device: object, scores: Tensor | None) -> Tensor | None:
-    return None if mask is None or scores is None else mask.to(device)  # type: ignore[call-overload]
+def _moved(mask: Tensor | None, device: torch.device, scores: Tensor | None) -> Tensor | None:
+    return None if mask is None or scores is None else sent(mask, device)

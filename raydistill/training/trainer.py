@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,9 +15,8 @@ from torch import Tensor
 
 from raydistill.data.ahead import built_ahead
 from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
-from raydistill.data.masking import View, clean_view
+from raydistill.data.masking import clean_view
 from raydistill.data.texts import Texts
-from raydistill.errors import NonFiniteLossError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.views import Stop, TeacherSource, never
@@ -27,16 +27,9 @@ from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
+from raydistill.training.step import LOSS, NORM, Prepared, Taken
 from raydistill.training.terms import OnView, Term, wanted_on
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """What is left of a step whose gradients are ready, beside them: nothing that holds a graph."""
-
-    values: dict[str, Tensor]
-    gradient_norms: dict[str, float]
-    column_vectors: Tensor
+from raydistill.training.verdicts import Verdicts
 
 
 class Trainer:
@@ -82,7 +75,7 @@ class Trainer:
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
-        self.progress, self.clock = Progress(), Clock()
+        self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         self._separate = (
             not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
@@ -116,7 +109,7 @@ class Trainer:
         """Train to the end of the current epoch; yields the steps taken in it after each step.
 
         Raises:
-            NonFiniteLossError: a term, or the gradient, is NaN or infinite; the step was not taken.
+            NonFiniteLossError: a term, or the gradient, is NaN or infinite; the step was not taken. On a GPU it is said a step later.
             OutOfMemoryError: a step, or what the teacher does before the first, does not fit into memory; it was not taken.
         """
         self.student.train()
@@ -126,27 +119,32 @@ class Trainer:
         while True:
             started = time.perf_counter()
             with self.clock.part("data"):
-                triples, batch = next(batches, (None, None))
-            if triples is None or batch is None:
+                triples, prepared = next(batches, (None, None))
+            if triples is None or prepared is None:
                 break
-            self._step(batch)
+            self._step(prepared)
             progress.step_in_epoch += 1
             progress.examples += len(triples)
             progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
             yield progress.step_in_epoch
+        self.verdicts.settle()
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.int32], TripleBatch]]:
+    def _batches(self) -> Iterator[tuple[NDArray[np.int32], Prepared]]:
         """What is left of the epoch."""
-        earlier = self.pre_batch.entities_ahead()
+        earlier, epoch, steps = self.pre_batch.entities_ahead(), self.progress.epoch, itertools.count(self.global_step)
 
-        def build(triples: NDArray[np.int32]) -> TripleBatch:
+        def build(triples: NDArray[np.int32]) -> Prepared:
             batch = self.builder.build(triples, earlier.all_entities())
             earlier.push(batch.column_entities)
-            return batch
+            return self._prepared(batch, epoch, next(steps))
 
-        triples = self.source.batches(self.progress.epoch, self.progress.step_in_epoch)
+        triples = self.source.batches(epoch, self.progress.step_in_epoch)
         return built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
+
+    def _prepared(self, batch: TripleBatch, epoch: int, step: int) -> Prepared:
+        corrupts = self.corruption.shared or self._separate
+        return Prepared(batch, self.corruption.of(batch, epoch, step) if corrupts else None)
 
     def averages(self) -> dict[str, float]:
         """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""
@@ -155,26 +153,30 @@ class Trainer:
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
         self.teacher.at_epoch(self.progress.epoch)
-        outputs = self._outputs(batch, step, self._student_pass(step, cached=False))
+        outputs = self._outputs(
+            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False)
+        )
         return {term.name: term.value(outputs) for term in self.terms}
 
-    def _step(self, batch: TripleBatch) -> None:
-        step = self.global_step
+    def _step(self, prepared: Prepared) -> None:
+        step, batch = self.global_step, prepared.batch
         longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
         taken = self.memory.fit(
-            lambda: self._gradients(batch, step), self.optimizer.forget_gradients, longest, self.teacher
+            lambda: self._gradients(prepared, step), self.optimizer.forget_gradients, longest, self.teacher
         )
         with self.clock.part("optimizer"):
-            self.optimizer.step(step)
+            # Of the last step, and all of this one's work has been handed to the device by now.
+            unless = self.verdicts.ask(taken.values, f"epoch {self.progress.epoch + 1}, step {step}")
+            self.optimizer.step(step, unless)
         self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
-        self.progress.add(taken.values)
+        self.progress.add(taken.reported)
 
-    def _gradients(self, batch: TripleBatch, step: int) -> _Taken:
+    def _gradients(self, prepared: Prepared, step: int) -> Taken:
         """Everything of a step but the change of weights: may be done again."""
         student = self._student_pass(step, cached=self.memory.cached)
         with self.clock.part("forward"):
-            outputs = self._outputs(batch, step, student)
+            outputs = self._outputs(prepared, student)
         with self.clock.part("terms"):
             values = {term.name: term.value(outputs) for term in self.terms}
         loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
@@ -186,33 +188,27 @@ class Trainer:
         self.world.mean_gradients(self.optimizer.parameters)
         with self.clock.part("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
-        # One look for both: a device that is asked twice in a step waits twice.
-        self._refuse_non_finite(loss + norm, {**values, "loss": loss, "gradient norm": norm})
-        reported = {"loss": loss, **{f"loss/{name}": value for name, value in values.items()}}
-        return _Taken(
-            {key: value.detach() for key, value in reported.items()},
+        return Taken(
+            {name: value.detach() for name, value in {**values, LOSS: loss, NORM: norm}.items()},
             norms,
-            outputs.clean.candidate_vectors[: batch.num_columns].detach(),
+            outputs.clean.candidate_vectors[: prepared.batch.num_columns].detach(),
         )
 
     def _student_pass(self, step: int, *, cached: bool) -> StudentPass:
         return StudentPass(self.student, (self.seed, step, self.world.rank), cached=cached)
 
-    def _outputs(self, batch: TripleBatch, step: int, student: StudentPass) -> StepOutputs:
-        clean = clean_view(batch.queries), clean_view(batch.candidates)
-        score_view = clean
-        wanted = self._wanted["clean"]
-        if self.corruption.shared:
-            score_view, wanted = self._corrupted(batch, step), wanted | self._wanted["corrupted"]
-        elif not self._separate:
-            wanted = wanted | self._wanted["corrupted"]
-        encode = partial(student.encode, "clean")
-        encoded = encode_view(batch, score_view, encode, self._teach, wanted, self.world)
-        corrupted = encoded
+    def _outputs(self, prepared: Prepared, student: StudentPass) -> StepOutputs:
+        batch, wanted = prepared.batch, self._wanted["clean"]
+        views = clean_view(batch.queries), clean_view(batch.candidates)
+        if not self._separate:
+            views, wanted = prepared.corrupted or views, wanted | self._wanted["corrupted"]
+        encoded = corrupted = encode_view(
+            batch, views, partial(student.encode, "clean"), self._teach, wanted, self.world
+        )
         if self._separate:
-            views, wanted = self._corrupted(batch, step), self._wanted["corrupted"]
-            encode = partial(student.encode, "corrupted")
-            corrupted = encode_view(batch, views, encode, self._teach, wanted, self.world)
+            assert prepared.corrupted is not None
+            encode, wanted = partial(student.encode, "corrupted"), self._wanted["corrupted"]
+            corrupted = encode_view(batch, prepared.corrupted, encode, self._teach, wanted, self.world)
         return StepOutputs(
             clean=encoded,
             corrupted=corrupted,
@@ -225,10 +221,6 @@ class Trainer:
         with self.clock.part("teacher"):
             return self.teacher.encode(texts, tower, needs)
 
-    def _corrupted(self, batch: TripleBatch, step: int) -> tuple[View, View]:
-        with self.clock.part("data"):
-            return self.corruption.of(batch, self.progress.epoch, step)
-
     def _gradient_norms(self, values: dict[str, Tensor], student: StudentPass) -> dict[str, float]:
         """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""
         norms = {}
@@ -237,14 +229,3 @@ class Trainer:
             squares = [gradient.float().square().sum() for gradient in self.world.mean(gradients)]
             norms[f"gradient_norm/{name}"] = float(torch.stack(squares).sum().sqrt())
         return norms
-
-    def _refuse_non_finite(self, total: Tensor, parts: dict[str, Tensor]) -> None:
-        if bool(torch.isfinite(total)):
-            return
-        culprit = next((name for name, value in parts.items() if not bool(torch.isfinite(value))), "loss")
-        raise NonFiniteLossError(
-            f"{culprit} became {float(parts[culprit].detach())} at epoch {self.progress.epoch + 1}, step {self.global_step}",
-            expected="a finite number",
-            consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
-            remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
-        )

@@ -113,7 +113,7 @@ def test_score_terms_ignore_entries_that_are_not_valid(parts_of: Make, name: str
     parts = parts_of(name, **LIVE)
     trainer, [_, term] = parts.trainer, [term for term in parts.trainer.terms if term.name in ("ce", "score", "kl")]
     batch = trainer.builder.build(trainer.source.triples)
-    outputs = trainer._outputs(batch, 0, trainer._student_pass(0, cached=False))
+    outputs = trainer._outputs(trainer._prepared(batch, 0, 0), trainer._student_pass(0, cached=False))
     scores = outputs.clean.scores.detach().requires_grad_()
     outputs.clean.__dict__["scores"] = scores  # as if the towers had given them
     value = term.value(outputs)

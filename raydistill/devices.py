@@ -1,0 +1,32 @@
+"""Processors and GPUs: which one to work on, how much to give it at once, and how tensors get there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TokensAtOnce = int | Literal["auto"]
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tokens_at_once(wanted: TokensAtOnce, device: torch.device) -> int:
+    """How many tokens are encoded at a time: on a processor no more than its caches hold, on a GPU so many that it does not wait for the next part."""
+    if wanted != "auto":
+        return wanted
+    return 131072 if device.type == "cuda" else 16384
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device, without waiting for what the device still has to do.
+
+    A plain copy from ordinary memory to a GPU waits until the GPU has done everything it was asked for, and then the GPU waits for what comes next.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,102 @@
+"""Layers of a BERT-like encoder over texts laid end to end, with attention in groups of texts of nearly equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.data.texts import Texts
+from raydistill.devices import sent
+
+Layer = Callable[[Any, Tensor], Tensor]
+"""Takes a layer and the states `(tokens, hidden)` before it, and gives those after it."""
+SHORTEST_SHARE = 0.8
+"""A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
+
+
+def in_groups(texts: Texts, device: torch.device) -> Layer:
+    """How states of these texts' tokens go through a layer.
+
+    Args:
+        texts: in falling order of length.
+        device: of the states.
+    """
+    groups = list(_groups(texts, device))
+
+    def through(layer: Any, hidden: Tensor) -> Tensor:
+        own = layer.attention.self
+        queries, keys, values = own.query(hidden), own.key(hidden), own.value(hidden)
+        context = torch.cat([_attended(own, group, queries, keys, values) for group in groups])
+        attended = layer.attention.output(context, hidden)
+        after: Tensor = layer.output(layer.intermediate(attended), attended)
+        return after
+
+    return through
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Texts next to each other, of nearly equal length.
+
+    Args:
+        tokens: the run of their tokens.
+        shape: texts, and tokens of the longest.
+        places: `(tokens,)` where each token stands among the padded ones; None where no text is padded.
+        absent: `(texts, 1, 1, longest)` bool, True = padding; None likewise.
+    """
+
+    tokens: slice
+    shape: tuple[int, int]
+    places: Tensor | None
+    absent: Tensor | None
+
+    def heads(self, states: Tensor, count: int) -> Tensor:
+        """The states of the group's tokens by head, `(texts, heads, longest, width)`."""
+        own = states[self.tokens]
+        if self.places is not None:
+            padded = own.new_zeros(self.shape[0] * self.shape[1], own.shape[1])
+            own = padded.index_copy(0, self.places, own)
+        return own.view(*self.shape, count, -1).transpose(1, 2)
+
+    def flat(self, heads: Tensor) -> Tensor:
+        """Back again, `(tokens, hidden)`."""
+        padded = heads.transpose(1, 2).reshape(self.shape[0] * self.shape[1], -1)
+        return padded if self.places is None else padded.index_select(0, self.places)
+
+
+def _groups(texts: Texts, device: torch.device) -> Iterator[_Group]:
+    lengths = texts.lengths.tolist()
+    first = token = 0
+    while first < len(lengths):
+        longest, last = lengths[first], first
+        while last < len(lengths) and lengths[last] >= SHORTEST_SHARE * longest:
+            last += 1
+        sizes = texts.lengths[first:last]
+        count = int(sizes.sum())
+        places = absent = None
+        if lengths[last - 1] < longest:
+            there = torch.arange(longest)[None, :] < sizes[:, None]
+            places = sent(there.flatten().nonzero().flatten(), device)
+            absent = sent(~there[:, None, None, :], device)
+        yield _Group(slice(token, token + count), (last - first, longest), places, absent)
+        first, token = last, token + count
+
+
+def _attended(own: Any, group: _Group, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """What the tokens of a group gather from each other, `(tokens, hidden)`."""
+    count, drop = own.num_attention_heads, own.dropout.p if own.training else 0.0
+    q, k, v = (group.heads(states, count) for states in (queries, keys, values))
+    if q.is_cuda:
+        there = None if group.absent is None else ~group.absent
+        fused = nn.functional.scaled_dot_product_attention(q, k, v, there, drop, scale=own.scaling)
+        return group.flat(fused)
+    # On a CPU the fused backward pass is slower for short texts.
+    scores = (q * own.scaling) @ k.transpose(2, 3)
+    if group.absent is not None:
+        scores = scores.masked_fill(group.absent, -torch.inf)
+    shares = nn.functional.dropout(scores.softmax(-1), drop, own.training)
+    return group.flat(shares @ v)

@@ -1,0 +1,111 @@
+"""Layers of a BERT-like encoder on a GPU: attention over texts of any lengths in one kernel, and what lies between products compiled.
+
+Between its matrix products a layer normalises, adds, drops and bends; done one by one, each reads and writes all states once, and a GPU has to wait for its memory
+more than it computes. `torch.compile` makes one kernel of those that follow each other. The simple twin is `attention.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+
+from raydistill.data.texts import Texts
+from raydistill.devices import sent
+from raydistill.models.attention import Layer
+
+logger = logging.getLogger(__name__)
+WIDEST_HEAD = 256
+"""What FlashAttention takes."""
+LayerFunction = Callable[[Any, Tensor, Tensor, int], Tensor]
+
+
+def can_be_fused(model: Any, hidden: Tensor) -> bool:
+    """Whether an encoder's layers can take this way: on a GPU that knows bfloat16, where products are made in it."""
+    heads = model.config.hidden_size // model.config.num_attention_heads
+    fits = heads <= WIDEST_HEAD and heads % 8 == 0
+    return hidden.is_cuda and fits and torch.is_autocast_enabled("cuda")
+
+
+def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) -> Layer:
+    """How states of these texts' tokens go through a layer.
+
+    Args:
+        texts: any; their order does not matter.
+        device: of the states.
+        function: `compiled_layer()`, or `fused_layer` itself.
+    """
+    cumulative = nn.functional.pad(torch.cumsum(texts.lengths, 0), (1, 0)).to(torch.int32)
+    bounds, longest = sent(cumulative, device), int(texts.lengths.max())
+
+    def through(layer: Any, states: Tensor) -> Tensor:
+        return function(layer, states, bounds, longest)
+
+    return through
+
+
+def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    """The states after a layer, `(tokens, hidden)`.
+
+    Args:
+        layer: of a BERT-like encoder.
+        hidden: `(tokens, hidden)`, before it.
+        bounds: `(texts + 1,)` int32, where each text begins, and the number of tokens.
+        longest: tokens of the longest text.
+    """
+    own = layer.attention.self
+    parts = (own.query, own.key, own.value)
+    weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+    states = nn.functional.linear(hidden, weight, bias).view(hidden.shape[0], 3, own.num_attention_heads, -1)
+    drop = own.dropout.p if own.training else 0.0
+    # `torch.nn.attention.varlen` is this kernel without dropout.
+    context = torch.ops.aten._flash_attention_forward(
+        *states.unbind(1), bounds, bounds, longest, longest, drop, False, False, scale=own.scaling
+    )[0]
+    attended = layer.attention.output(context.reshape(hidden.shape), hidden)
+    after: Tensor = layer.output(layer.intermediate(attended), attended)
+    return after
+
+
+@functools.cache
+def compiled_layer() -> LayerFunction:
+    """`fused_layer`, compiled where there is a compiler; one for all layers, texts and models of this process."""
+    if importlib.util.find_spec("triton") is None:
+        logger.warning(
+            "triton is not installed, so layers are not compiled, and training is slower than it need be: pip install triton"
+        )
+        return fused_layer
+    return CompiledOrPlain(fused_layer, torch.compile(fused_layer, dynamic=True))
+
+
+class CompiledOrPlain:
+    """A function that is compiled when it is first called, or as it is where that fails: no trial ends for want of a compiler.
+
+    Args:
+        plain: the function.
+        compiled: the same, to be compiled.
+    """
+
+    def __init__(self, plain: LayerFunction, compiled: LayerFunction) -> None:
+        self.plain, self.compiled = plain, compiled
+
+    def __call__(self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        """What the function gives."""
+        if self.compiled is self.plain:
+            return self.plain(layer, hidden, bounds, longest)
+        try:
+            return self.compiled(layer, hidden, bounds, longest)
+        except TorchDynamoException as problem:
+            said = str(problem).strip().partition("\n")[0]
+            logger.warning(
+                "layers cannot be compiled (%s): they are computed as they are, and training is slower than it need be",
+                said,
+            )
+            self.compiled = self.plain
+        return self.plain(layer, hidden, bounds, longest)

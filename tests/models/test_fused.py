@@ -1,0 +1,129 @@
+"""Layers as a GPU takes them, with its attention kernel played by a processor."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.testing import CompileCounter
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+from raydistill.data.texts import Texts
+from raydistill.models.attention import in_groups
+from raydistill.models.fused import CompiledOrPlain, can_be_fused, fused_layer, fused_layers
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_dropout_prob": 0.0,
+}
+
+
+def of_one_text(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    bounds_of_keys: Tensor,
+    longest: int,
+    longest_of_keys: int,
+    drop: float,
+    causal: bool,
+    debug: bool,
+    *,
+    scale: float,
+) -> tuple[Tensor]:
+    """What `aten::_flash_attention_forward` gives: `(tokens, heads, width)`, each token having seen those of its own text."""
+    assert bounds.dtype == torch.int32
+    assert not causal
+    text = torch.searchsorted(bounds[1:].contiguous(), torch.arange(query.shape[0], dtype=torch.int32), right=True)
+    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+    scores = scores.masked_fill(text[:, None] != text[None, :], -torch.inf)
+    return (torch.einsum("hqk,khd->qhd", scores.softmax(-1), value),)
+
+
+@pytest.fixture(autouse=True)
+def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", of_one_text)
+
+
+def encoder_of(kind: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    model = BertModel(BertConfig(**SIZES)) if kind == "bert" else RobertaModel(RobertaConfig(**SIZES))
+    return model.train()
+
+
+def texts_of(*lengths: int) -> Texts:
+    tokens = torch.arange(sum(lengths)) % 50
+    return Texts(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_layers_give_what_their_simple_twin_gives(kind: str) -> None:
+    """Queries, keys and values in another order, heads mixed up, or a text that sees its neighbour: values and gradients differ."""
+    encoder, texts = encoder_of(kind), texts_of(9, 8, 5, 2, 2, 1)
+    wanted = torch.randn(27, 32, generator=torch.Generator().manual_seed(2))
+    found = []
+    for through in (in_groups(texts, torch.device("cpu")), _uncompiled(texts)):
+        hidden = torch.randn(27, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        states = hidden
+        for layer in encoder.encoder.layer:
+            states = through(layer, states)
+        weights = [layer.attention.self.key.weight for layer in encoder.encoder.layer]
+        found.append((states, *torch.autograd.grad((states * wanted).sum(), [hidden, *weights])))
+    for twin, own in zip(*found, strict=True):
+        assert torch.allclose(twin, own, atol=1e-5, rtol=1e-4)
+
+
+def test_one_compilation_serves_all_layers_models_and_texts() -> None:
+    """A layer that is compiled again for every number of tokens, every layer and every model: minutes in each trial."""
+    counter = CompileCounter()
+    compiled = torch.compile(fused_layer, dynamic=True, backend=counter)
+    student, teacher = encoder_of("bert"), encoder_of("bert", 1).eval().requires_grad_(False)
+    torch._dynamo.reset()
+    for lengths in ((9, 8, 5, 2), (7, 7, 3), (12, 4, 4, 4, 2)):
+        bounds = nn.functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(torch.int32)
+        with torch.no_grad():
+            states = torch.randn(sum(lengths), 32)
+            for layer in teacher.encoder.layer:
+                states = compiled(layer, states, bounds, max(lengths))
+        states = torch.randn(sum(lengths), 32, requires_grad=True)
+        for layer in student.encoder.layer:
+            states = compiled(layer, states, bounds, max(lengths))
+    assert counter.frame_count == 2
+
+
+def test_without_a_working_compiler_layers_are_computed_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    """A trial that ends because a machine has no compiler; or a failure that is asked for again at every layer."""
+    asked = 0
+
+    def compiled(layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        nonlocal asked
+        asked += 1
+        raise TorchDynamoException("no compiler here\nand much more")
+
+    function = CompiledOrPlain(lambda layer, hidden, bounds, longest: hidden + longest, compiled)
+    with caplog.at_level(logging.WARNING):
+        found = [function(None, torch.zeros(1), torch.zeros(1), 2) for _ in range(3)]
+    assert [float(one) for one in found] == [2.0, 2.0, 2.0]
+    assert asked == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "layers cannot be compiled (no compiler here): they are computed as they are, and training is slower than it need be"
+    ]
+
+
+def test_a_processor_does_not_take_this_way() -> None:
+    """A kernel asked for where there is none."""
+    assert not can_be_fused(encoder_of("bert"), torch.zeros(3, 32))
+
+
+def _uncompiled(texts: Texts) -> Any:
+    return fused_layers(texts, torch.device("cpu"), fused_layer)
