@@ -106,8 +106,10 @@ class TextAssembler:
             return np.stack([kept, np.zeros_like(kept)], axis=1)
         wanted = self.pieces.lengths(self.pieces.relation(np.asarray(relations, np.int64)))
         room = self.max_tokens - self.layout.pair.num_special
-        pairs = [split_budget(int(a), int(b), room) for a, b in zip(totals, wanted, strict=True)]
-        return np.array(pairs, np.int64).reshape(-1, 2)
+        kept = np.stack([totals, wanted], axis=1)
+        for row in np.flatnonzero(totals + wanted > room):
+            kept[row] = split_budget(int(totals[row]), int(wanted[row]), room)
+        return kept
 
     def _neighbors(self, entities: Ids) -> tuple[Ids, Ids]:
         count = self.neighbor_count[entities]

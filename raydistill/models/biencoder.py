@@ -188,6 +188,9 @@ def micro_batches(lengths: Tensor, tokens: int, *, padded: bool = True) -> Itera
     would pass PADDING_SHARE of it (PADDING_TOKENS in small parts, where a pass of its own would cost more than the padding).
     """
     order = torch.argsort(lengths, descending=True, stable=True)
+    if not padded and 0 < int(lengths.sum()) <= tokens:
+        yield order
+        return
     sizes = lengths[order].tolist()
     start, real = 0, 0
     for end, size in enumerate(sizes):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
@@ -23,7 +24,11 @@ from raydistill.models.attention import Layer
 logger = logging.getLogger(__name__)
 WIDEST_HEAD = 256
 """What FlashAttention takes."""
-LayerFunction = Callable[[Any, Tensor, Tensor, int], Tensor]
+LONGEST_SHORT = 128
+"""Tokens of a text whose scores `short_attention` holds at once."""
+Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
+"""What the tokens of each text gather from each other; see `short_attention.attended`."""
+LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention], Tensor]
 
 
 def can_be_fused(model: Any, hidden: Tensor) -> bool:
@@ -45,12 +50,13 @@ def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) ->
     bounds, longest = sent(cumulative, device), int(texts.lengths.max())
 
     def through(layer: Any, states: Tensor) -> Tensor:
-        return function(layer, states, bounds, longest)
+        own = layer.attention.self
+        return function(layer, states, bounds, longest, attention_for(longest, own.attention_head_size))
 
     return through
 
 
-def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
     """The states after a layer, `(tokens, hidden)`.
 
     Args:
@@ -58,29 +64,53 @@ def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Ten
         hidden: `(tokens, hidden)`, before it.
         bounds: `(texts + 1,)` int32, where each text begins, and the number of tokens.
         longest: tokens of the longest text.
+        attention: how its tokens see each other.
     """
     own = layer.attention.self
     parts = (own.query, own.key, own.value)
     weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
     states = nn.functional.linear(hidden, weight, bias).view(hidden.shape[0], 3, own.num_attention_heads, -1)
     drop = own.dropout.p if own.training else 0.0
-    # `torch.nn.attention.varlen` is this kernel without dropout.
-    context = torch.ops.aten._flash_attention_forward(
-        *states.unbind(1), bounds, bounds, longest, longest, drop, False, False, scale=own.scaling
-    )[0]
+    context = attention(states, bounds, longest, own.scaling, drop)
     attended = layer.attention.output(context.reshape(hidden.shape), hidden)
     after: Tensor = layer.output(layer.intermediate(attended), attended)
     return after
 
 
+def attention_for(longest: int, width: int) -> Attention:
+    """The kernel for texts of up to `longest` tokens and heads of `width` units."""
+    if longest <= LONGEST_SHORT and width >= 16 and width & (width - 1) == 0 and has_triton():
+        from raydistill.models.short_attention import attended
+
+        return attended
+    return flash_attention
+
+
+def flash_attention(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
+    """As `short_attention.attended`, for texts of any length and heads of any width."""
+    # `torch.nn.attention.varlen` is this kernel without dropout.
+    seen: Tensor = torch.ops.aten._flash_attention_forward(
+        *states.unbind(1), bounds, bounds, longest, longest, drop, False, False, scale=scale
+    )[0]
+    return seen
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether there is a compiler for GPUs."""
+    return importlib.util.find_spec("triton") is not None
+
+
 @functools.cache
 def compiled_layer() -> LayerFunction:
     """`fused_layer`, compiled where there is a compiler; one for all layers, texts and models of this process."""
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         logger.warning(
             "triton is not installed, so layers are not compiled, and training is slower than it need be: pip install triton"
         )
         return fused_layer
+    # A trainer that measures each term's gradient goes back through a graph more than once, which a graph that gives its buffers away forbids.
+    torch._functorch.config.donated_buffer = False
     return CompiledOrPlain(fused_layer, torch.compile(fused_layer, dynamic=True))
 
 
@@ -95,12 +125,10 @@ class CompiledOrPlain:
     def __init__(self, plain: LayerFunction, compiled: LayerFunction) -> None:
         self.plain, self.compiled = plain, compiled
 
-    def __call__(self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    def __call__(self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
         """What the function gives."""
-        if self.compiled is self.plain:
-            return self.plain(layer, hidden, bounds, longest)
         try:
-            return self.compiled(layer, hidden, bounds, longest)
+            return self.compiled(layer, hidden, bounds, longest, attention)
         except TorchDynamoException as problem:
             said = str(problem).strip().partition("\n")[0]
             logger.warning(
@@ -108,4 +136,4 @@ class CompiledOrPlain:
                 said,
             )
             self.compiled = self.plain
-        return self.plain(layer, hidden, bounds, longest)
+        return self.plain(layer, hidden, bounds, longest, attention)

@@ -129,6 +129,9 @@ def build_parts(
         CapabilityError: the teacher has another tokenizer.
     """
     identity, device = config.identity, best_device()
+    if device.type == "cuda":
+        # What is left to the processor are many small tensors, and to gather threads for each takes longer than the tensor.
+        torch.set_num_threads(1)
     # Identities are those of the wish, so that a trial may go on on another machine.
     precision = chosen_precision(config.training.precision, device)
     if teacher is not None:

@@ -13,8 +13,9 @@ from torch._dynamo.testing import CompileCounter
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from raydistill.data.texts import Texts
+from raydistill.models import fused
 from raydistill.models.attention import in_groups
-from raydistill.models.fused import CompiledOrPlain, can_be_fused, fused_layer, fused_layers
+from raydistill.models.fused import Attention, CompiledOrPlain, can_be_fused, fused_layer, fused_layers
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -50,9 +51,10 @@ def of_one_text(
     return (torch.einsum("hqk,khd->qhd", scores.softmax(-1), value),)
 
 
-@pytest.fixture(autouse=True)
-def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", of_one_text)
+def played(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
+    """`short_attention.attended`, played by a processor."""
+    [seen] = of_one_text(*states.unbind(1), bounds, bounds, longest, longest, drop, False, False, scale=scale)
+    return seen
 
 
 def encoder_of(kind: str, seed: int = 0) -> Any:
@@ -67,8 +69,9 @@ def texts_of(*lengths: int) -> Texts:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_layers_give_what_their_simple_twin_gives(kind: str) -> None:
+def test_layers_give_what_their_simple_twin_gives(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Queries, keys and values in another order, heads mixed up, or a text that sees its neighbour: values and gradients differ."""
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", of_one_text)
     encoder, texts = encoder_of(kind), texts_of(9, 8, 5, 2, 2, 1)
     wanted = torch.randn(27, 32, generator=torch.Generator().manual_seed(2))
     found = []
@@ -94,25 +97,42 @@ def test_one_compilation_serves_all_layers_models_and_texts() -> None:
         with torch.no_grad():
             states = torch.randn(sum(lengths), 32)
             for layer in teacher.encoder.layer:
-                states = compiled(layer, states, bounds, max(lengths))
+                states = compiled(layer, states, bounds, max(lengths), played)
         states = torch.randn(sum(lengths), 32, requires_grad=True)
         for layer in student.encoder.layer:
-            states = compiled(layer, states, bounds, max(lengths))
+            states = compiled(layer, states, bounds, max(lengths), played)
     assert counter.frame_count == 2
+
+
+def test_gradients_are_taken_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled graph that gives its buffers away on the first way back: no term's own gradient can be measured."""
+    monkeypatch.setattr(fused, "has_triton", lambda: True)
+    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
+    fused.compiled_layer.cache_clear()
+    plain = fused.compiled_layer()
+    assert isinstance(plain, CompiledOrPlain)
+    torch._dynamo.reset()
+    # Without a compiler for the kernels themselves, but with the graph of the way back that it would have made.
+    layer = torch.compile(fused_layer, dynamic=True, backend="aot_eager")
+    encoder, bounds = encoder_of("bert"), torch.tensor([0, 3, 5], dtype=torch.int32)
+    hidden = torch.randn(5, 32, requires_grad=True)
+    states = layer(encoder.encoder.layer[0], hidden, bounds, 3, played)
+    first, again = (torch.autograd.grad(states.sum(), [hidden], retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
 
 
 def test_without_a_working_compiler_layers_are_computed_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     """A trial that ends because a machine has no compiler; or a failure that is asked for again at every layer."""
     asked = 0
 
-    def compiled(layer: Any, hidden: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    def compiled(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
         nonlocal asked
         asked += 1
         raise TorchDynamoException("no compiler here\nand much more")
 
-    function = CompiledOrPlain(lambda layer, hidden, bounds, longest: hidden + longest, compiled)
+    function = CompiledOrPlain(lambda layer, hidden, bounds, longest, attention: hidden + longest, compiled)
     with caplog.at_level(logging.WARNING):
-        found = [function(None, torch.zeros(1), torch.zeros(1), 2) for _ in range(3)]
+        found = [function(None, torch.zeros(1), torch.zeros(1), 2, played) for _ in range(3)]
     assert [float(one) for one in found] == [2.0, 2.0, 2.0]
     assert asked == 1
     assert [record.getMessage() for record in caplog.records] == [
