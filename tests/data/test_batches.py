@@ -45,6 +45,8 @@ def check_batch(assembler: TextAssembler, dataset: Dataset, triples: np.ndarray,
     columns, rows = batch.columns.tolist(), batch.rows.tolist()
     assert len(batch) == len(triples)
     assert len(set(queries)) == len(queries)
+    for texts in (batch.queries.lengths, batch.candidates.lengths[: batch.num_columns]):
+        assert texts.tolist() == sorted(texts.tolist(), reverse=True), "an encoder would have to put them in order"
     for b, (h, r, t) in enumerate(triples.tolist()):
         assert queries[rows[b]] == text_key(assembler, "query", h, r, t)
         assert candidates[columns[b]] == text_key(assembler, "entity", t, h)
