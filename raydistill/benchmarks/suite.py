@@ -69,6 +69,7 @@ class Suite:
         """The rows of one part."""
         parts: dict[str, Callable[[], Iterator[Row]]] = {
             "steps": self.steps,
+            "kept": self.kept,
             "epochs": self.epochs,
             "profile": self.profile,
             "contrastive": self.contrastive,
@@ -79,26 +80,26 @@ class Suite:
         return parts[part]()
 
     def steps(self) -> Iterator[Row]:
-        """Steps of every grade, with the teacher and with what is kept of it, and the naive way."""
+        """Steps of every grade under a teacher that reads along, and the naive way."""
         for precision in self._precisions:
             rate = self._rate(precision)
-            trials = self._trials(precision)
-            for trial in trials:
+            for trial in self._trials(precision):
                 cost = step_cost(trial, rate, self.turns)
                 yield {"step": f"{trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
-                if trial.teacher is not None:
-                    training = trial.training.model_copy(update={"corruptions": 1})
-                    kept = trial.model_copy(update={"training": training})
-                    cost = step_cost(kept, rate, self.turns, self.out / "kept")
-                    yield {
-                        "step": f"{trial.layers} layers, {precision}, kept teacher",
-                        "GFLOP/s": rate / 1e9,
-                        **cost.row,
-                    }
         yield from self._left_out("step")
         for trial in self._trials("fp32")[1:]:
             examples, seconds = self._naive(trial)
             yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
+
+    def kept(self) -> Iterator[Row]:
+        """Steps of the last grade under a teacher that reads along, and under what is kept of one; first all training texts are encoded."""
+        for precision in self._precisions:
+            rate, [*_, live] = self._rate(precision), self._trials(precision)
+            once = live.model_copy(update={"training": live.training.model_copy(update={"corruptions": 1})})
+            for trial, folder, how in ((live, None, "reads along"), (once, self.out / "kept", "is kept")):
+                cost = step_cost(trial, rate, self.turns, folder)
+                yield {"teacher": f"{how}, {trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
+        yield from self._left_out("teacher")
 
     def epochs(self) -> Iterator[Row]:
         """What an epoch of every grade takes beside its steps, in the precision that the machine is fast in."""
