@@ -151,6 +151,16 @@ class Share:
         back = torch.argsort(torch.cat(self.positions))
         return gathered[back.to(gathered.device)]
 
+    def collect_beside(self, other: Share, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """As `collect`, for two sets of texts in one exchange: each exchange is a wait for all workers."""
+        if self.world.size == 1:
+            return own, others
+        count = sum(map(len, self.positions))
+        pairs = zip(self.positions, other.positions, strict=True)
+        both = Share(self.world, tuple(torch.cat([first, second + count]) for first, second in pairs))
+        rows = both.collect(torch.cat([own, others]))
+        return rows[:count], rows[count:]
+
 
 class SharedGradients:
     """Gradients that lie side by side in memory that is kept from step to step, so that their mean is one exchange and no copy.
