@@ -196,7 +196,7 @@ class SharedGradients:
             return self._flat.zero_()
         sizes = [-(-parameter.numel() // self.ALIGNED) * self.ALIGNED for parameter in self.parameters]
         flat = self.parameters[0].new_zeros(sum(sizes), requires_grad=False)
-        parts = zip(flat.split(sizes), self.parameters, strict=True)
+        parts = zip(torch.split(flat, sizes), self.parameters, strict=True)
         self._views = [part[: parameter.numel()].view_as(parameter) for part, parameter in parts]
         self._flat = flat
         return flat
