@@ -39,8 +39,8 @@ class MaskedFeatureTerm:
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over masked tokens (paper) or texts (reference), summed over towers."""
-        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.corrupted.sides)
-        return queries + candidates
+        queries, candidates = step.corrupted.over_all(self._per_text)
+        return queries.mean() + candidates.mean()
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
@@ -76,8 +76,8 @@ class PatienceTerm:
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over texts, summed over towers."""
-        queries, candidates = (side.over_all(self._per_text(side)).mean() for side in step.clean.sides)
-        return queries + candidates
+        queries, candidates = step.clean.over_all(self._per_text)
+        return queries.mean() + candidates.mean()
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None

@@ -12,7 +12,8 @@ the same point.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,26 +62,24 @@ class World:
         owner = torch.where(turn < self.size, turn, 2 * self.size - 1 - turn)
         return Share(self, tuple(order[owner == rank] for rank in range(self.size)))
 
-    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the workers, in one exchange."""
-        if self.size == 1:
-            return
-        with_gradient = [parameter for parameter in parameters if parameter.requires_grad]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in with_gradient]
-        for parameter, mean in zip(with_gradient, self.mean(gradients), strict=True):
-            parameter.grad = mean
-
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor's mean over the workers, in one exchange; all workers must bring the same shapes in the same order."""
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        exchanged = flat.to(_exchange_device())
+        self.average(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def average(self, tensor: Tensor) -> None:
+        """Put a tensor's mean over the workers into its place; all must bring the same shape and type."""
+        if self.size == 1:
+            return
+        exchanged = tensor.to(_exchange_device())
         self.agree_to_go_on()
         dist.all_reduce(exchanged)
-        flat = exchanged.to(flat.device) / self.size
-        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        return [part.view_as(tensor).clone() for part, tensor in zip(parts, tensors, strict=True)]
+        # Where it was exchanged from its own place, nothing is copied.
+        tensor.copy_(exchanged).div_(self.size)
 
     def total(self, tensor: Tensor) -> Tensor:
         """Element-wise sum over the workers; all must bring the same shape and type."""
@@ -151,6 +150,56 @@ class Share:
         gathered: Tensor = _Gather.apply(local, counts, self.world)  # type: ignore[no-untyped-call]
         back = torch.argsort(torch.cat(self.positions))
         return gathered[back.to(gathered.device)]
+
+    def collect_beside(self, other: Share, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """As `collect`, for two sets of texts in one exchange: each exchange is a wait for all workers."""
+        if self.world.size == 1:
+            return own, others
+        count = sum(map(len, self.positions))
+        pairs = zip(self.positions, other.positions, strict=True)
+        both = Share(self.world, tuple(torch.cat([first, second + count]) for first, second in pairs))
+        rows = both.collect(torch.cat([own, others]))
+        return rows[:count], rows[count:]
+
+
+class SharedGradients:
+    """Gradients that lie side by side in memory that is kept from step to step, so that their mean is one exchange and no copy.
+
+    Args:
+        world: the workers; where there is one, gradients lie where autograd puts them.
+        parameters: all that are trained, of one type and on one device.
+    """
+
+    ALIGNED = 16
+    """Numbers from the beginning of one gradient to that of the next are a multiple of it: a cache line, and what vector instructions ask for."""
+
+    def __init__(self, world: World, parameters: Iterable[nn.Parameter]) -> None:
+        self.world, self.parameters = world, list(parameters)
+        self._views: list[Tensor] = []
+        self._flat: Tensor | None = None
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gradients begin at zero here; where nothing was raised inside, each is its mean over the workers in the end."""
+        if self.world.size == 1:
+            yield
+            return
+        flat = self._zeros()
+        # Autograd adds to a gradient that is there.
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            parameter.grad = view
+        yield
+        self.world.average(flat)
+
+    def _zeros(self) -> Tensor:
+        if self._flat is not None:
+            return self._flat.zero_()
+        sizes = [-(-parameter.numel() // self.ALIGNED) * self.ALIGNED for parameter in self.parameters]
+        flat = self.parameters[0].new_zeros(sum(sizes), requires_grad=False)
+        parts = zip(torch.split(flat, sizes), self.parameters, strict=True)
+        self._views = [part[: parameter.numel()].view_as(parameter) for part, parameter in parts]
+        self._flat = flat
+        return flat
 
 
 class _Gather(torch.autograd.Function):

@@ -39,10 +39,6 @@ class Side:
     teacher: TowerOutput | None
     share: Share
 
-    def over_all(self, local: Weighted) -> Weighted:
-        """One value per text of this worker to one per text of the batch."""
-        return Weighted(self.share.collect(local.values), self.share.collect(local.weights))
-
 
 @dataclass(frozen=True)
 class Encoded:
@@ -52,15 +48,15 @@ class Encoded:
     queries: Side
     candidates: Side
 
-    @cached_property
+    @property
     def query_vectors(self) -> Tensor:
         """Student vectors of the batch's queries, `(queries, hidden)`."""
-        return self.queries.share.collect(self.queries.student.vectors)
+        return self._student_vectors[0]
 
-    @cached_property
+    @property
     def candidate_vectors(self) -> Tensor:
         """Student vectors of all candidate texts (columns first, then self-negatives), `(candidates, hidden)`."""
-        return self.candidates.share.collect(self.candidates.student.vectors)
+        return self._student_vectors[1]
 
     @cached_property
     def scores(self) -> Tensor:
@@ -71,14 +67,23 @@ class Encoded:
     def teacher_scores(self) -> Tensor:
         """Teacher cosines, `(queries, columns)`, without gradient."""
         assert self.queries.teacher is not None and self.candidates.teacher is not None
-        queries = self.queries.share.collect(self.queries.teacher.vectors)
-        candidates = self.candidates.share.collect(self.candidates.teacher.vectors)
+        queries, candidates = self._of_all(self.queries.teacher.vectors, self.candidates.teacher.vectors)
         return queries @ candidates[: self.batch.num_columns].T
 
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """Both towers' parts."""
-        return self.queries, self.candidates
+    def over_all(self, per_text: Callable[[Side], Weighted]) -> tuple[Weighted, Weighted]:
+        """Values for the texts of this worker's sides to one per text of the batch: of its queries, and of its candidates."""
+        local = [torch.stack(per_text(side), dim=1) for side in (self.queries, self.candidates)]
+        # Rows of values with gradient, and weights without.
+        queries, candidates = (Weighted(rows[:, 0], rows[:, 1].detach()) for rows in self._of_all(*local))
+        return queries, candidates
+
+    @cached_property
+    def _student_vectors(self) -> tuple[Tensor, Tensor]:
+        return self._of_all(self.queries.student.vectors, self.candidates.student.vectors)
+
+    def _of_all(self, queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """All workers' rows."""
+        return self.queries.share.collect_beside(self.candidates.share, queries, candidates)
 
 
 @dataclass(frozen=True)

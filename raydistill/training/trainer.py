@@ -21,7 +21,7 @@ from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.views import Stop, TeacherSource, never
 from raydistill.training.clock import Clock
-from raydistill.training.gather import World
+from raydistill.training.gather import SharedGradients, World
 from raydistill.training.gradient_cache import StudentPass
 from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
@@ -74,6 +74,7 @@ class Trainer:
         # What is never done again needs no word between the workers.
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
+        self.shared = SharedGradients(self.world, optimizer.parameters)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
@@ -183,9 +184,8 @@ class Trainer:
         norms = {}
         if self.measure_gradients and self.progress.step_in_epoch == 0:
             norms = self._gradient_norms(values, student)
-        with self.clock.part("backward"):
+        with self.shared.averaged(), self.clock.part("backward"):
             student.backward(loss)
-        self.world.mean_gradients(self.optimizer.parameters)
         with self.clock.part("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, self.max_gradient_norm)
         return Taken(

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from raydistill.config.trial import TrialConfig
-from raydistill.training.gather import World
+from raydistill.training.gather import SharedGradients, World
 
 sys.path.insert(0, str(Path(__file__).parent))
 from worker import RANK, SMALL_STEPS, rank_split, run_workers, take_steps
@@ -132,3 +134,59 @@ def test_world_without_process_group_is_one_worker() -> None:
     assert World.alone().total(tensors[0]) is tensors[0]
     World(careful=True).agree_to_go_on(well=False)
     World.alone().barrier()
+
+
+def test_shared_gradients_equal_the_mean_of_gradients_that_lie_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient in another one's place, what is left of an earlier step or of a failed attempt, or an exchange after one that failed."""
+    model = nn.ModuleList([nn.Linear(5, 3), nn.LayerNorm(17), nn.Linear(3, 16, bias=False), nn.Linear(2, 2)])
+    parameters, world, exchanges = list(model.parameters()), World(0, 2), list[int]()
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        """As if the other worker's gradients were three times this one's."""
+        exchanges.append(tensor.numel())
+        tensor.mul_(4)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    shared, places = SharedGradients(world, parameters), list[list[int]]()
+
+    def fails(loss: Callable[[], torch.Tensor]) -> None:
+        with shared.averaged():
+            loss().backward()
+            raise MemoryError
+
+    for step in range(3):
+        inputs = torch.randn(7, 5, generator=torch.Generator().manual_seed(step))
+
+        def loss(inputs: torch.Tensor = inputs) -> torch.Tensor:
+            hidden = model[0](inputs)
+            # The last layer has no part in it.
+            return (model[1](torch.cat([model[2](hidden), hidden[:, :1]], dim=1)) ** 3).sum()
+
+        plain = torch.autograd.grad(loss(), parameters[:-2])
+        expected = [*world.mean(plain), *map(torch.zeros_like, parameters[-2:])]
+        exchanges.clear()
+        with pytest.raises(MemoryError):
+            fails(loss)
+        assert not exchanges
+        with shared.averaged():
+            loss().backward()
+        assert len(exchanges) == 1
+        gradients = [parameter.grad for parameter in parameters]
+        for gradient, mean in zip(gradients, expected, strict=True):
+            assert gradient is not None
+            assert torch.equal(gradient, mean)
+        places.append([gradient.data_ptr() for gradient in gradients if gradient is not None])
+        model.zero_grad(set_to_none=True)
+    assert places[0] == places[1] == places[2]
+    assert all(place % 64 == places[0][0] % 64 for place in places[0])
+
+
+def test_gradients_of_one_worker_lie_where_autograd_puts_them() -> None:
+    """A trial of one worker that pays for what several need."""
+    layer = nn.Linear(2, 2)
+    with SharedGradients(World.alone(), layer.parameters()).averaged():
+        assert layer.weight.grad is None
+        layer(torch.ones(1, 2)).sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(2, 2))
