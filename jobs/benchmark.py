@@ -25,9 +25,12 @@ def main() -> None:
         from raydistill.benchmarks.tables import keep, measured, table
 
         for part in given.parts:
-            rows = measured(part, given.config, given.overrides, given.out, given.turns, given.source)
+            rows = []
+            for row in measured(part, given.config, given.overrides, given.out, given.turns, given.source):
+                rows.append(row)
+                # At once: what comes next may take an hour, or fail.
+                keep(part, rows, given.out / "benchmark.json")
             echo_tables([table(part, rows)])
-            keep(part, rows, given.out / "benchmark.json")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from raydistill.devices import best_device, sent, tokens_at_once
 
 def test_micro_batches_are_as_large_as_a_device_wants_them() -> None:
     """A GPU that is given a processor's micro-batches, or a wish that is not granted."""
-    assert tokens_at_once("auto", torch.device("cpu")) == 16384
+    assert tokens_at_once("auto", torch.device("cpu")) == 2048
     assert tokens_at_once("auto", torch.device("cuda")) == 131072
     assert tokens_at_once(64, torch.device("cuda")) == 64
 

@@ -94,10 +94,14 @@ def pykeen_seconds(
     class Scores(FixedModel):  # type: ignore[no-untyped-call]
         """Scores from the vectors."""
 
-        def score_t(self, hr_batch: Tensor, tails: Tensor | None = None, mode: Any = None) -> Tensor:  # type: ignore[override]
+        def score_t(  # type: ignore[override]
+            self, hr_batch: Tensor, *, slice_size: int | None = None, mode: Any = None, tails: Tensor | None = None
+        ) -> Tensor:
             return queries[place_of[hr_batch[:, 0], hr_batch[:, 1]]] @ entities.T
 
-        def score_h(self, rt_batch: Tensor, heads: Tensor | None = None, mode: Any = None) -> Tensor:  # type: ignore[override]
+        def score_h(  # type: ignore[override]
+            self, rt_batch: Tensor, *, slice_size: int | None = None, mode: Any = None, heads: Tensor | None = None
+        ) -> Tensor:
             return queries[place_of[rt_batch[:, 1], rt_batch[:, 0] + task.num_relations]] @ entities.T
 
     factory = CoreTriplesFactory(train.long(), num_entities=task.num_entities, num_relations=task.num_relations)

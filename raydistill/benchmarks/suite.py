@@ -45,6 +45,8 @@ from raydistill.training.parts import build_parts
 Row = dict[str, Any]
 ENTITIES = (40_943, 600_000, 4_600_000)
 ENCODED = 4096
+FEWEST = 256
+"""Queries that are ranked at least: fewer would not fill a product."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Suite:
         task = link_prediction_task(self._dataset, "test")
         count = len(task.gold)
         for entities in sorted({task.num_entities, *(some for some in ENTITIES if some > task.num_entities)}):
-            few = count if entities <= ENTITIES[0] else max(1, count * ENTITIES[0] // entities)
+            few = count if entities <= ENTITIES[0] else max(min(count, FEWEST), count * ENTITIES[0] // entities)
             cost = ranking_cost(task, entities, few, self.turns, naive=entities <= ENTITIES[0])
             yield {"ranking": "raydistill", **cost.row}
         if is_installed(PYKEEN):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from raydistill.config.load import load_config
 from raydistill.reporting.table import ABSENT, Table
 
 
-def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns: int, source: str | None) -> list[Row]:
-    """Measure one part.
+def measured(
+    part: str, config: str, overrides: Sequence[str], out: Path, turns: int, source: str | None
+) -> Iterator[Row]:
+    """Measure one part, row by row.
 
     Args:
         part: which.
@@ -30,10 +32,11 @@ def measured(part: str, config: str, overrides: Sequence[str], out: Path, turns:
         # Where Ray is not installed, the other parts are measured all the same.
         from raydistill.orchestration import overheads
 
-        return [{"overhead": part, **overheads.measured(part, campaign, out)}]  # type: ignore[arg-type]
+        yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
+        return
     from raydistill.orchestration.workshop import survey
 
-    return list(Suite(campaign, survey(campaign), out, turns, source).rows(part))
+    yield from Suite(campaign, survey(campaign), out, turns, source).rows(part)
 
 
 def keep(part: str, rows: Sequence[Row], path: Path) -> None:

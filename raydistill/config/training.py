@@ -41,7 +41,7 @@ class TrainingSection(Section):
     )
     tokens_per_micro_batch: Literal["auto"] | Annotated[int, Field(ge=64)] = Field(
         "auto",
-        description="texts are encoded in length order, this many tokens at a time; auto: 16384 on a processor, whose caches are small, "
+        description="texts are encoded in length order, this many tokens at a time; auto: 2048 on a processor, whose caches are small, "
         "131072 on a GPU, which waits where it is given less",
     )
     # Not `on` and `off`: YAML reads those as true and false.

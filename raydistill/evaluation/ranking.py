@@ -26,7 +26,7 @@ from torch import Tensor
 from raydistill.errors import ShapeError
 from raydistill.evaluation.pairs import PairIndex, checked_gold, left_out_pairs, raised_pairs, rows_of_lists
 from raydistill.evaluation.ranks import Ranks, TieRule, ranks_of_scores
-from raydistill.evaluation.tiles import ScoreTiles, check_vectors
+from raydistill.evaluation.tiles import ScoreTiles, check_vectors, fast_tiles
 
 __all__ = ["Ranks", "TieRule", "rank_candidates", "ranks_of_scores"]
 
@@ -41,8 +41,8 @@ def rank_candidates(
     known_offsets: Tensor,
     known_ids: Tensor,
     *,
-    query_tile: int = 256,
-    candidate_tile: int = 4096,
+    query_tile: int | None = None,
+    candidate_tile: int | None = None,
     bonus_offsets: Tensor | None = None,
     bonus_ids: Tensor | None = None,
     bonus: float = 0.0,
@@ -62,7 +62,7 @@ def rank_candidates(
         gold: `(queries,)` id of the right answer.
         known_offsets: `(queries + 1,)`, bounds of each query's list in `known_ids`.
         known_ids: ids known to be true; they leave the comparison, except the gold.
-        query_tile: queries per product; changes speed and memory, not the ranks.
+        query_tile: queries per product; changes speed and memory, not the ranks. None = what is fast on the queries' device.
         candidate_tile: candidates per product; the same.
         bonus_offsets: `(queries + 1,)`, bounds of each query's list in `bonus_ids`.
         bonus_ids: ids whose scores rise by `bonus`, the gold's too where it is listed.
@@ -92,7 +92,12 @@ def rank_candidates(
     left_out = left_out_pairs(rows.to(gold.device), known.to(gold.device), gold, first_candidate, width)
     raised, gold_raised = raised_pairs(bonus_offsets, bonus_ids, gold, first_candidate, width)
     with torch.autocast(queries.device.type, enabled=False):
-        tiles = ScoreTiles(query_tile, candidate_tile, queries.device)
+        fast = fast_tiles(num_queries, queries.device)
+        tiles = ScoreTiles(
+            fast[0] if query_tile is None else query_tile,
+            fast[1] if candidate_tile is None else candidate_tile,
+            queries.device,
+        )
         columns = gold - first_candidate
         if total is not None:
             gold_scores = _exchanged_gold_scores(tiles, queries, candidates, columns, total)

@@ -2,8 +2,8 @@
 
 Matrix products round differently at the ragged edge of a matrix (a product with 5 columns already gives two copies of
 one column two different results). Ranks with exact ties cannot live with that. Hence every product here has the same
-shape, a multiple of the kernels' block, with zeros where no vector is; a score then depends on the two vectors alone
-and not on how many others are ranked with them.
+shape, a multiple of the kernels' block, with zeros where no vector is; within a ranking a score then depends on the two
+vectors alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ from raydistill.errors import ShapeError
 
 _ROW_BLOCK, _COLUMN_BLOCK, _ALIGNMENT_BYTES = 16, 64, 64
 _MAX_TILE = 2**24  # counts are summed in float32, exact up to here
+
+
+def fast_tiles(num_queries: int, device: torch.device) -> tuple[int, int]:
+    """Queries and candidates of a product that a device is fast at; two tables of scores of that shape are held, 34 MB at most.
+
+    On a processor a square product takes two thirds of the time of one of 256 x 4096 (384 units, two cores). The queries are divided evenly, so that the last
+    product is as full as the others.
+    """
+    side = 2048 if device.type == "cuda" else 1024
+    parts = max(1, -(-num_queries // side))
+    return max(1, -(-num_queries // parts)), side
 
 
 class ScoreTiles:
