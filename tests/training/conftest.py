@@ -83,10 +83,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run(config: TrialConfig, directory: Path, step: int, teacher_at: TeacherAt | None = None) -> None:
         original = Optimizer.step
 
-        def dying(self: Optimizer, number: int) -> None:
+        def dying(self: Optimizer, number: int, unless: torch.Tensor | None = None) -> None:
             if number >= step:
                 raise InterruptedTrialError
-            original(self, number)
+            original(self, number, unless)
 
         with monkeypatch.context() as patch:
             patch.setattr(Optimizer, "step", dying)

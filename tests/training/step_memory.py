@@ -102,11 +102,11 @@ def main(gradient_cache: str, method: str, out: str) -> None:
     gradients: dict[str, torch.Tensor] = {}
     step = training.optimizer.step
 
-    def keep(number: int) -> None:
+    def keep(number: int, unless: torch.Tensor | None = None) -> None:
         gradients.update(
             {name: p.grad.reshape(-1)[:1000].clone() for name, p in training.optimizer.named if p.grad is not None}
         )
-        step(number)
+        step(number, unless)
 
     training.optimizer.step = keep  # type: ignore[method-assign]
     before = resident_bytes("VmRSS")

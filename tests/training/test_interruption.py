@@ -63,8 +63,8 @@ def test_trial_interrupted_after_every_step_loses_none_and_ends_with_the_same_bi
     taken: list[int] = []
     step_of = Optimizer.step
 
-    def counted(self: Optimizer, number: int) -> None:
-        step_of(self, number)
+    def counted(self: Optimizer, number: int, unless: torch.Tensor | None = None) -> None:
+        step_of(self, number, unless)
         taken.append(number)
 
     monkeypatch.setattr(Optimizer, "step", counted)
@@ -132,8 +132,8 @@ def test_teachers_pass_does_not_keep_a_trial_from_ending(
         parts.append(len(texts))
         return encode_of(self, texts, *rest)
 
-    def step(self: Optimizer, number: int) -> None:
-        step_of(self, number)
+    def step(self: Optimizer, number: int, unless: torch.Tensor | None = None) -> None:
+        step_of(self, number, unless)
         taken.append(number)
 
     monkeypatch.setattr(LiveTeacher, "encode", encode)

@@ -64,9 +64,9 @@ def gradients_of(parts: TrialParts) -> Iterator[dict[str, torch.Tensor]]:
     found: list[dict[str, torch.Tensor]] = []
     step = parts.optimizer.step
 
-    def keep(number: int) -> None:
+    def keep(number: int, unless: torch.Tensor | None = None) -> None:
         found.append({name: p.grad.clone() for name, p in parts.optimizer.named if p.grad is not None})
-        step(number)
+        step(number, unless)
 
     parts.optimizer.step = keep  # type: ignore[method-assign]
     for taken in parts.trainer.run_epoch():

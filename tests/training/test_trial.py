@@ -108,10 +108,10 @@ from raydistill.training.optimizer import Optimizer
 from raydistill.training.trial import run_trial
 folder, die = Path(sys.argv[1]), int(sys.argv[2])
 step = Optimizer.step
-def dying(self, number):
+def dying(self, number, unless=None):
     if number == die:
         os.kill(os.getpid(), signal.SIGKILL)
-    step(self, number)
+    step(self, number, unless)
 Optimizer.step = dying
 config = TrialConfig.model_validate_json((folder / "config.json").read_text())
 print(*(report.digest for report in run_trial(config, folder / "trial", World.alone())))

@@ -78,9 +78,9 @@ def take_steps(config: TrialConfig, steps: int, world: World) -> dict[str, Any]:
     gradients: list[dict[str, torch.Tensor]] = []
     step = parts.optimizer.step
 
-    def keep(number: int) -> None:
+    def keep(number: int, unless: torch.Tensor | None = None) -> None:
         gradients.append({name: p.grad.clone() for name, p in parts.optimizer.named if p.grad is not None})
-        step(number)
+        step(number, unless)
 
     parts.optimizer.step = keep  # type: ignore[method-assign]
     for taken in parts.trainer.run_epoch():
@@ -116,8 +116,8 @@ def reports_of(
     found: list[Any] = []
     step_of = Optimizer.step
 
-    def step(self: Optimizer, number: int) -> None:
-        step_of(self, number)
+    def step(self: Optimizer, number: int, unless: torch.Tensor | None = None) -> None:
+        step_of(self, number, unless)
         taken.append(number)
 
     Optimizer.step = step  # type: ignore[method-assign]
