@@ -13,9 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._functorch.config
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from raydistill.data.texts import Texts
 from raydistill.devices import sent
@@ -24,6 +22,7 @@ from raydistill.models.attention import Layer
 logger = logging.getLogger(__name__)
 WIDEST_HEAD = 256
 """What FlashAttention takes."""
+RECOMPILATIONS = 64
 LONGEST_SHORT = 128
 """Tokens of a text whose scores `short_attention` holds at once."""
 Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
@@ -32,10 +31,16 @@ LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention], Tensor]
 
 
 def can_be_fused(model: Any, hidden: Tensor) -> bool:
-    """Whether an encoder's layers can take this way: on a GPU that knows bfloat16, where products are made in it."""
+    """Whether an encoder's layers can take this way: on a GPU that knows bfloat16 and FlashAttention, where products are made in bfloat16."""
     heads = model.config.hidden_size // model.config.num_attention_heads
     fits = heads <= WIDEST_HEAD and heads % 8 == 0
-    return hidden.is_cuda and fits and torch.is_autocast_enabled("cuda")
+    return hidden.is_cuda and fits and torch.is_autocast_enabled("cuda") and _device_is_able()
+
+
+@functools.cache
+def _device_is_able() -> bool:
+    able = torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(able and torch.backends.cuda.is_flash_attention_available())
 
 
 def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) -> Layer:
@@ -79,11 +84,29 @@ def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attent
 
 def attention_for(longest: int, width: int) -> Attention:
     """The kernel for texts of up to `longest` tokens and heads of `width` units."""
-    if longest <= LONGEST_SHORT and width >= 16 and width & (width - 1) == 0 and has_triton():
+    fits = longest <= LONGEST_SHORT and width >= 16 and width & (width - 1) == 0
+    return (short_attention() if fits else None) or flash_attention
+
+
+@functools.cache
+def short_attention() -> Attention | None:
+    """The kernel for short texts; None where it cannot be compiled, which needs more than triton: a C compiler, and Python's headers."""
+    if not has_triton():
+        return None
+    try:
         from raydistill.models.short_attention import attended
 
-        return attended
-    return flash_attention
+        device = torch.device("cuda")
+        states = torch.zeros((2, 3, 1, 16), dtype=torch.bfloat16, device=device, requires_grad=True)
+        bounds = torch.tensor([0, 2], dtype=torch.int32, device=device)
+        attended(states, bounds, 2, 1.0, 0.1).sum().backward()  # type: ignore[no-untyped-call]
+    except Exception as problem:  # a compiler's failures have no class in common
+        said = str(problem).strip().partition("\n")[0]
+        logger.warning(
+            "the attention kernel for short texts cannot be compiled (%s): FlashAttention takes its place", said
+        )
+        return None
+    return attended
 
 
 def flash_attention(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
@@ -109,9 +132,19 @@ def compiled_layer() -> LayerFunction:
             "triton is not installed, so layers are not compiled, and training is slower than it need be: pip install triton"
         )
         return fused_layer
+    # Imported here, because it takes a second that no process without a GPU should wait for.
+    import torch._dynamo.config
+    import torch._dynamo.exc
+    import torch._functorch.config
+
     # A trainer that measures each term's gradient goes back through a graph more than once, which a graph that gives its buffers away forbids.
     torch._functorch.config.donated_buffer = False
-    return CompiledOrPlain(fused_layer, torch.compile(fused_layer, dynamic=True))
+    # One for each way it is called: with a graph or without, each rate of dropout, each kernel. At the limit layers would silently be computed as they are, and
+    # draw other dropout than those that were compiled.
+    torch._dynamo.config.recompile_limit = max(RECOMPILATIONS, torch._dynamo.config.recompile_limit)
+    return CompiledOrPlain(
+        fused_layer, torch.compile(fused_layer, dynamic=True), torch._dynamo.exc.TorchDynamoException
+    )
 
 
 class CompiledOrPlain:
@@ -120,16 +153,17 @@ class CompiledOrPlain:
     Args:
         plain: the function.
         compiled: the same, to be compiled.
+        failure: what is raised where it cannot be.
     """
 
-    def __init__(self, plain: LayerFunction, compiled: LayerFunction) -> None:
-        self.plain, self.compiled = plain, compiled
+    def __init__(self, plain: LayerFunction, compiled: LayerFunction, failure: type[Exception]) -> None:
+        self.plain, self.compiled, self.failure = plain, compiled, failure
 
     def __call__(self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
         """What the function gives."""
         try:
             return self.compiled(layer, hidden, bounds, longest, attention)
-        except TorchDynamoException as problem:
+        except self.failure as problem:
             said = str(problem).strip().partition("\n")[0]
             logger.warning(
                 "layers cannot be compiled (%s): they are computed as they are, and training is slower than it need be",

@@ -31,7 +31,6 @@ from raydistill.training.manifest import verify_manifest
 logger = logging.getLogger(__name__)
 RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
 ASIDE, OLD = ".aside-", ".old-"
-"""Tokens that a model encodes at a time where nobody says how many."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,12 @@ class CheckpointKeeper:
         return 0 if path is None else int(load_training_state(path).position["epoch"])
 
     def save_epoch(self, parts: TrialParts, metrics: dict[str, float]) -> Saved | None:
-        """Write the checkpoint of a validated epoch; None on workers that do not write."""
+        """Write the checkpoint of a validated epoch; None on workers that do not write.
+
+        Raises:
+            NonFiniteLossError: a device has not taken the last step, which no checkpoint may speak of; on all workers.
+        """
+        parts.trainer.verdicts.settle()
         if not self.writes:
             return None
         name = _name(parts)
@@ -94,7 +99,8 @@ class CheckpointKeeper:
         return Saved(self.directory / name, digest, metrics)
 
     def save_inside_epoch(self, parts: TrialParts) -> None:
-        """Write a checkpoint to go on from, in the middle of an epoch."""
+        """Write a checkpoint to go on from, in the middle of an epoch; raises as `save_epoch` does."""
+        parts.trainer.verdicts.settle()
         if self.writes:
             self._save(parts, _name(parts), {})
             self._prune(self.keep, _name(parts))
@@ -117,8 +123,6 @@ class CheckpointKeeper:
         return str(max(self.history, key=lambda entry: (entry["metrics"][SELECTION], -entry["epoch"]))["checkpoint"])
 
     def _save(self, parts: TrialParts, name: str, metrics: dict[str, float]) -> str:
-        # No checkpoint speaks of a step that a device did not take.
-        parts.trainer.verdicts.settle()
         progress = parts.trainer.progress
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
         sums = {key: float(value) for key, value in progress.sums.items() if key != "seconds"}

@@ -11,6 +11,7 @@ from typing import Any
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
+from raydistill.devices import best_device, tokens_at_once
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.shards import KeptTeachers
@@ -80,7 +81,8 @@ def _folders(
     taught = kept.folder(config.teacher.digest)
     data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
     ground = [config.teacher.digest, config.data_fingerprint, data, config.encoder_fingerprint]
-    manner = [precision, training.tokens_per_micro_batch, config.contrastive.self_negatives, layers]
+    tokens = tokens_at_once(training.tokens_per_micro_batch, best_device())
+    manner = [precision, tokens, config.contrastive.self_negatives, layers]
 
     def folder(epoch: int) -> Path:
         content = json.dumps([ground, manner, view_of(epoch)], sort_keys=True)

@@ -76,5 +76,6 @@ def _refusal(parts: dict[str, Tensor], step: str) -> NonFiniteLossError:
         f"{culprit} became {float(parts[culprit])} at {step}",
         expected="a finite number",
         consequence="every weight would become NaN; the step was not taken and earlier checkpoints are sound",
-        remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term",
+        remedy="lower training.learning_rate, use precision fp32, or lower the weight of this term; or look at the teacher, "
+        "whose outputs are checked on processors only",
     )

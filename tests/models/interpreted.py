@@ -18,10 +18,10 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def simple(states: Tensor, scale: float) -> Tensor:
+def simple(states: Tensor, scale: float, bounds: Tensor = BOUNDS) -> Tensor:
     """Text by text."""
     found = []
-    for begin, end in itertools.pairwise(BOUNDS.tolist()):
+    for begin, end in itertools.pairwise(bounds.tolist()):
         queries, keys, values = states[begin:end].unbind(1)
         shares = (torch.einsum("qhd,khd->hqk", queries, keys) * scale).softmax(-1)
         found.append(torch.einsum("hqk,khd->qhd", shares, values))
@@ -47,6 +47,15 @@ def test_queries_keys_and_values_may_lie_apart() -> None:
     wide = drawn(sum(LENGTHS), 3, HEADS, 2 * WIDTH)
     states = wide[..., :WIDTH]
     assert torch.allclose(attended(states, BOUNDS, max(LENGTHS), SCALE, 0.0), simple(states, SCALE), atol=1e-5)
+
+
+@pytest.mark.parametrize(("lengths", "width"), [((128, 65, 0, 3), 64), ((33, 0, 32), 32)])
+def test_longest_texts_and_empty_ones(lengths: tuple[int, ...], width: int) -> None:
+    """A tile that is one row short, or a text without tokens that writes into its neighbour."""
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    states = drawn(sum(lengths), 3, 2, width)
+    seen = attended(states, bounds, max(lengths), SCALE, 0.0)
+    assert torch.allclose(seen, simple(states, SCALE, bounds), atol=1e-5)
 
 
 def test_dropout_drops_the_share_asked_for_and_the_way_back_drops_the_same() -> None:

@@ -15,7 +15,15 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from raydistill.data.texts import Texts
 from raydistill.models import fused
 from raydistill.models.attention import in_groups
-from raydistill.models.fused import Attention, CompiledOrPlain, can_be_fused, fused_layer, fused_layers
+from raydistill.models.fused import (
+    Attention,
+    CompiledOrPlain,
+    attention_for,
+    can_be_fused,
+    flash_attention,
+    fused_layer,
+    fused_layers,
+)
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -130,7 +138,9 @@ def test_without_a_working_compiler_layers_are_computed_as_they_are(caplog: pyte
         asked += 1
         raise TorchDynamoException("no compiler here\nand much more")
 
-    function = CompiledOrPlain(lambda layer, hidden, bounds, longest, attention: hidden + longest, compiled)
+    function = CompiledOrPlain(
+        lambda layer, hidden, bounds, longest, attention: hidden + longest, compiled, TorchDynamoException
+    )
     with caplog.at_level(logging.WARNING):
         found = [function(None, torch.zeros(1), torch.zeros(1), 2, played) for _ in range(3)]
     assert [float(one) for one in found] == [2.0, 2.0, 2.0]
@@ -138,6 +148,20 @@ def test_without_a_working_compiler_layers_are_computed_as_they_are(caplog: pyte
     assert [record.getMessage() for record in caplog.records] == [
         "layers cannot be compiled (no compiler here): they are computed as they are, and training is slower than it need be"
     ]
+
+
+def test_a_kernel_that_cannot_be_compiled_gives_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial that ends because a machine has triton but no C compiler, or no GPU that it knows."""
+    monkeypatch.setattr(fused, "has_triton", lambda: True)
+    fused.short_attention.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        found = [attention_for(longest, 32) for longest in (20, 20, 200)]
+    fused.short_attention.cache_clear()
+    assert found == [flash_attention] * 3
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "FlashAttention takes its place" in said
 
 
 def test_a_processor_does_not_take_this_way() -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from raydistill.errors import NonFiniteLossError
+from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.optimizer import Optimizer
+from raydistill.training.parts import TrialParts
 from raydistill.training.verdicts import Verdicts, _Open
 
 NAN, ONE = torch.tensor(float("nan")), torch.tensor(1.0)
@@ -66,3 +71,16 @@ def test_optimizer_leaves_everything_as_it_is_where_it_is_told_so() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     again = step(1.0, 0.0)
     assert not any(torch.equal(again[name], taken[name]) for name in taken)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_no_worker_saves_a_step_that_a_device_did_not_take(
+    parts_of: Callable[..., TrialParts], tmp_path: Path, writes: bool
+) -> None:
+    """A checkpoint that counts a step nobody took; or a refusal that the first worker alone hears, while the others wait for it in an exchange."""
+    parts, keeper = parts_of("none"), CheckpointKeeper(tmp_path, keep=1, writes=writes)
+    for save in (keeper.save_inside_epoch, lambda parts: keeper.save_epoch(parts, {})):
+        parts.trainer.verdicts._open = _Open(torch.tensor(1.0), Arrived(), {"ce": NAN}, "epoch 1, step 2")  # type: ignore[arg-type]
+        with pytest.raises(NonFiniteLossError, match="step 2"):
+            save(parts)
+    assert not list(tmp_path.iterdir())
