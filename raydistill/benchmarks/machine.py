@@ -40,7 +40,7 @@ def seconds_once(work: Callable[[], Any], device: torch.device | None = None) ->
 def matrix_rate(hidden: int, inner: int, precision: Precision, device: torch.device) -> float:
     """Operations per second in the two products of a feed-forward layer, `(tokens, hidden) x (hidden, inner)` and back; the median of several."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    rows = ROWS["cuda" if device.type == "cuda" else "cpu"]
+    rows = ROWS[device.type]
     tokens = torch.randn(rows, hidden, device=device).to(kind)
     there, back = (torch.randn(*shape, device=device).to(kind) for shape in ((hidden, inner), (inner, hidden)))
     with torch.no_grad():

@@ -90,6 +90,27 @@ def _block(longest: int) -> tuple[int, int]:
 
 
 @triton.jit
+def _places(bounds, heads, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """Where a head of a text's tokens lies among the queries and in what they gather, how far keys are from queries, and which rows of the tile there are."""
+    begin, end = tl.load(bounds + tl.program_id(0)), tl.load(bounds + tl.program_id(0) + 1)
+    row, unit, apart = tl.arange(0, BLOCK), tl.arange(0, WIDTH), heads * WIDTH
+    there = row < end - begin
+    token = (begin + row).to(tl.int64)
+    own = token[:, None] * (3 * apart) + tl.program_id(1) * WIDTH + unit[None, :]
+    place = token[:, None] * apart + tl.program_id(1) * WIDTH + unit[None, :]
+    return own, place, apart, there
+
+
+@triton.jit
+def _loaded(states, own, apart, there):
+    """Queries, keys and values."""
+    queries = tl.load(states + own, there[:, None], 0.0)
+    keys = tl.load(states + own + apart, there[:, None], 0.0)
+    values = tl.load(states + own + 2 * apart, there[:, None], 0.0)
+    return queries, keys, values
+
+
+@triton.jit
 def _shares(queries, keys, scale, drop, seed, there, BLOCK: tl.constexpr, DROPS: tl.constexpr):
     """Softmax of the scores, and what dropout multiplies it with."""
     scores = tl.dot(queries, tl.trans(keys)) * scale
@@ -118,17 +139,10 @@ def _forward(
     WIDTH: tl.constexpr,
     DROPS: tl.constexpr,
 ):
-    begin, end = tl.load(bounds + tl.program_id(0)), tl.load(bounds + tl.program_id(0) + 1)
-    row, unit, apart = tl.arange(0, BLOCK), tl.arange(0, WIDTH), heads * WIDTH
-    there = row < end - begin
-    token = (begin + row).to(tl.int64)
-    own = token[:, None] * (3 * apart) + tl.program_id(1) * WIDTH + unit[None, :]
-    queries = tl.load(states + own, there[:, None], 0.0)
-    keys = tl.load(states + own + apart, there[:, None], 0.0)
-    values = tl.load(states + own + 2 * apart, there[:, None], 0.0)
+    own, place, apart, there = _places(bounds, heads, BLOCK, WIDTH)
+    queries, keys, values = _loaded(states, own, apart, there)
     shares, kept = _shares(queries, keys, scale, drop, tl.load(seeds), there, BLOCK, DROPS)
     found = tl.dot((shares * kept).to(values.dtype), values)
-    place = token[:, None] * apart + tl.program_id(1) * WIDTH + unit[None, :]
     tl.store(gathered + place, found.to(values.dtype), there[:, None])
 
 
@@ -146,15 +160,8 @@ def _backward(
     WIDTH: tl.constexpr,
     DROPS: tl.constexpr,
 ):
-    begin, end = tl.load(bounds + tl.program_id(0)), tl.load(bounds + tl.program_id(0) + 1)
-    row, unit, apart = tl.arange(0, BLOCK), tl.arange(0, WIDTH), heads * WIDTH
-    there = row < end - begin
-    token = (begin + row).to(tl.int64)
-    own = token[:, None] * (3 * apart) + tl.program_id(1) * WIDTH + unit[None, :]
-    place = token[:, None] * apart + tl.program_id(1) * WIDTH + unit[None, :]
-    queries = tl.load(states + own, there[:, None], 0.0)
-    keys = tl.load(states + own + apart, there[:, None], 0.0)
-    values = tl.load(states + own + 2 * apart, there[:, None], 0.0)
+    own, place, apart, there = _places(bounds, heads, BLOCK, WIDTH)
+    queries, keys, values = _loaded(states, own, apart, there)
     given = tl.load(gradient + place, there[:, None], 0.0)
     shares, kept = _shares(queries, keys, scale, drop, tl.load(seeds), there, BLOCK, DROPS)
     of_values = tl.dot(tl.trans((shares * kept).to(given.dtype)), given)

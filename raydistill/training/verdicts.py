@@ -34,7 +34,7 @@ class Verdicts:
         """Look at a step whose gradients are ready.
 
         Args:
-            parts: what has to be finite, by name, scalars; the sum of all decides.
+            parts: what has to be finite, by name, scalars without gradient; all of them.
             step: what it is called in the error.
 
         Returns:
@@ -44,7 +44,6 @@ class Verdicts:
             NonFiniteLossError: something is not finite, in this step or, on a GPU, in the one before; it was not taken.
         """
         self.settle()
-        parts = {name: value.detach() for name, value in parts.items()}
         bad = 1.0 - torch.isfinite(torch.stack([value.float() for value in parts.values()])).all().float()
         if not bad.is_cuda:
             if bool(bad):
