@@ -86,7 +86,17 @@ def test_linked_and_named_files_exist() -> None:
 
 def test_methods_are_listed() -> None:
     """A method that nobody hears of is not used."""
-    assert set(re.findall(r"^\| `(\w+)` \| .*contrastive", README, flags=re.MULTILINE)) == METHOD_SECTIONS.keys()
+    assert set(re.findall(r"^\| `([\w-]+)` \| .*contrastive", README, flags=re.MULTILINE)) == METHOD_SECTIONS.keys()
+
+
+def test_every_method_has_a_page() -> None:
+    """A method whose formula one has to read off the code."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs/methods").glob("*.md")}
+    assert pages.keys() == METHOD_SECTIONS.keys()
+    for name, text in pages.items():
+        assert text.startswith(f"# `{name}`: ")
+        assert "**Loss.**" in text
+        assert f"`method: {{name: {name}" in text
 
 
 def test_configuration_example_is_valid() -> None:

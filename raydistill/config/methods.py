@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.space import Choice, LogUniform, Section, Uniform, bounds
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-SearchedShare = Share | Choice[Share] | Uniform
-SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
+from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section, bounds
 
 
 class PMDSection(Section):
@@ -42,36 +38,82 @@ class PMDSection(Section):
         return self
 
 
-class LogitsSection(Section):
-    """Logit distillation: (1 - alpha) CE + alpha KD, where KD is tau^2 KL (Hinton) or the MSE of scores."""
+class MGSRSection(Section):
+    """Multi-granularity semantic revision: CE + the divergence on the dense part of the teacher's scores along revised lists + the correlation of neighbouring tokens."""
 
-    name: Literal["logits"] = Field("logits", description="which method this section is of")
-    divergence: Literal["kl", "mse"] = Field(
-        "kl", description="kl: of the distributions over candidates, as Hinton; mse: squared distance of the scores"
+    name: Literal["mgsr"] = Field("mgsr", description="which method this section is of")
+    contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
+    clipped: SearchedWeight = Field(1.0, description="weight of the clipped divergence")
+    span: SearchedWeight = Field(1.0, description="weight of the span term")
+    length: int = Field(
+        10, ge=1, description="places of the student's list, at each of which it is compared with its teacher"
     )
-    alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
-    temperature: SearchedPositive = Field(
-        4.0, description="distillation temperature on top of the models' own, kl only"
+    mass: float = Field(
+        0.7,
+        gt=0,
+        lt=1,
+        description="share of the teacher's probability that the learned clipping has to keep; below it costs",
     )
-
-
-class PKDSection(Section):
-    """Patient distillation: (1 - alpha) CE + alpha tau^2 KL + beta PT over pooled, normalised intermediate states."""
-
-    name: Literal["pkd"] = Field("pkd", description="which method this section is of")
-    alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
-    beta: SearchedPositive = Field(10.0, description="weight of the patience term")
-    temperature: SearchedPositive = Field(5.0, description="distillation temperature on top of the models' own")
-    match: Literal["skip", "last"] = Field("skip", description="which teacher layers the student's layers learn from")
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="what of a layer is compared: the mean of its token states, or the first one"
+    least: int = Field(2, ge=1, description="candidates that are kept however narrow the clipping is")
+    span_distance: Literal["cosine", "squares"] = Field(
+        "cosine",
+        description="of the products of neighbouring tokens' distributions; squares shrink with the number of candidates",
     )
 
 
-class NoneSection(Section):
-    """No distillation: the contrastive term alone, from the same initial layers."""
+class SelfFeatureSection(Section):
+    """Self-feature regularisation: no teacher; the student's deep layer teaches its shallow ones, and its earlier opinion softens the labels."""
 
-    name: Literal["none"] = Field("none", description="which method this section is of")
+    name: Literal["self-feature"] = Field("self-feature", description="which method this section is of")
+    gamma: SearchedPositive = Field(0.1, description="weight of the transport term")
+    smoothing: SearchedShare = Field(
+        0.1,
+        description="share of a target that is the student's own earlier opinion, in the last epoch; it rises from 0 in the first",
+    )
+    groups: int | None = Field(
+        None,
+        ge=1,
+        description="channels are averaged in so many groups before they are compared; null = each by itself",
+    )
+    projection: bool = Field(False, description="bring shallow states to the deep ones through a learned projection")
+
+
+class MiniLMSection(Section):
+    """Self-attention distillation: CE + the relations between the tokens of a text in one layer, by KL, head by head."""
+
+    name: Literal["minilm"] = Field("minilm", description="which method this section is of")
+    variant: Literal["minilm", "minilmv2"] = Field(
+        "minilm",
+        description="minilm: attention distributions and relations of values; minilmv2: relations of queries, of keys and of values",
+    )
+    contrastive: SearchedWeight = Field(
+        1.0, description="weight of the contrastive term; 0 = the relations alone, as published"
+    )
+    relation: SearchedPositive = Field(1.0, description="weight of each kind of relation")
+    relation_heads: int | None = Field(
+        None,
+        ge=1,
+        description="minilmv2 only: heads that queries, keys and values are divided into; null = the encoder's",
+    )
+    teacher_layer: int | None = Field(
+        None,
+        ge=0,
+        description="layer of the teacher to learn from, counted from 0; null = its last; always the student's last learns",
+    )
+
+    @model_validator(mode="after")
+    def _heads_of_relations(self) -> MiniLMSection:
+        if self.variant == "minilm" and self.relation_heads is not None:
+            raise ValueError(
+                f"relation_heads is {self.relation_heads}, and variant minilm compares the models' own attention heads; set variant to minilmv2, or "
+                "leave relation_heads out"
+            )
+        return self
+
+
+def has_teacher(method: Section) -> bool:
+    """Whether a method looks at a teacher at all."""
+    return not isinstance(method, (NoneSection, SelfFeatureSection))
 
 
 def sees_masks(method: Section) -> bool:
@@ -79,10 +121,26 @@ def sees_masks(method: Section) -> bool:
     return isinstance(method, PMDSection) and method.beta != 0
 
 
-Method = Annotated[PMDSection | LogitsSection | PKDSection | NoneSection, Field(discriminator="name")]
+Method = Annotated[
+    PMDSection
+    | MGSRSection
+    | MiniLMSection
+    | SelfFeatureSection
+    | LogitsSection
+    | DKDSection
+    | PKDSection
+    | TinyBERTSection
+    | NoneSection,
+    Field(discriminator="name"),
+]
 METHOD_SECTIONS: dict[str, type[Section]] = {
     "pmd": PMDSection,
+    "mgsr": MGSRSection,
+    "minilm": MiniLMSection,
+    "self-feature": SelfFeatureSection,
     "logits": LogitsSection,
+    "dkd": DKDSection,
     "pkd": PKDSection,
+    "tinybert": TinyBERTSection,
     "none": NoneSection,
 }

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.ladders import LadderSearchSection
-from raydistill.config.methods import Method, PMDSection, SearchedPositive
+from raydistill.config.methods import Method, PMDSection
 from raydistill.config.resources import ResourcesSection
-from raydistill.config.space import Choice, Init, LayerMap, Section, Uniform, View
+from raydistill.config.space import Choice, Init, LayerMap, SearchedPositive, Section, Uniform, View
 from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
 
 

@@ -56,6 +56,14 @@ class LogUniform(Section):
         return self
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+SearchedShare = Share | Choice[Share] | Uniform
+SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
+SearchedWeight = Weight | Choice[Weight] | Uniform | LogUniform
+
+
 def is_distribution(value: object) -> bool:
     """Whether `value` is something to be searched rather than a fixed value."""
     return isinstance(value, (Choice, Uniform, LogUniform))

@@ -160,11 +160,13 @@ class TextAssembler:
         start = np.concatenate([part.start for part in parts])[ordered]
         length = np.concatenate([part.length for part in parts])[ordered]
         kind_of_token = np.repeat(kind[ordered], length)
+        piece = np.where(np.isin(kind[ordered], (1, 3)), np.arange(len(ordered)), -1)
         return Texts(
             tokens=torch.from_numpy(self.tokens[runs(start, length)].astype(np.int64)),
             types=torch.from_numpy(np.asarray(frame.types, np.int64)[kind_of_token]),
             special=torch.from_numpy(np.isin(kind_of_token, (0, 2, 4))),
             lengths=torch.from_numpy(np.bincount(text[ordered], length, num_texts).astype(np.int64)),
+            spans=torch.from_numpy(np.repeat(piece, length)),
         )
 
 

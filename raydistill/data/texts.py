@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ class Texts:
         types: segment ids, `(tokens,)` int64.
         special: `(tokens,)` bool, True = special token (never masked).
         lengths: `(texts,)` int64, tokens of each text.
+        spans: `(tokens,)` int64, a number for each piece that a text was put together from (name, description, a neighbour's name, relation), -1 for special
+            tokens; None where that is not known.
     """
 
     tokens: Tensor
     types: Tensor
     special: Tensor
     lengths: Tensor
+    spans: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.lengths.shape[0])
@@ -45,7 +48,8 @@ class Texts:
             return self
         lengths = self.lengths[indices]
         positions = token_positions(self.starts[indices], lengths)
-        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths)
+        spans = None if self.spans is None else self.spans[positions]
+        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths, spans)
 
     def followed_by(self, others: Texts) -> Texts:
         """These texts, and others after them."""
@@ -54,11 +58,12 @@ class Texts:
             torch.cat([self.types, others.types]),
             torch.cat([self.special, others.special]),
             torch.cat([self.lengths, others.lengths]),
+            None if self.spans is None or others.spans is None else torch.cat([self.spans, others.spans]),
         )
 
     def with_tokens(self, tokens: Tensor) -> Texts:
         """The same shape with other token ids (a corrupted view)."""
-        return Texts(tokens, self.types, self.special, self.lengths)
+        return replace(self, tokens=tokens)
 
 
 def is_in_place(order: Tensor) -> bool:

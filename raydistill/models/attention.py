@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from raydistill.data.texts import Texts
 from raydistill.devices import sent
 
-Layer = Callable[[Any, Tensor], Tensor]
-"""Takes a layer and the states `(tokens, hidden)` before it, and gives those after it."""
+Layer = Callable[[Any, Tensor, bool], tuple[Tensor, Tensor | None]]
+"""Takes a layer and the states `(tokens, hidden)` before it, and gives those after it; and, where asked for, what its attention was computed from, `(tokens, 3, hidden)`."""
 SHORTEST_SHARE = 0.8
 """A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
 
@@ -27,13 +27,13 @@ def in_groups(texts: Texts, device: torch.device) -> Layer:
     """
     groups = list(_groups(texts, device))
 
-    def through(layer: Any, hidden: Tensor) -> Tensor:
+    def through(layer: Any, hidden: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self
         queries, keys, values = own.query(hidden), own.key(hidden), own.value(hidden)
         context = torch.cat([_attended(own, group, queries, keys, values) for group in groups])
         attended = layer.attention.output(context, hidden)
         after: Tensor = layer.output(layer.intermediate(attended), attended)
-        return after
+        return after, torch.stack([queries, keys, values], dim=1) if capture else None
 
     return through
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raydistill.data.texts import Texts, is_in_place
 from raydistill.devices import sent
-from raydistill.models.features import Needs, TowerOutput
+from raydistill.models.features import QKV, Needs, TowerOutput
 from raydistill.models.packed import can_be_packed, packed_states
 
 Tower = Literal["query", "entity"]
@@ -71,6 +71,11 @@ class BiEncoder(nn.Module):
         return int(self.query_encoder.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
     @property
+    def num_heads(self) -> int:
+        """Attention heads of a layer."""
+        return int(self.query_encoder.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+
+    @property
     def hidden_size(self) -> int:
         """Width of a tower."""
         return int(self.query_encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
@@ -118,12 +123,17 @@ class BiEncoder(nn.Module):
     def _nothing(self, encoder: nn.Module, needs: Needs) -> TowerOutput:
         """Outputs for no text: a worker's share of a small batch may be empty, and its part of the loss still needs a gradient."""
         empty = next(encoder.parameters()).reshape(-1)[:0].reshape(0, 1).expand(0, self.hidden_size)
-        return TowerOutput(vectors=empty, states=dict.fromkeys(needs.layers, empty))
+        states = {
+            wanted: empty[:, None].expand(0, 3, -1) if isinstance(wanted, QKV) else empty for wanted in needs.layers
+        }
+        return TowerOutput(empty, states)
 
     def encode_part(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """Vectors and captured states of one micro-batch, which is encoded at once; arguments and errors as in `encode`."""
         if self.packs:
             return self._encode_packed(texts, tower, needs)
+        layers = [layer for layer in needs.layers if isinstance(layer, int)]
+        assert len(layers) == len(needs.layers), "the assembly refuses terms on attention for encoders of unknown parts"
         encoder, device = self.encoder(tower), self.log_inverse_temperature.device
         longest = int(texts.lengths.max())
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
@@ -136,12 +146,12 @@ class BiEncoder(nn.Module):
                 input_ids=tokens,
                 attention_mask=None if bool((texts.lengths == longest).all()) else real.long(),
                 token_type_ids=types,
-                output_hidden_states=bool(needs.layers),
+                output_hidden_states=bool(layers),
             )
         hidden = output.last_hidden_state
         vectors = normalized(pool(hidden.float(), real, self.pooling))
         # hidden_states[0] are the embeddings, so layer j is at j + 1.
-        return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(needs.layers)})
+        return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(layers)})
 
     def _encode_packed(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         order = torch.argsort(texts.lengths, descending=True, stable=True)

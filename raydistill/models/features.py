@@ -6,17 +6,31 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+EMBEDDINGS = -1
+"""The layer below the first one: what the layers are given."""
+
+
+@dataclass(frozen=True)
+class QKV:
+    """Queries, keys and values of a layer's attention, of all heads side by side: `(tokens, 3, hidden)`."""
+
+    layer: int
+
+
+Feature = int | QKV
+"""Token states after a layer, by its number from zero, `(tokens, hidden)`; or what its attention is computed from."""
+
 
 @dataclass(frozen=True)
 class Needs:
-    """Layers whose token states are wanted, zero-based; nothing is captured that is not named.
+    """What is wanted of each token; nothing is captured that is not named.
 
     Args:
-        layers: which.
+        layers: of which layers, and what.
         masked_only: whether the states of masked tokens are enough; those of the others may then be anything.
     """
 
-    layers: frozenset[int] = frozenset()
+    layers: frozenset[Feature] = frozenset()
     masked_only: bool = False
 
     def __or__(self, other: Needs) -> Needs:
@@ -30,8 +44,8 @@ class TowerOutput:
 
     Args:
         vectors: pooled, L2-normalised, `(texts, hidden)` float32.
-        states: token states per captured layer, flat `(tokens, hidden)` in the order of the texts' tokens.
+        states: what was captured, flat in the order of the texts' tokens, `(tokens, hidden)` or as `QKV` says.
     """
 
     vectors: Tensor
-    states: dict[int, Tensor]
+    states: dict[Feature, Tensor]

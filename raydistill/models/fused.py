@@ -27,7 +27,7 @@ LONGEST_SHORT = 128
 """Tokens of a text whose scores `short_attention` holds at once."""
 Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
 """What the tokens of each text gather from each other; see `short_attention.attended`."""
-LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention], Tensor]
+LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention], tuple[Tensor, Tensor]]
 
 
 def can_be_fused(model: Any, hidden: Tensor) -> bool:
@@ -54,15 +54,18 @@ def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) ->
     cumulative = nn.functional.pad(torch.cumsum(texts.lengths, 0), (1, 0)).to(torch.int32)
     bounds, longest = sent(cumulative, device), int(texts.lengths.max())
 
-    def through(layer: Any, states: Tensor) -> Tensor:
+    def through(layer: Any, states: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self
-        return function(layer, states, bounds, longest, attention_for(longest, own.attention_head_size))
+        after, seen = function(layer, states, bounds, longest, attention_for(longest, own.attention_head_size))
+        return after, seen.flatten(2) if capture else None
 
     return through
 
 
-def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
-    """The states after a layer, `(tokens, hidden)`.
+def fused_layer(
+    layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention
+) -> tuple[Tensor, Tensor]:
+    """The states after a layer, `(tokens, hidden)`, and what its attention was computed from, `(tokens, 3, heads, width)`.
 
     Args:
         layer: of a BERT-like encoder.
@@ -79,7 +82,7 @@ def fused_layer(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attent
     context = attention(states, bounds, longest, own.scaling, drop)
     attended = layer.attention.output(context.reshape(hidden.shape), hidden)
     after: Tensor = layer.output(layer.intermediate(attended), attended)
-    return after
+    return after, states
 
 
 def attention_for(longest: int, width: int) -> Attention:
@@ -159,7 +162,9 @@ class CompiledOrPlain:
     def __init__(self, plain: LayerFunction, compiled: LayerFunction, failure: type[Exception]) -> None:
         self.plain, self.compiled, self.failure = plain, compiled, failure
 
-    def __call__(self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Tensor:
+    def __call__(
+        self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention
+    ) -> tuple[Tensor, Tensor]:
         """What the function gives."""
         try:
             return self.compiled(layer, hidden, bounds, longest, attention)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raydistill.data.texts import Texts
 from raydistill.devices import sent
 from raydistill.models.attention import in_groups
+from raydistill.models.features import EMBEDDINGS, QKV, Feature
 from raydistill.models.fused import can_be_fused, compiled_layer, fused_layers
 
 KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
@@ -26,29 +27,33 @@ def can_be_packed(encoder: nn.Module) -> bool:
     return config.model_type in KINDS and not config.is_decoder and hasattr(encoder, "encoder")
 
 
-def packed_states(encoder: nn.Module, texts: Texts, layers: frozenset[int]) -> tuple[Tensor, dict[int, Tensor]]:
-    """Token states after the last layer, and after those asked for, each `(tokens, hidden)` in the order of the texts' tokens.
+def packed_states(encoder: nn.Module, texts: Texts, wanted: frozenset[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:
+    """Token states after the last layer, and what is asked for of others, each in the order of the texts' tokens.
 
     Args:
         encoder: one that `can_be_packed`.
         texts: in falling order of length, on the CPU.
-        layers: whose states are wanted, zero-based.
+        wanted: of which layers, and what.
 
     Raises:
         IndexError: a layer that the encoder does not have.
     """
     model: Any = encoder
-    hidden, states = _embedded(model, texts), {}
+    hidden = _embedded(model, texts)
+    states: dict[Feature, Tensor] = {EMBEDDINGS: hidden} if EMBEDDINGS in wanted else {}
     if can_be_fused(model, hidden):
         through = fused_layers(texts, hidden.device, compiled_layer())
     else:
         through = in_groups(texts, hidden.device)
     for number, layer in enumerate(model.encoder.layer):
-        hidden = through(layer, hidden)
-        if number in layers:
+        hidden, seen = through(layer, hidden, QKV(number) in wanted)
+        if seen is not None:
+            states[QKV(number)] = seen
+        if number in wanted:
             states[number] = hidden
-    if len(states) < len(layers):
-        raise IndexError(f"layers {sorted(layers - states.keys())} of an encoder with {len(model.encoder.layer)}")
+    if len(states) < len(wanted):
+        missing = ", ".join(sorted(map(str, wanted - states.keys())))
+        raise IndexError(f"layers {missing} of an encoder with {len(model.encoder.layer)}")
     return hidden, states
 
 

@@ -79,6 +79,37 @@ def patience(
     return Weighted(values, torch.ones_like(values))
 
 
+def hidden_mse(student: Tensor, teacher: Tensor, text_of_token: Tensor, num_texts: int) -> Weighted:
+    """Mean squared difference of token states.
+
+        value_t = mean_{i in t, d} ( h^S_id - h^T_id )^2,   weight_t = |t|
+
+    With these weights `Weighted.mean()` is the mean over all tokens of the batch, whatever text they belong to.
+
+    Args:
+        student: (tokens, hidden), projected to the teacher's width where theirs differ.
+        teacher: (tokens, hidden) states of the same tokens; no gradient reaches it.
+        text_of_token: (tokens,) int64, the text of each token, in any order.
+        num_texts: number of texts.
+
+    Returns:
+        values (num_texts,), squared units of the states; weights: number of tokens, 0 with value 0 where none.
+
+    Raises:
+        ShapeError: shapes or types that do not fit; unequal widths, which need a projection.
+        NonFiniteLossError: the teacher gave NaN or infinity.
+
+    Source:
+        TinyBERT (Jiao et al., Findings of EMNLP 2020, arXiv 1909.10351), Eq. 8 and 9. There padding counts in the mean; here there is none.
+    """
+    student, teacher = comparable_states(student, teacher)
+    require_index("text_of_token", text_of_token, student.shape[0], num_texts, "(tokens,)")
+    require_finite_teacher("token states", teacher)
+    squares = sum_by_text((student - teacher).square().mean(dim=1), text_of_token, num_texts)
+    count = torch.bincount(text_of_token, minlength=num_texts).to(squares.dtype)
+    return Weighted(squares / count.clamp(min=1), count)
+
+
 def pool_tokens(
     states: Tensor,
     text_of_token: Tensor,

@@ -45,7 +45,7 @@ def score_mse(student: Tensor, teacher: Tensor, valid: Tensor, *, scale: float |
         temperature to the teacher's, puts the margin on the student's side only, and averages over entries that both
         filled with -1e4. Here: cosines, one scale, valid entries.
     """
-    student, teacher = _prepared(student, teacher, valid)
+    student, teacher = comparable_scores(student, teacher, valid)
     frozen = positive_scalar("scale", scale)
     if isinstance(frozen, Tensor):
         frozen = frozen.detach()
@@ -85,7 +85,7 @@ def logit_mse(
         PMD (arXiv 2401.12997), Eq. 4-6, the score loss as its public code computes it. Without the code's margin on the
         student's side, which the teacher's side does not have, and over valid entries only.
     """
-    student, teacher = _prepared(student, teacher, valid)
+    student, teacher = comparable_scores(student, teacher, valid)
     k_student = positive_scalar("student_inverse_temperature", student_inverse_temperature)
     k_teacher = positive_scalar("teacher_inverse_temperature", teacher_inverse_temperature)
     if isinstance(k_teacher, Tensor):
@@ -119,7 +119,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor,
         Hinton et al. 2015 (arXiv 1503.02531), Section 2. The equal-valued form sum p (log p - log q) + q - p is used:
         at equality its gradient is exactly 0, where that of the plain form is the rounding error of sum p = 1.
     """
-    student, teacher = _prepared(student_logits, teacher_logits, valid)
+    student, teacher = comparable_scores(student_logits, teacher_logits, valid)
     tau = positive_scalar("temperature", temperature)
     log_q = valid_log_softmax(student / tau, valid)
     log_p = valid_log_softmax(teacher / tau, valid)
@@ -129,7 +129,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor,
     return Weighted(values, valid.any(dim=1).to(values.dtype))
 
 
-def _prepared(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def comparable_scores(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Check both score tables; return them in working precision, 0 where not valid, the teacher without gradient."""
     require_matrix("student", student, "(batch, candidates)")
     require_matrix("teacher", teacher, "(batch, candidates)")

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raydistill.config.methods import METHOD_SECTIONS, Method, NoneSection, sees_masks
+from raydistill.config.baselines import NoneSection
+from raydistill.config.methods import METHOD_SECTIONS, Method, has_teacher, sees_masks
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import Init, View, is_distribution
 from raydistill.config.training import TrainingSection
@@ -100,7 +101,7 @@ def learns_from_teacher(lineage: Lineage, plan: GradePlan, parameters: Parameter
     """Whether a trial's result depends on its teacher: it distils from it, or starts from its layers."""
     if plan.section is None:
         return False
-    return method_of(lineage, plan).name != "none" or _init(plan.section, parameters) == "teacher"
+    return has_teacher(method_of(lineage, plan)) or _init(plan.section, parameters) == "teacher"
 
 
 def trial_config(

@@ -12,11 +12,11 @@ from raydistill.models.features import Needs
 from raydistill.objectives import hidden, masked
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.terms import OnView
+from raydistill.training.terms import OnView, Plain
 
 
 @dataclass(frozen=True)
-class MaskedFeatureTerm:
+class MaskedFeatureTerm(Plain):
     """Squared error of last-layer features at masked tokens, sum over both towers (PMD Eq. 2 and 5)."""
 
     weight: float
@@ -54,7 +54,7 @@ class MaskedFeatureTerm:
 
 
 @dataclass(frozen=True)
-class PatienceTerm:
+class PatienceTerm(Plain):
     """Squared distance of pooled, normalised intermediate states (PKD), sum over both towers."""
 
     weight: float

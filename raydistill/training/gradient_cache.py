@@ -27,7 +27,7 @@ from torch import Tensor
 from raydistill.data.texts import Texts, token_positions
 from raydistill.devices import sent
 from raydistill.models.biencoder import BiEncoder, Tower
-from raydistill.models.features import Needs, TowerOutput
+from raydistill.models.features import Feature, Needs, TowerOutput
 from raydistill.training.randomness import mix
 
 Gradients = tuple[Tensor | None, ...]
@@ -113,7 +113,7 @@ class StudentPass:
                 propagate(*self._encode_part(held, part, vectors, states))
 
     def _encode_part(
-        self, held: _Held, part: Tensor, vectors: Tensor | None, states: dict[int, Tensor | None]
+        self, held: _Held, part: Tensor, vectors: Tensor | None, states: dict[Feature, Tensor | None]
     ) -> tuple[list[Tensor], list[Tensor]]:
         wanted = {layer: gradient for layer, gradient in states.items() if gradient is not None}
         output = self.student.encode_part(held.texts.select(part), held.tower, Needs(frozenset(wanted)))

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from raydistill.config.methods import has_teacher
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError, TeacherError
 from raydistill.kg.store import Dataset
@@ -57,7 +58,7 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
         TeacherError: it is damaged, or not the one the trial was planned with.
         CapabilityError: it reads other token ids than the student.
     """
-    if config.teacher is None or (config.method.name == "none" and config.init == "pretrained"):
+    if config.teacher is None or (not has_teacher(config.method) and config.init == "pretrained"):
         return None
     path, settings = Path(config.teacher.path), config.training
     with about_teacher():

@@ -20,6 +20,7 @@ from raydistill.training.checkpoint import (
     newest_good,
 )
 from raydistill.training.manifest import manifest_digest
+from raydistill.training.own import load_own, own_of, own_tensors
 from raydistill.training.parts import TrialParts
 from raydistill.training.progress import Progress
 from raydistill.training.saving import save_checkpoint
@@ -67,6 +68,7 @@ class CheckpointKeeper:
         self.history = position["history"]
         parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"])
         _load_student(parts, path)
+        load_own(own_of(parts.trainer.terms), state.tensors)
         parts.optimizer.load(state.tensors)
         _load_earlier(parts, state)
         logger.info("going on from %s", path)
@@ -132,7 +134,7 @@ class CheckpointKeeper:
             "sums": sums,
             "history": self.history,
         }
-        tensors = parts.optimizer.tensors()
+        tensors = {**parts.optimizer.tensors(), **own_tensors(own_of(parts.trainer.terms))}
         for index, (vectors, entities) in enumerate(
             zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)
         ):

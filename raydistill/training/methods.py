@@ -4,108 +4,150 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from raydistill.config.methods import LogitsSection, PKDSection, PMDSection
+from raydistill.config.methods import MGSRSection, MiniLMSection, PMDSection, SelfFeatureSection
 from raydistill.config.trial import TrialConfig
-from raydistill.training.feature_terms import MaskedFeatureTerm, PatienceTerm
-from raydistill.training.terms import ContrastiveTerm, DivergenceTerm, ScoreTerm, Term
+from raydistill.errors import CapabilityError
+from raydistill.training.baselines import dkd_terms, logits_terms, none_terms, pkd_terms, tinybert_terms
+from raydistill.training.feature_terms import MaskedFeatureTerm
+from raydistill.training.own import drawn_from
+from raydistill.training.relation_terms import RelationTerm, Which, projection
+from raydistill.training.remembered import RememberedVectors
+from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
+from raydistill.training.score_terms import ScoreTerm
+from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
+from raydistill.training.shapes import Shapes, contrastive_term, number
+from raydistill.training.terms import Ramp, Term
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Depths:
-    """Layers of student and teacher; teacher 0 = there is none."""
+def assemble(config: TrialConfig, shapes: Shapes) -> tuple[Term, ...]:
+    """The terms of a trial. Terms of weight zero are left out: they would cost a teacher pass and teach nothing.
 
-    student: int
-    teacher: int
-
-
-def assemble(config: TrialConfig, depths: Depths) -> tuple[Term, ...]:
-    """The terms of a trial. Terms of weight zero are left out: they would cost a teacher pass and teach nothing."""
-    terms = METHODS[config.method.name](config, depths)
+    Raises:
+        CapabilityError: the method's terms cannot compare models of these shapes.
+    """
+    terms = METHODS[config.method.name](config, shapes)
     return tuple(term for term in terms if term.weight != 0)
 
 
-def _contrastive(config: TrialConfig, weight: float, reduction: str = "mean") -> ContrastiveTerm:
-    return ContrastiveTerm(
-        weight=weight,
-        margin=config.contrastive.margin,
-        reduction="sum" if reduction == "sum" else "mean",
-        pre_batch_weight=config.contrastive.pre_batch_weight,
-    )
-
-
-def _none(config: TrialConfig, depths: Depths) -> list[Term]:
-    return [_contrastive(config, 1.0)]
-
-
-def _pmd(config: TrialConfig, depths: Depths) -> list[Term]:
+def _pmd(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """(1 - alpha - beta) CE + alpha SCORE + beta MGFD (PMD Eq. 6); without masks the feature term's weight goes back to CE."""
     method = config.method
     assert isinstance(method, PMDSection)
-    alpha, beta = _number(method.alpha), _number(method.beta)
+    alpha, beta = number(method.alpha), number(method.beta)
     if config.mask_ratio == 0 and beta > 0:
         logger.info(
             "mask ratio 0: the masked-feature term is off and its weight %g goes back to the contrastive term", beta
         )
         beta = 0.0
     return [
-        _contrastive(config, 1 - alpha - beta, "sum" if method.preset == "reference" else "mean"),
+        contrastive_term(config, 1 - alpha - beta, "sum" if method.preset == "reference" else "mean"),
         ScoreTerm(alpha, space=method.score_space),
         MaskedFeatureTerm(
             beta,
-            student_layer=depths.student - 1,
-            teacher_layer=depths.teacher - 1,
+            student_layer=shapes.student.layers - 1,
+            teacher_layer=shapes.teacher.layers - 1,
             preset=method.preset,
             over_hidden=method.over_hidden,
         ),
     ]
 
 
-def _logits(config: TrialConfig, depths: Depths) -> list[Term]:
-    """(1 - alpha) CE + alpha KD."""
+def _minilm(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """CE + relations of one layer: attention and values (MiniLM), or queries, keys and values each with itself (MiniLMv2)."""
     method = config.method
-    assert isinstance(method, LogitsSection)
-    alpha = _number(method.alpha)
-    divergence: Term = (
-        ScoreTerm(alpha) if method.divergence == "mse" else DivergenceTerm(alpha, _number(method.temperature))
-    )
-    return [_contrastive(config, 1 - alpha), divergence]
+    assert isinstance(method, MiniLMSection)
+    taught = shapes.teacher.layers - 1 if method.teacher_layer is None else method.teacher_layer
+    if taught >= shapes.teacher.layers:
+        raise CapabilityError(
+            f"method.teacher_layer is {taught}, and the teacher has {shapes.teacher.layers} layers",
+            expected=f"0 to {shapes.teacher.layers - 1}, or null for its last",
+            consequence="there would be nothing to learn from",
+            remedy="leave teacher_layer out, or give the grade a method of its own",
+        )
+    between: tuple[tuple[str, tuple[Which, Which]], ...]
+    if method.variant == "minilm":
+        shapes.require_equal_heads("method minilm compares attention head by head")
+        between, heads = (("attention", ("queries", "keys")), ("value", ("values", "values"))), shapes.student.heads
+    else:
+        shapes.require_open("method minilm compares attention")
+        between = (("query", ("queries", "queries")), ("key", ("keys", "keys")), ("value", ("values", "values")))
+        heads = _relation_heads(method.relation_heads or shapes.student.heads, shapes)
+    last = shapes.student.layers - 1
+    return [
+        contrastive_term(config, number(method.contrastive)),
+        *(
+            RelationTerm(number(method.relation), pair, last, taught, heads, f"{name}_relation")
+            for name, pair in between
+        ),
+    ]
 
 
-def _pkd(config: TrialConfig, depths: Depths) -> list[Term]:
-    """(1 - alpha) CE + alpha KL + beta PT (Sun et al. 2019). The last layers are left to the scores, as in the paper.
+def _relation_heads(heads: int, shapes: Shapes) -> int:
+    widths = shapes.student.width, shapes.teacher.width
+    if any(width % heads for width in widths):
+        raise CapabilityError(
+            f"{heads} relation heads for a student {widths[0]} wide and a teacher {widths[1]} wide",
+            expected="a number that divides both widths",
+            consequence="heads would share units",
+            remedy="set method.relation_heads to a divisor, such as the encoder's own number of heads",
+        )
+    return heads
 
-    A student of one layer has no intermediate layer, so its patience term is off.
-    """
+
+def _mgsr(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """CE + clipped divergence along revised lists + span correlation (MGSR), each with a weight."""
     method = config.method
-    assert isinstance(method, PKDSection)
-    alpha, inner = _number(method.alpha), depths.student - 1
-    terms: list[Term] = [_contrastive(config, 1 - alpha), DivergenceTerm(alpha, _number(method.temperature))]
-    if inner:
-        matched = patience_layers(method.match, depths)
-        terms.append(PatienceTerm(_number(method.beta), tuple(range(inner)), matched, pooling=method.pooling))
+    assert isinstance(method, MGSRSection)
+    with drawn_from(config.seed, "bounds"):
+        bounds = Bounds()
+    last = shapes.student.layers - 1, shapes.teacher.layers - 1
+    return [
+        contrastive_term(config, number(method.contrastive)),
+        ClippedListTerm(number(method.clipped), bounds, method.length, method.mass, method.least),
+        SpanTerm(number(method.span), *last, method.span_distance),
+    ]
+
+
+def _self_feature(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """(1 - e) CE + e EARLIER SELF + gamma TRANSPORT, where e rises epoch by epoch; no teacher."""
+    method, student = config.method, shapes.student
+    assert isinstance(method, SelfFeatureSection)
+    if method.groups is not None and student.width % method.groups:
+        raise CapabilityError(
+            f"method.groups is {method.groups}, and the student has {student.width} channels",
+            expected="a number that divides them",
+            consequence="groups would be of unequal size",
+            remedy=f"set it to a divisor of {student.width}, or leave it out",
+        )
+    # From the first to the last layer, evenly: a third and two thirds of the way up.
+    shallow = tuple(sorted({-(-student.layers * part // 3) - 1 for part in (1, 2)} - {student.layers - 1}))
+    terms: list[Term] = [contrastive_term(config, 1.0)]
+    smoothing, epochs = number(method.smoothing), config.training.epochs
+    if smoothing:
+        terms = [
+            replace(contrastive_term(config, 1.0), ramp=Ramp(1.0, 1.0 - smoothing, epochs)),
+            EarlierSelfTerm(1.0, Ramp(0.0, smoothing, epochs), RememberedVectors(student.width)),
+        ]
+    if shallow:
+        carried = projection(student.width, student.width) if method.projection else None
+        terms.append(SelfTransportTerm(number(method.gamma), shallow, student.layers - 1, method.groups, carried))
+    else:
+        logger.info("a student of one layer has no shallow one: the transport term is off")
     return terms
 
 
-def patience_layers(match: str, depths: Depths) -> tuple[int, ...]:
-    """Teacher layers for all student layers but the last: every k-th one (`skip`), or those just below the top (`last`)."""
-    if match == "skip":
-        return tuple((i + 1) * depths.teacher // depths.student - 1 for i in range(depths.student - 1))
-    return tuple(range(depths.teacher - depths.student, depths.teacher - 1))
-
-
-def _number(value: object) -> float:
-    """A resolved value: planning replaces every searched value before a trial begins."""
-    assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
-    return float(value)
-
-
-METHODS: dict[str, Callable[[TrialConfig, Depths], list[Term]]] = {
+METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "pmd": _pmd,
-    "logits": _logits,
-    "pkd": _pkd,
-    "none": _none,
+    "mgsr": _mgsr,
+    "minilm": _minilm,
+    "self-feature": _self_feature,
+    "logits": logits_terms,
+    "dkd": dkd_terms,
+    "pkd": pkd_terms,
+    "tinybert": tinybert_terms,
+    "none": none_terms,
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+from raydistill.training.own import named_parameters
 
 
 class Optimizer:
@@ -18,12 +22,21 @@ class Optimizer:
         weight_decay: on matrices.
         warmup_steps: steps of rising learning rate.
         total_steps: step at which the learning rate reaches zero.
+        own: what terms learn for themselves, by their names.
     """
 
     def __init__(
-        self, model: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int
+        self,
+        model: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        total_steps: int,
+        own: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        self.named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        everything = [*model.named_parameters(), *named_parameters(own or {})]
+        self.named = [(name, parameter) for name, parameter in everything if parameter.requires_grad]
         decayed = [parameter for _, parameter in self.named if parameter.ndim >= 2]
         plain = [parameter for _, parameter in self.named if parameter.ndim < 2]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

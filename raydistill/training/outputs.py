@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -66,9 +66,14 @@ class Encoded:
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher cosines, `(queries, columns)`, without gradient."""
-        assert self.queries.teacher is not None and self.candidates.teacher is not None
-        queries, candidates = self._of_all(self.queries.teacher.vectors, self.candidates.teacher.vectors)
+        queries, candidates = self.teacher_vectors
         return queries @ candidates[: self.batch.num_columns].T
+
+    @cached_property
+    def teacher_vectors(self) -> tuple[Tensor, Tensor]:
+        """Teacher vectors of the batch's queries and of all candidate texts, without gradient."""
+        assert self.queries.teacher is not None and self.candidates.teacher is not None
+        return self._of_all(self.queries.teacher.vectors, self.candidates.teacher.vectors)
 
     def over_all(self, per_text: Callable[[Side], Weighted]) -> tuple[Weighted, Weighted]:
         """Values for the texts of this worker's sides to one per text of the batch: of its queries, and of its candidates."""
@@ -95,13 +100,18 @@ class Earlier:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms."""
+    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms; `step` counts from the beginning of the trial.
+
+    Under `notes` a term leaves what it saw and does not train, scalars without gradient; their means are reported beside the losses.
+    """
 
     clean: Encoded
     corrupted: Encoded
     inverse_temperature: Tensor
     teacher_inverse_temperature: float
     earlier: Earlier | None = None
+    step: int = 0
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

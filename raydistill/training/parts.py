@@ -7,32 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, TripleSource
 from raydistill.data.graph import text_assembler
-from raydistill.devices import best_device, tokens_at_once
+from raydistill.devices import best_device
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder, Precision
-from raydistill.models.loading import load_encoder, load_tokenizer
+from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
-from raydistill.models.pretrained import EncoderFacts
-from raydistill.models.vocabulary import trim_embeddings
-from raydistill.students.build import build_model
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
+from raydistill.training.building import corruption_of, optimizer_of, student_of, terms_of, trim
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
-from raydistill.training.methods import Depths, assemble
 from raydistill.training.optimizer import Optimizer
-from raydistill.training.progress import Corruption
+from raydistill.training.own import own_of
 from raydistill.training.record import trial_record
 from raydistill.training.teaching import teacher_source
 from raydistill.training.trainer import Trainer
@@ -81,7 +77,7 @@ class TrialParts:
         self.trainer.teacher = NoTeacher()
         model = checked_teacher(config, facts, self.student.precision)
         if config.training.trim_vocabulary:
-            _trim(self.assembler, model)
+            trim(self.assembler, model)
         if model is not None:
             model.to(self.student.log_inverse_temperature.device)
         self.trainer.teacher = teacher_source(config, model, self.trainer, self.kept)
@@ -144,17 +140,17 @@ def build_parts(
         dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens
     )
     teacher_model = checked_teacher(config, facts, precision)
-    student = _student(config, facts, teacher_model, precision)
+    student = student_of(config, facts, teacher_model, precision)
     if config.training.trim_vocabulary:
-        _trim(assembler, student, teacher_model)
+        trim(assembler, student, teacher_model)
     student.to(device)
     if teacher_model is not None:
         teacher_model.to(device)
     source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
-    terms = assemble(config, Depths(config.layers, teacher_model.num_layers if teacher_model is not None else 0))
-    optimizer = _optimizer(config, student, source.steps_per_epoch * config.training.epochs)
+    terms = terms_of(config, student, teacher_model)
+    optimizer = optimizer_of(config, student, own_of(terms), source.steps_per_epoch * config.training.epochs)
     trainer = Trainer(
         student,
         NoTeacher(),
@@ -162,7 +158,7 @@ def build_parts(
         source,
         builder,
         optimizer,
-        _corruption(config, assembler.layout.mask_id),
+        corruption_of(config, assembler.layout.mask_id),
         max_gradient_norm=config.training.max_gradient_norm,
         seed=config.seed,
         world=world,
@@ -183,57 +179,3 @@ def build_parts(
         encode.link_prediction_task(dataset, "valid"),
         kept,
     )
-
-
-def _corruption(config: TrialConfig, mask_id: int) -> Corruption:
-    return Corruption(
-        config.mask_ratio,
-        mask_id,
-        shared=config.view == "shared" and config.mask_ratio > 0,
-        seed=config.seed,
-        number=config.training.corruptions,
-    )
-
-
-def _optimizer(config: TrialConfig, student: BiEncoder, steps: int) -> Optimizer:
-    return Optimizer(
-        student,
-        learning_rate=config.training.learning_rate,
-        weight_decay=config.training.weight_decay,
-        warmup_steps=round(config.training.warmup_ratio * steps),
-        total_steps=steps,
-    )
-
-
-def _student(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | None, precision: Precision) -> BiEncoder:
-    if config.init == "teacher":
-        assert teacher is not None
-        query, entity = teacher.query_encoder, teacher.entity_encoder
-    else:
-        query = entity = load_encoder(facts.folder)
-    return build_model(
-        query,
-        entity,
-        config.layer_map,
-        shared_towers=config.encoder.shared_towers,
-        pooling=config.encoder.pooling,
-        temperature=config.contrastive.temperature,
-        train_temperature=config.contrastive.train_temperature,
-        tokens_per_micro_batch=tokens_at_once(config.training.tokens_per_micro_batch, best_device()),
-        precision=precision,
-        dropout=config.encoder.dropout,
-    )
-
-
-def _trim(assembler: TextAssembler, *models: BiEncoder | None) -> None:
-    """Keep only the embedding rows that texts of this graph, masks and padding can name."""
-    present = [model for model in models if model is not None]
-    if not present:
-        return
-    padding = present[0].query_encoder.config.pad_token_id  # type: ignore[union-attr]
-    # The encoder's own padding token may be another than the tokenizer's, and is the one that pads.
-    extra = np.array([assembler.layout.mask_id, assembler.layout.pad_id, padding or 0], np.int64)
-    used = torch.from_numpy(np.unique(np.concatenate([assembler.tokens.astype(np.int64), extra])))
-    for model in present:
-        trim_embeddings(model.query_encoder, used)
-        trim_embeddings(model.entity_encoder, used)

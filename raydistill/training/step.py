@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -28,14 +28,16 @@ class Taken:
         values: of each term, unweighted, of the loss, and the norm of the gradient; scalars.
         gradient_norms: of each term, where they were measured.
         column_vectors: `(columns, hidden)`.
+        notes: what terms saw besides.
     """
 
     values: dict[str, Tensor]
     gradient_norms: dict[str, float]
     column_vectors: Tensor
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def reported(self) -> dict[str, Tensor]:
         """What is added up over an epoch."""
         terms = {f"loss/{name}": value for name, value in self.values.items() if name not in (LOSS, NORM)}
-        return {"loss": self.values[LOSS], **terms}
+        return {"loss": self.values[LOSS], **terms, **self.notes}

@@ -34,9 +34,7 @@ def teacher_source(
     if model is None:
         return NoTeacher()
     live = LiveTeacher(model)
-    views = (
-        [] if config.method.name == "none" or not config.training.remember_teacher else _views(config, trainer, kept)
-    )
+    views = _views(config, trainer, kept) if config.training.remember_teacher else []
     if not views:
         return live
     texts = trainer.builder.all_texts(trainer.source.triples)
@@ -44,18 +42,18 @@ def teacher_source(
 
 
 def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> list[KeptView]:
-    """The views that the terms ask a teacher about and that come again."""
+    """The views that the terms ask a teacher about and that come again: of whole texts vectors are kept, of masked tokens states too."""
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
     folders = partial(_folders, config, trainer.student.precision, kept)
     clean, corrupted = wanted_on(trainer.terms, "clean"), wanted_on(trainer.terms, "corrupted")
     if corruption.shared:
         corrupted = clean | corrupted
-    elif clean.teacher is not None:
+    elif clean.teacher is not None and not clean.teacher.layers:
         views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
     wanted = corrupted.teacher
     if number is None or corruption.ratio == 0 or wanted is None or (wanted.layers and not wanted.masked_only):
         return views
-    layers = tuple(sorted(wanted.layers))
+    layers = tuple(sorted(layer for layer in wanted.layers if isinstance(layer, int)))
 
     def turn(epoch: int) -> int:
         return epoch % number

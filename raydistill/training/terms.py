@@ -1,4 +1,7 @@
-"""Terms: an objective, its weight, the view it looks at and what it needs captured. The loss is the weighted sum of the terms' values."""
+"""Terms: an objective, its weight, the view it looks at, what it needs captured, and what it learns for itself.
+
+The loss is the weighted sum of the terms' values.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydistill.devices import sent
 from raydistill.models.features import Needs
-from raydistill.objectives import contrastive, logits
+from raydistill.objectives import contrastive
 from raydistill.training.outputs import StepOutputs, Wanted
 
 OnView = Literal["clean", "corrupted"]
@@ -27,7 +30,16 @@ class Term(Protocol):
 
     @property
     def weight(self) -> float:
-        """Factor in the loss."""
+        """Factor in the loss, once it has risen to it."""
+        ...
+
+    def weight_at(self, epoch: int) -> float:
+        """Factor in the loss in an epoch, from 0."""
+        ...
+
+    @property
+    def own(self) -> nn.Module | None:
+        """What is trained beside the student and belongs to no model, such as a projection; saved with a trial, and not with what it promotes."""
         ...
 
     @property
@@ -51,17 +63,51 @@ class Term(Protocol):
 
 
 @dataclass(frozen=True)
-class ContrastiveTerm:
+class Ramp:
+    """A factor that goes evenly from one value in the first epoch to another in the last."""
+
+    first: float
+    last: float
+    epochs: int
+
+    def at(self, epoch: int) -> float:
+        """The factor of an epoch, from 0."""
+        share = min(1.0, epoch / max(1, self.epochs - 1))
+        return self.first + (self.last - self.first) * share
+
+
+class Plain:
+    """A term whose weight stays as it is, and that learns nothing for itself."""
+
+    weight: float
+
+    @property
+    def own(self) -> nn.Module | None:
+        """Nothing."""
+        return None
+
+    def weight_at(self, epoch: int) -> float:
+        """Its weight."""
+        return self.weight
+
+
+@dataclass(frozen=True)
+class ContrastiveTerm(Plain):
     """InfoNCE both ways, with margin, trainable temperature, and self- and pre-batch negatives where the batch has them."""
 
     weight: float
     margin: float
     reduction: Literal["mean", "sum"] = "mean"
     pre_batch_weight: float = 0.5
+    ramp: Ramp | None = None
     name: str = "ce"
     on: OnView = "clean"
     student_needs: Needs = Needs()
     teacher_needs: Needs | None = None
+
+    def weight_at(self, epoch: int) -> float:
+        """Along the ramp, where there is one."""
+        return self.weight if self.ramp is None else self.weight * self.ramp.at(epoch)
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples, nats."""
@@ -91,49 +137,6 @@ class ContrastiveTerm:
         ).mean()
 
 
-@dataclass(frozen=True)
-class ScoreTerm:
-    """Squared error of scores over each example's valid candidates (PMD Eq. 4)."""
-
-    weight: float
-    space: Literal["cosine", "logits"] = "cosine"
-    name: str = "score"
-    on: OnView = "clean"
-    student_needs: Needs = Needs()
-    teacher_needs: Needs | None = Needs()
-
-    def value(self, step: StepOutputs) -> Tensor:
-        """Mean over examples; squared logit units."""
-        student, teacher, valid = _rows(step)
-        if self.space == "cosine":
-            return logits.score_mse(student, teacher, valid, scale=step.teacher_inverse_temperature).mean()
-        return logits.logit_mse(
-            student,
-            teacher,
-            valid,
-            student_inverse_temperature=step.inverse_temperature,
-            teacher_inverse_temperature=step.teacher_inverse_temperature,
-        ).mean()
-
-
-@dataclass(frozen=True)
-class DivergenceTerm:
-    """tau^2-scaled KL divergence of the candidate distributions (Hinton et al. 2015)."""
-
-    weight: float
-    temperature: float
-    name: str = "kl"
-    on: OnView = "clean"
-    student_needs: Needs = Needs()
-    teacher_needs: Needs | None = Needs()
-
-    def value(self, step: StepOutputs) -> Tensor:
-        """Mean over examples, nats."""
-        student, teacher, valid = _rows(step)
-        scaled = student * step.inverse_temperature, teacher * step.teacher_inverse_temperature
-        return logits.kl_divergence(*scaled, valid, temperature=self.temperature).mean()
-
-
 def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
     """What the terms on one view need captured, together."""
     wanted = Wanted(Needs(), None)
@@ -141,13 +144,6 @@ def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
         if term.on == view:
             wanted = wanted | Wanted(term.student_needs, term.teacher_needs)
     return wanted
-
-
-def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Student cosines, teacher cosines and validity of every example's row, `(batch, columns)`."""
-    batch, device = step.clean.batch, step.clean.scores.device
-    rows = sent(batch.rows, device)
-    return step.clean.scores[rows], step.clean.teacher_scores[rows], sent(batch.valid_rows, device)
 
 
 def _moved(mask: Tensor | None, device: torch.device, scores: Tensor | None) -> Tensor | None:

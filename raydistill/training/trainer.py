@@ -155,7 +155,7 @@ class Trainer:
         """Unweighted values of all terms for a batch, with gradient."""
         self.teacher.at_epoch(self.progress.epoch)
         outputs = self._outputs(
-            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False)
+            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False), step
         )
         return {term.name: term.value(outputs) for term in self.terms}
 
@@ -177,10 +177,11 @@ class Trainer:
         """Everything of a step but the change of weights: may be done again."""
         student = self._student_pass(step, cached=self.memory.cached)
         with self.clock.part("forward"):
-            outputs = self._outputs(prepared, student)
+            outputs = self._outputs(prepared, student, step)
         with self.clock.part("terms"):
             values = {term.name: term.value(outputs) for term in self.terms}
-        loss = torch.stack([term.weight * values[term.name] for term in self.terms]).sum()
+        epoch = self.progress.epoch
+        loss = torch.stack([term.weight_at(epoch) * values[term.name] for term in self.terms]).sum()
         norms = {}
         if self.measure_gradients and self.progress.step_in_epoch == 0:
             norms = self._gradient_norms(values, student)
@@ -192,12 +193,13 @@ class Trainer:
             {name: value.detach() for name, value in {**values, LOSS: loss, NORM: norm}.items()},
             norms,
             outputs.clean.candidate_vectors[: prepared.batch.num_columns].detach(),
+            outputs.notes,
         )
 
     def _student_pass(self, step: int, *, cached: bool) -> StudentPass:
         return StudentPass(self.student, (self.seed, step, self.world.rank), cached=cached)
 
-    def _outputs(self, prepared: Prepared, student: StudentPass) -> StepOutputs:
+    def _outputs(self, prepared: Prepared, student: StudentPass, step: int) -> StepOutputs:
         batch, wanted = prepared.batch, self._wanted["clean"]
         views = clean_view(batch.queries), clean_view(batch.candidates)
         if not self._separate:
@@ -215,6 +217,7 @@ class Trainer:
             inverse_temperature=self.student.inverse_temperature,
             teacher_inverse_temperature=self.teacher.inverse_temperature,
             earlier=self.pre_batch.earlier(),
+            step=step,
         )
 
     def _teach(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:

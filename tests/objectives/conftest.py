@@ -15,10 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from raydistill.objectives.clipped import clipped_divergence
 from raydistill.objectives.contrastive import both_directions, info_nce
-from raydistill.objectives.hidden import patience, pool_tokens
+from raydistill.objectives.decoupled import decoupled_divergence
+from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
+from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.spans import span_correlation
+from raydistill.objectives.transport import self_transport
 from raydistill.objectives.weighted import Weighted
 
 NAN = float("nan")
@@ -97,6 +102,17 @@ def _logit_mse(student: list[Tensor], teacher: list[Tensor], variant: str) -> We
 def _kl_divergence(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
     scores, valid, _ = _table(student[0], variant)
     return kl_divergence(scores, _table(teacher[0], variant)[0], valid, temperature=2.0)
+
+
+def _decoupled(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    scores, valid, positives = _table(student[0], variant)
+    return decoupled_divergence(scores, _table(teacher[0], variant)[0], positives, valid, temperature=2.0)
+
+
+def _clipped(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    gates = torch.rand(4, 5, generator=torch.Generator().manual_seed(3)) * 0.9 + 0.1
+    scores, valid, _ = _table(student[0], variant)
+    return clipped_divergence(scores, _table(teacher[0], variant)[0], _table(gates, variant)[0], valid)
 
 
 # --- both directions: five examples over three queries and four candidates, with repeats ----------------------------
@@ -199,6 +215,39 @@ def _pooled(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weigh
     return masked_feature_pooled(states, _tokens(teacher[0], variant)[0], masked, texts, num_texts)
 
 
+def _whole_texts(states: Tensor, variant: str) -> tuple[Tensor, Tensor, int]:
+    """Return states, text_of_token and num_texts where every token is compared."""
+    if variant == "padded":  # one more text in the batch
+        return torch.cat([states, states[:2]]), torch.cat([TEXT_OF_TOKEN, torch.tensor([4, 4])]), 5
+    states, _, texts, num_texts = _tokens(states, variant)
+    return states, texts, num_texts
+
+
+def _related(objective: Callable[..., Weighted]) -> Callable[[list[Tensor], list[Tensor], str], Weighted]:
+    def call(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+        own, theirs = (tuple(_whole_texts(part, variant)[0] for part in pair) for pair in (student, teacher))
+        return objective(own, theirs, *_whole_texts(student[0], variant)[1:], heads=2)
+
+    return call
+
+
+def _self_transport(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    deep = torch.rand(9, 3, generator=torch.Generator().manual_seed(5)) + 1
+    states, texts, num_texts = _whole_texts(student[0], variant)
+    return self_transport(states, _whole_texts(deep, variant)[0], texts, num_texts)
+
+
+def _spans(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    logits, texts, num_texts = _whole_texts(student[0], variant)
+    one_span = torch.zeros(len(texts), dtype=torch.int64)
+    return span_correlation(logits, _whole_texts(teacher[0], variant)[0], one_span, texts, num_texts)
+
+
+def _hidden_mse(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    states, texts, num_texts = _whole_texts(student[0], variant)
+    return hidden_mse(states, _whole_texts(teacher[0], variant)[0], texts, num_texts)
+
+
 def _patience(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
     def pooled(layers: list[Tensor]) -> list[Tensor]:
         if variant == "padded":  # one more text in the batch
@@ -210,6 +259,7 @@ def _patience(student: list[Tensor], teacher: list[Tensor], variant: str) -> Wei
     return patience(pooled(student), pooled(teacher))
 
 
+WHOLE = frozenset({"garbage", "none", "lone"})
 CASES = (
     Case("info_nce", info_nce, ((4, 5), ()), _info_nce, has_teacher=False),
     Case("both_directions", both_directions, ((3, 4), (), (5,), (3, 2)), _both_directions, has_teacher=False),
@@ -218,8 +268,17 @@ CASES = (
     Case("kl_divergence", kl_divergence, ((4, 5),), _kl_divergence),
     Case("masked_feature_per_token", masked_feature_per_token, ((9, 3),), _per_token),
     Case("masked_feature_pooled", masked_feature_pooled, ((9, 3),), _pooled),
-    # Compares every text, so nothing can be left out of it; the pooling is part of the case.
-    Case("patience", patience, ((9, 3), (9, 3)), _patience, absent=frozenset({"garbage", "none", "lone"})),
+    Case("decoupled_divergence", decoupled_divergence, ((4, 5),), _decoupled),
+    Case("clipped_divergence", clipped_divergence, ((4, 5),), _clipped),
+    # Which token is next to which is what it is about.
+    Case("span_correlation", span_correlation, ((9, 3),), _spans, absent=WHOLE | {"permuted"}),
+    # These compare every text, so nothing can be left out; the pooling is part of the case.
+    Case("patience", patience, ((9, 3), (9, 3)), _patience, absent=WHOLE),
+    Case("hidden_mse", hidden_mse, ((9, 3),), _hidden_mse, absent=WHOLE),
+    # Its plan is taken as constant, so its gradient is not that of its value; test_transport.py has what it is.
+    Case("self_transport", self_transport, ((9, 3),), _self_transport, has_teacher=False, absent=WHOLE | {"gradcheck"}),
+    Case("relation_divergence", relation_divergence, ((9, 4), (9, 4)), _related(relation_divergence), absent=WHOLE),
+    Case("attention_score_mse", attention_score_mse, ((9, 4), (9, 4)), _related(attention_score_mse), absent=WHOLE),
 )
 
 

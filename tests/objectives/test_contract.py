@@ -113,6 +113,8 @@ def test_edge_cases_are_finite(case: Any, variant: str) -> None:
 
 def test_gradcheck(case: Any) -> None:
     """A detach or an in-place operation too many would train on a wrong gradient without any sign."""
+    if "gradcheck" in case.absent:
+        pytest.skip("a part of it is taken as constant")
     student, teacher = case.tensors(0, torch.float64), [x.detach() for x in case.tensors(1, torch.float64)]
     assert torch.autograd.gradcheck(lambda *leaves: case.call(list(leaves), teacher, "plain").values, tuple(student))
     assert torch.autograd.gradcheck(lambda *leaves: case.call(list(leaves), teacher, "plain").mean(), tuple(student))

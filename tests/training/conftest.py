@@ -23,8 +23,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "mse": {"name": "logits", "alpha": 0.4, "divergence": "mse"},
     "pkd": {"name": "pkd", "alpha": 0.4, "beta": 5.0},
     "pkd-last": {"name": "pkd", "alpha": 0.4, "beta": 5.0, "match": "last", "pooling": "cls"},
+    "dkd": {"name": "dkd", "beta": 2.0, "temperature": 2.0},
+    "tinybert": {"name": "tinybert"},
+    "minilm": {"name": "minilm"},
+    "minilmv2": {"name": "minilm", "variant": "minilmv2", "relation_heads": 8, "teacher_layer": 1, "contrastive": 0.5},
+    "mgsr": {"name": "mgsr", "length": 3},
+    "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
     "none": {"name": "none"},
 }
+ALONE = ("none", "self-feature")
+"""Methods without a teacher."""
 
 
 @pytest.fixture(params=METHODS)
@@ -44,7 +52,7 @@ def config_of(
         kind = changes.get("encoder", {}).get("kind", "bert")
         if name.startswith("pmd"):
             changes = {"mask_ratio": 0.2, **changes}
-        if name != "none" or changes.get("init") == "teacher":
+        if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         return trial_config(method=METHODS[name], **changes)
 

@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 
 from raydistill.config.trial import TrialConfig
-from raydistill.training.methods import Depths, assemble, patience_layers
+from raydistill.errors import CapabilityError
+from raydistill.training.baselines import patience_layers, spaced_layers
+from raydistill.training.methods import assemble
+from raydistill.training.shapes import Shape, Shapes
 
 Config = Callable[..., TrialConfig]
-DEPTHS = Depths(student=3, teacher=6)
 
 
-def weights(config: TrialConfig, depths: Depths = DEPTHS) -> dict[str, float]:
+def shapes(student: int, teacher: int, heads: tuple[int, int] = (4, 4), *, opens: bool = True) -> Shapes:
+    return Shapes(Shape(student, 16, heads[0], opens), Shape(teacher, 32, heads[1], opens))
+
+
+DEPTHS = shapes(3, 6)
+
+
+def weights(config: TrialConfig, depths: Shapes = DEPTHS) -> dict[str, float]:
     return {term.name: term.weight for term in assemble(config, depths)}
 
 
@@ -68,7 +77,7 @@ def test_presets_of_pmd_set_what_they_say(trial_config: Config) -> None:
 
 def test_masked_features_compare_the_last_layers(trial_config: Config) -> None:
     """The student's last layer against the teacher's layer of the same number."""
-    terms = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), Depths(student=3, teacher=12))}
+    terms = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), shapes(3, 12))}
     assert terms["mgfd"].student_needs.layers == {2}
     assert terms["mgfd"].teacher_needs is not None
     assert terms["mgfd"].teacher_needs.layers == {11}
@@ -92,10 +101,94 @@ def test_patience_layers_are_those_of_the_paper(
     match: str, student: int, teacher: int, expected: tuple[int, ...]
 ) -> None:
     """PKD-skip and PKD-last of Sun et al., counted from zero: BERT6 learns from layers 2, 4, 6, 8, 10 or 7 to 11."""
-    assert patience_layers(match, Depths(student, teacher)) == expected
+    assert patience_layers(match, shapes(student, teacher)) == expected
 
 
 def test_student_of_one_layer_has_no_patience_term(trial_config: Config) -> None:
     """A mean over no layers: NaN from the first step on."""
     config = trial_config(layers=1, method={"name": "pkd"})
-    assert weights(config, Depths(student=1, teacher=4)).keys() == {"ce", "kl"}
+    assert weights(config, shapes(1, 4)).keys() == {"ce", "kl"}
+
+
+def test_weights_of_the_newer_methods(trial_config: Config) -> None:
+    """A term that nobody asked for, or one that is missing."""
+    dkd = trial_config(method={"name": "dkd", "contrastive": 0.5}, training={"epochs": 24})
+    assert weights(dkd) == {"ce": 0.5, "dkd": 1.0}
+    tinybert = trial_config(method={"name": "tinybert", "contrastive": 0, "attention": 3.0})
+    assert weights(tinybert) == {"embedding": 1.0, "hidden": 1.0, "attention": 3.0, "kl": 1.0}
+    minilm = trial_config(method={"name": "minilm", "relation": 2.0})
+    assert weights(minilm) == {"ce": 1.0, "attention_relation": 2.0, "value_relation": 2.0}
+    second = trial_config(method={"name": "minilm", "variant": "minilmv2"})
+    assert weights(second).keys() == {"ce", "query_relation", "key_relation", "value_relation"}
+    mgsr = trial_config(method={"name": "mgsr", "span": 0.25})
+    assert weights(mgsr) == {"ce": 1.0, "clipped": 1.0, "span": 0.25}
+    alone = trial_config(method={"name": "self-feature", "gamma": 0.3})
+    assert weights(alone, shapes(6, 0)) == {"ce": 1.0, "earlier_self": 1.0, "transport": 0.3}
+
+
+def test_weights_rise_and_fall_along_the_epochs(trial_config: Config) -> None:
+    """A ramp that never arrives, or that takes from one term what it does not give to the other."""
+    dkd = trial_config(method={"name": "dkd", "warmup_ratio": 0.25}, training={"epochs": 8})
+    [_, decoupled] = assemble(dkd, DEPTHS)
+    assert [decoupled.weight_at(epoch) for epoch in range(4)] == [0.5, 1.0, 1.0, 1.0]
+    alone = trial_config(method={"name": "self-feature", "smoothing": 0.2}, training={"epochs": 5})
+    terms = {term.name: term for term in assemble(alone, shapes(6, 0))}
+    assert [terms["earlier_self"].weight_at(epoch) for epoch in range(5)] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert terms["ce"].weight_at(0) == 1.0
+    for epoch in range(5):
+        assert terms["ce"].weight_at(epoch) + terms["earlier_self"].weight_at(epoch) == pytest.approx(1.0)
+    plain = trial_config(method={"name": "self-feature", "smoothing": 0.0})
+    assert weights(plain, shapes(6, 0)).keys() == {"ce", "transport"}
+
+
+@pytest.mark.parametrize(("layers", "shallow"), [(12, (3, 7)), (6, (1, 3)), (3, (0, 1)), (2, (0,))])
+def test_shallow_layers_are_a_third_and_two_thirds_of_the_way_up(
+    trial_config: Config, layers: int, shallow: tuple[int, ...]
+) -> None:
+    """A last layer that learns from itself."""
+    terms = assemble(trial_config(method={"name": "self-feature"}), shapes(layers, 0))
+    [transport] = [term for term in terms if term.name == "transport"]
+    assert (transport.shallow, transport.deep) == (shallow, layers - 1)  # type: ignore[attr-defined]
+
+
+def test_student_of_one_layer_has_no_shallow_one(trial_config: Config) -> None:
+    """A mean over no layers."""
+    assert weights(trial_config(method={"name": "self-feature"}), shapes(1, 0)).keys() == {"ce", "earlier_self"}
+
+
+def test_teachers_layers_are_spaced_evenly() -> None:
+    """TinyBERT's uniform map, counted from zero: 4 of 12 layers learn from 3, 6, 9 and 12."""
+    assert spaced_layers(shapes(4, 12)) == (2, 5, 8, 11)
+    assert spaced_layers(shapes(6, 6)) == tuple(range(6))
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "match"),
+    [
+        ({"name": "minilm"}, shapes(3, 6, (4, 8)), "4 heads, its teacher 8"),
+        ({"name": "tinybert"}, shapes(3, 6, (4, 8)), "4 heads, its teacher 8"),
+        ({"name": "minilm"}, shapes(3, 6, opens=False), "cannot be had"),
+        ({"name": "minilm", "variant": "minilmv2"}, shapes(3, 6, opens=False), "cannot be had"),
+        (
+            {"name": "minilm", "variant": "minilmv2", "relation_heads": 5},
+            shapes(3, 6),
+            "5 relation heads for a student 16",
+        ),
+        ({"name": "minilm", "teacher_layer": 6}, shapes(3, 6), "teacher_layer is 6, and the teacher has 6"),
+        ({"name": "self-feature", "groups": 5}, shapes(3, 0), "groups is 5, and the student has 16"),
+    ],
+)
+def test_models_that_cannot_be_compared_are_refused(
+    trial_config: Config, method: dict[str, Any], given: Shapes, match: str
+) -> None:
+    """Heads compared with others than their own, or a shape error in the first step."""
+    with pytest.raises(CapabilityError, match=match) as caught:
+        assemble(trial_config(method=method), given)
+    assert caught.value.remedy
+
+
+def test_second_minilm_divides_unequal_heads_alike(trial_config: Config) -> None:
+    """The way out that the refusal names."""
+    config = trial_config(method={"name": "minilm", "variant": "minilmv2", "relation_heads": 8})
+    terms = assemble(config, shapes(3, 6, (4, 8)))
+    assert {term.heads for term in terms if term.name != "ce"} == {8}  # type: ignore[attr-defined]

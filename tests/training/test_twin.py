@@ -221,3 +221,93 @@ def test_pkd_is_that_of_one_encoding_per_example(parts_of: Callable[..., TrialPa
     slow["patience"] = naive.patience((0, 1), (0, 1))
     for name in ("ce", "kl", "patience"):
         check_equal(fast[name], slow[name], parts.student)
+
+
+def relations_of(model: BiEncoder, tower: Any, layer: int, text: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
+    """Attention distributions, relations of values, scores and the layer's queries and keys, by transformers' own forward pass."""
+    encoder = model.encoder(tower)
+    own = encoder.encoder.layer[layer].attention.self  # type: ignore[union-attr, index]
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        getattr(own, name).register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output[0]))
+        for name in ("query", "key", "value")
+    ]
+    tokens, types = (torch.tensor(part)[None] for part in text)
+    output = encoder(input_ids=tokens, token_type_ids=types, output_attentions=True)
+    for hook in hooks:
+        hook.remove()
+    heads = {name: part.view(len(part), model.num_heads, -1).transpose(0, 1) for name, part in seen.items()}
+    scale = heads["query"].shape[-1] ** -0.5
+    return {
+        "attention": output.attentions[layer][0],
+        "value": (heads["value"] @ heads["value"].transpose(1, 2) * scale).softmax(-1),
+        "scores": heads["query"] @ heads["key"].transpose(1, 2) * scale,
+    }
+
+
+def mean_over_texts(naive: Naive, of_text: Callable[[Any, Any], Tensor]) -> Tensor:
+    """Mean over the distinct texts of a tower, summed over towers."""
+    sides = (("query", set(naive.queries)), ("entity", set(naive.tails)))
+    return sum(
+        (torch.stack([of_text(tower, text) for text in texts]).mean() for tower, texts in sides), torch.zeros(())
+    )
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_minilm_is_what_transformers_says_of_attention(
+    parts_of: Callable[..., TrialParts], dataset: Dataset, kind: str
+) -> None:
+    """Attention of another layer or with padding, heads mixed up, or a relation that is scaled by the whole width."""
+    parts = parts_of("minilm", layers=2, encoder={"kind": kind}, **TEXT_LIMIT)
+    trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)
+    fast = trainer.losses(trainer.builder.build(triples), 0)
+    naive = Naive(parts, dataset, triples)
+
+    def divergence(name: str, tower: Any, text: Any) -> Tensor:
+        q = relations_of(naive.student, tower, 1, text)[name]
+        p = relations_of(naive.teacher, tower, naive.teacher.num_layers - 1, text)[name].detach()
+        return (p * (p / q).log()).sum(-1).mean()
+
+    for name in ("attention", "value"):
+        slow = mean_over_texts(naive, lambda tower, text, name=name: divergence(name, tower, text))
+        check_equal(fast[f"{name}_relation"], slow, parts.student)
+
+
+def test_tinybert_is_what_transformers_says_of_its_layers(
+    parts_of: Callable[..., TrialParts], dataset: Dataset
+) -> None:
+    """Another layer map, embeddings that are the first layer's states, or a projection that is not in the gradient."""
+    parts = parts_of("tinybert", layers=2, **TEXT_LIMIT)
+    trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)
+    fast = trainer.losses(trainer.builder.build(triples), 0)
+    naive = Naive(parts, dataset, triples)
+
+    def scores(tower: Any, text: Any) -> Tensor:
+        return (
+            torch.stack(
+                [
+                    relations_of(naive.student, tower, own, text)["scores"]
+                    - relations_of(naive.teacher, tower, theirs, text)["scores"].detach()
+                    for own, theirs in ((0, 1), (1, 3))
+                ]
+            )
+            .square()
+            .mean()
+        )
+
+    def states(pairs: Any) -> Tensor:
+        total = torch.zeros(())
+        for tower, texts in (("query", set(naive.queries)), ("entity", set(naive.tails))):
+            found = [(naive.states(naive.student, tower, t), naive.states(naive.teacher, tower, t)) for t in texts]
+            squares = [
+                torch.cat([(mine[i] - theirs[j].detach()).square().mean(1) for mine, theirs in found]) for i, j in pairs
+            ]
+            total = total + torch.stack(squares).mean()
+        return total
+
+    check_equal(fast["attention"], mean_over_texts(naive, scores), parts.student)
+    check_equal(fast["hidden"], states([(1, 2), (2, 4)]), parts.student)
+    check_equal(fast["embedding"], states([(0, 0)]), parts.student)
+    slow = naive.losses(margin=0.02, tau=1.0)
+    for name in ("ce", "kl"):
+        check_equal(fast[name], slow[name], parts.student)

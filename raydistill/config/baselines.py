@@ -1,0 +1,71 @@
+"""The sections of the usual ways of distilling, with which the others are compared."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section
+
+
+class LogitsSection(Section):
+    """Logit distillation: (1 - alpha) CE + alpha KD, where KD is tau^2 KL (Hinton) or the MSE of scores."""
+
+    name: Literal["logits"] = Field("logits", description="which method this section is of")
+    divergence: Literal["kl", "mse"] = Field(
+        "kl", description="kl: of the distributions over candidates, as Hinton; mse: squared distance of the scores"
+    )
+    alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
+    temperature: SearchedPositive = Field(
+        4.0, description="distillation temperature on top of the models' own, kl only"
+    )
+
+
+class PKDSection(Section):
+    """Patient distillation: (1 - alpha) CE + alpha tau^2 KL + beta PT over pooled, normalised intermediate states."""
+
+    name: Literal["pkd"] = Field("pkd", description="which method this section is of")
+    alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
+    beta: SearchedPositive = Field(10.0, description="weight of the patience term")
+    temperature: SearchedPositive = Field(5.0, description="distillation temperature on top of the models' own")
+    match: Literal["skip", "last"] = Field("skip", description="which teacher layers the student's layers learn from")
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="what of a layer is compared: the mean of its token states, or the first one"
+    )
+
+
+class DKDSection(Section):
+    """Decoupled distillation: CE + tau^2 (alpha TCKD + beta NCKD), the divergence of the right candidate's probability and that among the wrong ones."""
+
+    name: Literal["dkd"] = Field("dkd", description="which method this section is of")
+    contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
+    alpha: SearchedWeight = Field(1.0, description="weight of the right candidate's part (TCKD)")
+    beta: SearchedPositive = Field(8.0, description="weight of the wrong candidates' part (NCKD)")
+    temperature: SearchedPositive = Field(4.0, description="distillation temperature on top of the models' own")
+    warmup_ratio: float = Field(
+        0.0833,
+        ge=0,
+        le=1,
+        description="share of the epochs over which the distillation term's weight rises; 20 of 240 as published",
+    )
+
+
+class TinyBERTSection(Section):
+    """TinyBERT's transformer distillation: embeddings, attention scores and hidden states of mapped layers, and the score distribution."""
+
+    name: Literal["tinybert"] = Field("tinybert", description="which method this section is of")
+    contrastive: SearchedWeight = Field(
+        1.0, description="weight of the contrastive term; 0 = soft labels alone, as published"
+    )
+    embedding: SearchedWeight = Field(1.0, description="weight of the embeddings' squared error")
+    attention: SearchedWeight = Field(1.0, description="weight of the attention scores' squared error")
+    hidden: SearchedWeight = Field(1.0, description="weight of the hidden states' squared error")
+    prediction: SearchedWeight = Field(1.0, description="weight of the divergence of the score distributions")
+    temperature: SearchedPositive = Field(1.0, description="distillation temperature on top of the models' own")
+
+
+class NoneSection(Section):
+    """No distillation: the contrastive term alone, from the same initial layers."""
+
+    name: Literal["none"] = Field("none", description="which method this section is of")

@@ -1,0 +1,169 @@
+"""Terms on attention and on what goes with it: relations between tokens (MiniLM), attention scores and projected states (TinyBERT)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.devices import sent
+from raydistill.models.features import QKV, Needs
+from raydistill.objectives import hidden, relations
+from raydistill.objectives.weighted import Weighted
+from raydistill.training.like_length import by_like_length
+from raydistill.training.outputs import Side, StepOutputs
+from raydistill.training.terms import OnView, Plain
+
+Which = Literal["queries", "keys", "values"]
+PLACES: dict[Which, int] = {"queries": 0, "keys": 1, "values": 2}
+"""Where each stands in what a layer's attention is computed from."""
+
+
+@dataclass(frozen=True)
+class RelationTerm(Plain):
+    """How the tokens of each text stand to each other in one layer of either model, summed over both towers (MiniLM, MiniLMv2)."""
+
+    weight: float
+    between: tuple[Which, Which]
+    student_layer: int
+    teacher_layer: int
+    heads: int
+    name: str
+    on: OnView = "clean"
+
+    @property
+    def student_needs(self) -> Needs:
+        """The layer's queries, keys and values."""
+        return Needs(frozenset({QKV(self.student_layer)}))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """Those of the teacher's layer."""
+        return Needs(frozenset({QKV(self.teacher_layer)}))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over texts, nats, summed over towers."""
+        queries, candidates = step.clean.over_all(self._per_text)
+        return queries.mean() + candidates.mean()
+
+    def _per_text(self, side: Side) -> Weighted:
+        return _related(
+            side, relations.relation_divergence, self.between, self.student_layer, self.teacher_layer, self.heads
+        )
+
+
+@dataclass(frozen=True)
+class AttentionScoreTerm(Plain):
+    """Squared error of attention scores before the softmax, mean over mapped layers, summed over both towers (TinyBERT)."""
+
+    weight: float
+    student_layers: tuple[int, ...]
+    teacher_layers: tuple[int, ...]
+    heads: int
+    name: str = "attention"
+    on: OnView = "clean"
+
+    @property
+    def student_needs(self) -> Needs:
+        """Queries and keys of the student's layers."""
+        return Needs(frozenset(QKV(layer) for layer in self.student_layers))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """Those of the teacher's layers."""
+        return Needs(frozenset(QKV(layer) for layer in self.teacher_layers))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over texts and layers, squared scores, summed over towers."""
+        queries, candidates = step.clean.over_all(self._per_text)
+        return queries.mean() + candidates.mean()
+
+    def _per_text(self, side: Side) -> Weighted:
+        mapped = zip(self.student_layers, self.teacher_layers, strict=True)
+        return _mean_of_layers(
+            [
+                _related(side, relations.attention_score_mse, ("queries", "keys"), own, theirs, self.heads)
+                for own, theirs in mapped
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class ProjectedStateTerm(Plain):
+    """Squared error of token states, the student's brought to the teacher's width by one learned projection for all layers (TinyBERT).
+
+    Args:
+        weight: in the loss.
+        student_layers: whose states are compared; `EMBEDDINGS` = those below the first.
+        teacher_layers: with whose.
+        projection: `(student width, teacher width)`, trained beside the student.
+        name: of the term.
+    """
+
+    weight: float
+    student_layers: tuple[int, ...]
+    teacher_layers: tuple[int, ...]
+    projection: nn.Linear
+    name: str = "hidden"
+    on: OnView = "clean"
+
+    @property
+    def own(self) -> nn.Module | None:
+        """The projection."""
+        return self.projection
+
+    @property
+    def student_needs(self) -> Needs:
+        """Token states of the student's layers."""
+        return Needs(frozenset(self.student_layers))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """Those of the teacher's layers."""
+        return Needs(frozenset(self.teacher_layers))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over tokens, units and layers, summed over towers."""
+        queries, candidates = step.clean.over_all(self._per_text)
+        return queries.mean() + candidates.mean()
+
+    def _per_text(self, side: Side) -> Weighted:
+        assert side.teacher is not None
+        owner, found = sent(side.texts.text_of_token, side.student.vectors.device), []
+        for own, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
+            projected = self.projection(side.student.states[own].float())
+            found.append(hidden.hidden_mse(projected, side.teacher.states[theirs], owner, len(side.texts)))
+        return _mean_of_layers(found)
+
+
+def projection(student_width: int, teacher_width: int) -> nn.Linear:
+    """A projection without bias that begins as the identity, as far as the widths go: equal models begin with nothing to learn."""
+    made = nn.Linear(student_width, teacher_width, bias=False)
+    nn.init.eye_(made.weight)
+    return made
+
+
+def _mean_of_layers(values: list[Weighted]) -> Weighted:
+    return Weighted(torch.stack([one.values for one in values]).mean(0), values[0].weights)
+
+
+def _related(
+    side: Side,
+    objective: Callable[..., Weighted],
+    between: tuple[Which, Which],
+    student_layer: int,
+    teacher_layer: int,
+    heads: int,
+) -> Weighted:
+    """An objective on relations for each text of a side."""
+    assert side.teacher is not None
+    layers = side.student.states[QKV(student_layer)], side.teacher.states[QKV(teacher_layer)]
+
+    def related(tokens: Tensor, owner: Tensor, count: int) -> Weighted:
+        pairs = [tuple(layer[tokens, PLACES[which]] for which in between) for layer in layers]
+        return objective(*pairs, owner, count, heads=heads)
+
+    return by_like_length(side, related)

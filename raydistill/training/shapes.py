@@ -1,0 +1,85 @@
+"""What the assembly of a method goes by: the shapes of both models, resolved numbers, and the contrastive term that nearly all methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError
+from raydistill.models.biencoder import BiEncoder
+from raydistill.training.terms import ContrastiveTerm
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tower's shape; no layers = there is no such model.
+
+    Attributes:
+        layers: how deep.
+        width: hidden units.
+        heads: of each attention.
+        opens: whether queries, keys and values can be had of it.
+    """
+
+    layers: int = 0
+    width: int = 0
+    heads: int = 0
+    opens: bool = True
+
+    @classmethod
+    def of(cls, model: BiEncoder | None) -> Shape:
+        """A model's."""
+        return cls() if model is None else cls(model.num_layers, model.hidden_size, model.num_heads, model.packs)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of student and teacher."""
+
+    student: Shape
+    teacher: Shape = Shape()
+
+    def require_equal_heads(self, why: str) -> None:
+        """Refuse what cannot be compared head by head.
+
+        Raises:
+            CapabilityError: unequal numbers of heads, or an encoder whose attention cannot be looked into.
+        """
+        self.require_open(why)
+        if self.student.heads != self.teacher.heads:
+            raise CapabilityError(
+                f"{why}; the student has {self.student.heads} heads, its teacher {self.teacher.heads}",
+                expected="equal numbers of heads",
+                consequence="heads would be compared with others than their own",
+                remedy="use method minilm with variant minilmv2 and relation_heads, which divides both alike",
+            )
+
+    def require_open(self, why: str) -> None:
+        """Refuse encoders whose attention cannot be looked into.
+
+        Raises:
+            CapabilityError: of another kind than BERT or RoBERTa.
+        """
+        if not (self.student.opens and self.teacher.opens):
+            raise CapabilityError(
+                f"{why}, and the encoder's queries, keys and values cannot be had",
+                expected="an encoder of a BERT-like kind: bert, roberta, xlm-roberta or camembert",
+                consequence="there would be nothing to compare",
+                remedy="choose another method, such as pmd, logits or pkd, or another encoder",
+            )
+
+
+def contrastive_term(config: TrialConfig, weight: float, reduction: str = "mean") -> ContrastiveTerm:
+    """InfoNCE as the configuration has it."""
+    return ContrastiveTerm(
+        weight=weight,
+        margin=config.contrastive.margin,
+        reduction="sum" if reduction == "sum" else "mean",
+        pre_batch_weight=config.contrastive.pre_batch_weight,
+    )
+
+
+def number(value: object) -> float:
+    """A resolved value: planning replaces every searched value before a trial begins."""
+    assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
+    return float(value)

@@ -1,0 +1,152 @@
+"""MGSR on ranked lists: revision, learned clipping, and correlation of neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from raydistill.errors import ConfigError
+from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_gates, teacher_ranks
+from raydistill.objectives.logits import kl_divergence
+from raydistill.objectives.revision import revised_lists
+from raydistill.objectives.spans import span_correlation
+
+TEACHER = torch.tensor([[4.0, 3.0, 2.0, 1.0, 0.0]])
+STUDENT = torch.tensor([[4.0, 1.0, 3.5, 2.0, 0.0]])
+ALL = torch.ones(1, 5, dtype=torch.bool)
+
+
+def drawn(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_list_is_revised_at_its_worst_error() -> None:
+    """The worked example: the wrong place, the wrong prefix, or a tail that is not drawn again."""
+    found = revised_lists(STUDENT, TEACHER, ALL, length=5)
+    assert found.divergences[0].tolist() == pytest.approx([0.449, 1.194, 0.811, 0.170, 0.0], abs=5e-4)
+    assert found.error.tolist() == [1]
+    assert found.lists.tolist() == [[0, 1, 2, 3, 4]]
+    assert STUDENT.argsort(descending=True).tolist() == [[0, 2, 3, 1, 4]]
+
+
+def test_list_without_an_error_stays() -> None:
+    """Where both agree there is nothing to mend, and nothing to crash at."""
+    found = revised_lists(TEACHER * 0.3, TEACHER, ALL, length=4)
+    assert found.error.tolist() == [-1]
+    assert found.lists.tolist() == [[0, 1, 2, 3]]
+
+
+def naive_revision(student: Tensor, teacher: Tensor, allowed: list[int], length: int) -> list[int]:
+    """A row's list as the procedure is told, one candidate at a time."""
+    prefix: list[int] = []
+    worst, mended = 0.0, None
+    for _ in range(min(length, len(allowed))):
+        left = [c for c in allowed if c not in prefix]
+        p, q = teacher[left].softmax(0), student[left].softmax(0)
+        choice, wanted = left[int(q.argmax())], left[int(p.argmax())]
+        apart = float((p * (p / q).log()).sum())
+        if choice != wanted and apart > worst:
+            worst, mended = apart, [*prefix, wanted]
+        prefix.append(choice)
+    if mended is None:
+        return prefix
+    while len(mended) < len(prefix):
+        left = [c for c in allowed if c not in mended]
+        mended.append(left[int(student[left].argmax())])
+    return mended
+
+
+def test_revision_is_that_of_one_candidate_at_a_time() -> None:
+    """Whole batches at once, with rows that have fewer candidates than places."""
+    student, teacher = drawn(40, 12, 0), drawn(40, 12, 1)
+    valid = torch.rand(40, 12, generator=torch.Generator().manual_seed(2)) > 0.5
+    found = revised_lists(student, teacher, valid, length=6)
+    for row in range(40):
+        allowed = valid[row].nonzero().flatten().tolist()
+        written = found.lists[row][found.written[row]].tolist()
+        assert written == naive_revision(student[row], teacher[row], allowed, 6)
+        assert set(written) <= set(allowed), "a known answer was listed as wrong"
+    assert (found.written.sum(1) == valid.sum(1).clamp(max=6)).all()
+
+
+def test_open_gates_let_the_plain_divergence_through() -> None:
+    """A clip that bends what it keeps."""
+    student, teacher, valid = drawn(6, 20, 0), drawn(6, 20, 1), drawn(6, 20, 2) > -2
+    positives = valid.float().argmax(1)
+    gates = rank_gates(teacher, positives, valid, torch.zeros(6), torch.ones(6), least=1)
+    assert gates.min() > 0.98
+    open_value = clipped_divergence(student, teacher, torch.ones_like(gates), valid).values
+    torch.testing.assert_close(open_value, kl_divergence(student, teacher, valid, temperature=1.0).values)
+    soft = clipped_divergence(student, teacher, gates, valid).values
+    torch.testing.assert_close(soft, open_value, atol=1e-2, rtol=1e-2)
+
+
+def test_clipped_divergence_by_hand() -> None:
+    """Both sides are made distributions again after the clip."""
+    teacher, student = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.tensor([[0.25, 0.25, 0.4, 0.1]]).log()
+    gates, everyone = torch.tensor([[1.0, 1.0, 1e-30, 1e-30]]), torch.ones(1, 4, dtype=torch.bool)
+    p, q = torch.tensor([0.625, 0.375]), torch.tensor([0.5, 0.5])
+    value = clipped_divergence(student, teacher, gates, everyone).values.item()
+    assert value == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-5)
+    assert kept_mass(teacher, gates, everyone).item() == pytest.approx(0.8)
+
+
+def test_positive_and_the_highest_are_always_kept() -> None:
+    """Bounds that cross, or that leave nothing: a divergence of one candidate, or without the answer."""
+    teacher, valid = drawn(8, 30, 0), torch.ones(8, 30, dtype=torch.bool)
+    positives = torch.full((8,), 29)
+    gates = rank_gates(teacher, positives, valid, torch.full((8,), 0.9), torch.full((8,), 0.1), least=3)
+    assert (gates[:, 29] == 1).all()
+    assert ((gates == 1) & (teacher_ranks(teacher, valid) < 3)).sum(1).tolist() == [3] * 8
+    assert ((gates > 0.5).sum(1) <= 4).all()
+    with pytest.raises(ConfigError, match="least is 0"):
+        rank_gates(teacher, positives, valid, torch.zeros(8), torch.ones(8), least=0)
+
+
+def test_bounds_cut_where_they_say() -> None:
+    """Ranks counted from the wrong end."""
+    teacher, valid = torch.arange(100.0, 0, -1)[None], torch.ones(1, 100, dtype=torch.bool)
+    gates = rank_gates(teacher, torch.tensor([50]), valid, torch.tensor([0.4]), torch.tensor([0.6]), least=1)
+    kept = (gates[0] > 0.5).nonzero().flatten().tolist()
+    # A bound lets through what lies up to four widths of its edge beyond it.
+    assert kept[0] == 0
+    assert kept[1] in (32, 33)
+    assert kept[-1] in (67, 68)
+    assert kept[1:] == [*range(kept[1], kept[-1] + 1)]
+
+
+def test_spans_of_one_token_have_no_neighbours() -> None:
+    """A division by no pairs; a span that goes on in the next text."""
+    logits, other = drawn(6, 9, 0), drawn(6, 9, 1)
+    owner, alone = torch.tensor([0, 0, 0, 1, 1, 1]), torch.arange(6)
+    lonely = span_correlation(logits, other, alone, owner, 2)
+    assert lonely.weights.tolist() == [0, 0]
+    assert lonely.mean() == 0
+    across = span_correlation(logits, other, torch.tensor([0, 1, 7, 7, 2, 3]), owner, 2)
+    assert across.weights.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "squares"])
+def test_span_correlation_is_that_of_the_formula(distance: str) -> None:
+    """Pairs that jump over a token, or that join two spans."""
+    own, theirs = drawn(6, 9, 0), drawn(6, 9, 1)
+    owner, spans = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([-1, 3, 3, 3, 4, 4])
+    found = span_correlation(own, theirs, spans, owner, 2, distance=distance)  # type: ignore[arg-type]
+    p, q = own.softmax(1), theirs.softmax(1)
+
+    def apart(i: int) -> Tensor:
+        a, b = p[i] * p[i + 1], q[i] * q[i + 1]
+        return 1 - torch.cosine_similarity(a, b, dim=0) if distance == "cosine" else (a - b).square().sum()
+
+    expected = torch.stack([(apart(1) + apart(2)) / 2, apart(4)])
+    torch.testing.assert_close(found.values, expected, atol=1e-6, rtol=1e-4)
+    assert found.weights.tolist() == [2, 1]
+
+
+def test_cosine_does_not_fade_with_the_number_of_candidates() -> None:
+    """Products of two distributions over 512 candidates: their squared differences are nothing beside any other term."""
+    owner, spans = torch.zeros(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)
+    own, theirs = drawn(8, 512, 0) / 3, drawn(8, 512, 1) / 3
+    assert span_correlation(own, theirs, spans, owner, 1).values.item() > 0.1
+    assert span_correlation(own, theirs, spans, owner, 1, distance="squares").values.item() < 1e-5

@@ -1,0 +1,102 @@
+"""The earth mover's distance: against the exact one, against permutations, and what its gradient may reach."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from raydistill.errors import ConfigError
+from raydistill.objectives.transport import self_transport, transport_plan
+
+OWNER = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+
+
+def states(seed: int, tokens: int = 7, width: int = 5) -> Tensor:
+    """States as they are after a LayerNorm with a bias: none points away from the mean of the others."""
+    return torch.randn(tokens, width, generator=torch.Generator().manual_seed(seed)) + 2.0
+
+
+def exact(distances: Tensor) -> float:
+    """The least mean distance of an assignment, by trying all of them."""
+    count = len(distances)
+    orders = torch.tensor(list(itertools.permutations(range(count))))
+    return float(distances.double()[torch.arange(count), orders].mean(1).min())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_plan_comes_near_the_exact_one_as_its_entropy_falls(seed: int) -> None:
+    """A plan that is only smooth: with a strong entropy everything is carried everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(2, 8, 3, generator=generator)
+    distances = torch.cdist(points[0], points[1]).square().double()
+    even, best = torch.full((1, 8), 1 / 8).double(), exact(distances)
+    costs = []
+    for epsilon in (0.5, 0.1, 0.05, 0.01, 0.002):
+        # The weaker the entropy, the longer it takes.
+        iterations = round(20 / epsilon)
+        plan = transport_plan(distances[None], even, even, epsilon=epsilon, iterations=iterations)
+        costs.append(float((plan * distances).sum()))
+    assert costs[:3] == sorted(costs[:3], reverse=True)
+    assert costs[0] > 1.05 * best
+    assert costs[-2] == pytest.approx(best, rel=5e-3)
+    assert costs[-1] == pytest.approx(best, rel=3e-4)
+
+
+def test_plan_has_the_marginals_that_it_was_given() -> None:
+    """Tokens of which more is carried away than is there; padding that takes part."""
+    sources, sinks = torch.tensor([[0.5, 0.3, 0.2, 0.0]]), torch.tensor([[0.1, 0.6, 0.3, 0.0]])
+    distances = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    plan = transport_plan(distances, sources, sinks, epsilon=0.05)
+    torch.testing.assert_close(plan.sum(2), sources, atol=1e-3, rtol=0)
+    torch.testing.assert_close(plan.sum(1), sinks, atol=1e-5, rtol=0)
+    assert not plan[0, 3].any()
+    assert not plan[0, :, 3].any()
+
+
+def test_order_does_not_matter() -> None:
+    """What tells this distance from an MSE: tokens may find their likes anywhere in the text."""
+    deep = states(0)
+    shuffled = deep.clone()
+    for text in (0, 1):
+        places = (text == OWNER).nonzero().flatten()
+        shuffled[places] = deep[places.roll(1)]
+    assert self_transport(deep, deep, OWNER, 2).values.max() < 5e-6
+    assert self_transport(shuffled, deep, OWNER, 2).values.max() < 5e-6
+    assert (shuffled - deep).square().mean() > 0.5
+
+
+def test_only_distances_and_only_the_shallow_side_have_a_gradient() -> None:
+    """A deep layer that comes down to the shallow one, or a plan that is bent to be cheap."""
+    shallow, deep = states(1).requires_grad_(), states(2).requires_grad_()
+    value = self_transport(shallow, deep, OWNER, 2).values.sum()
+    own, theirs = torch.autograd.grad(value, [shallow, deep], allow_unused=True)
+    assert theirs is None
+    expected = torch.zeros_like(shallow)
+    for text in (0, 1):
+        places = (text == OWNER).nonzero().flatten()
+        x, y = shallow.detach()[places], deep.detach()[places]
+        weights = [(x @ y.mean(0)).clamp(min=0), (y @ x.mean(0)).clamp(min=0)]
+        plan = transport_plan(torch.cdist(x, y).square()[None], *((w / w.sum())[None] for w in weights))[0]
+        expected[places] = 2 * (plan.sum(1, keepdim=True) * x - plan @ y)
+    torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_text_whose_tokens_all_point_away_is_carried_evenly() -> None:
+    """Marginals that are all zero: a value of NaN."""
+    deep = -states(3, 4)
+    result = self_transport(states(3, 4), deep, torch.tensor([0, 0, 2, 2]), 3)
+    assert bool(result.values.isfinite().all())
+    assert result.weights.tolist() == [1, 0, 1]
+    assert result.values[1] == 0
+    even = torch.full((1, 2), 0.5)
+    pairs = torch.cdist(states(3, 4)[:2], deep[:2]).square()
+    torch.testing.assert_close(result.values[0], (transport_plan(pairs[None], even, even) * pairs).sum())
+
+
+def test_entropy_of_nothing_is_refused() -> None:
+    """A division by zero in every distance."""
+    with pytest.raises(ConfigError, match=r"epsilon is 0\.0"):
+        self_transport(states(0), states(1), OWNER, 2, epsilon=0.0)
