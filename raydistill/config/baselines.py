@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section, require_some_weight
 
 
 class LogitsSection(Section):
@@ -63,6 +63,12 @@ class TinyBERTSection(Section):
     hidden: SearchedWeight = Field(1.0, description="weight of the hidden states' squared error")
     prediction: SearchedWeight = Field(1.0, description="weight of the divergence of the score distributions")
     temperature: SearchedPositive = Field(1.0, description="distillation temperature on top of the models' own")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> TinyBERTSection:
+        weights = self.contrastive, self.embedding, self.attention, self.hidden, self.prediction
+        require_some_weight("contrastive, embedding, attention, hidden and prediction", weights)
+        return self
 
 
 class NoneSection(Section):

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section, bounds
+from raydistill.config.space import (
+    SearchedPositive,
+    SearchedShare,
+    SearchedWeight,
+    Section,
+    bounds,
+    require_some_weight,
+)
 
 
 class PMDSection(Section):
@@ -59,6 +66,11 @@ class MGSRSection(Section):
         "cosine",
         description="of the products of neighbouring tokens' distributions; squares shrink with the number of candidates",
     )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> MGSRSection:
+        require_some_weight("contrastive, clipped and span", (self.contrastive, self.clipped, self.span))
+        return self
 
 
 class SelfFeatureSection(Section):

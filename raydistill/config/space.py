@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,3 +79,15 @@ def bounds(value: float | Choice[float] | Uniform | LogUniform) -> tuple[float, 
     if isinstance(value, LogUniform):
         return value.log_uniform
     return value, value
+
+
+def require_some_weight(names: str, weights: Sequence[float | Choice[float] | Uniform | LogUniform]) -> None:
+    """Refuse weights that can all become 0 at once.
+
+    Raises:
+        ValueError: there would be no loss.
+    """
+    if all(bounds(weight)[0] <= 0 for weight in weights):
+        raise ValueError(
+            f"{names} can all be 0; expected one of them above 0 in every trial, because otherwise there is nothing to train for; raise one"
+        )

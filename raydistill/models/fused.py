@@ -27,7 +27,7 @@ LONGEST_SHORT = 128
 """Tokens of a text whose scores `short_attention` holds at once."""
 Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
 """What the tokens of each text gather from each other; see `short_attention.attended`."""
-LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention], tuple[Tensor, Tensor]]
+LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention, bool], tuple[Tensor, Tensor | None]]
 
 
 def can_be_fused(model: Any, hidden: Tensor) -> bool:
@@ -56,16 +56,15 @@ def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) ->
 
     def through(layer: Any, states: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self
-        after, seen = function(layer, states, bounds, longest, attention_for(longest, own.attention_head_size))
-        return after, seen.flatten(2) if capture else None
+        return function(layer, states, bounds, longest, attention_for(longest, own.attention_head_size), capture)
 
     return through
 
 
 def fused_layer(
-    layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention
-) -> tuple[Tensor, Tensor]:
-    """The states after a layer, `(tokens, hidden)`, and what its attention was computed from, `(tokens, 3, heads, width)`.
+    layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention, capture: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The states after a layer, `(tokens, hidden)`, and where asked for what its attention was computed from, `(tokens, 3, hidden)`.
 
     Args:
         layer: of a BERT-like encoder.
@@ -73,6 +72,7 @@ def fused_layer(
         bounds: `(texts + 1,)` int32, where each text begins, and the number of tokens.
         longest: tokens of the longest text.
         attention: how its tokens see each other.
+        capture: whether to give that away. An output that nobody uses would still have a gradient, of zeros.
     """
     own = layer.attention.self
     parts = (own.query, own.key, own.value)
@@ -82,7 +82,7 @@ def fused_layer(
     context = attention(states, bounds, longest, own.scaling, drop)
     attended = layer.attention.output(context.reshape(hidden.shape), hidden)
     after: Tensor = layer.output(layer.intermediate(attended), attended)
-    return after, states
+    return after, states.flatten(2) if capture else None
 
 
 def attention_for(longest: int, width: int) -> Attention:
@@ -163,11 +163,11 @@ class CompiledOrPlain:
         self.plain, self.compiled, self.failure = plain, compiled, failure
 
     def __call__(
-        self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention
-    ) -> tuple[Tensor, Tensor]:
+        self, layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention, capture: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """What the function gives."""
         try:
-            return self.compiled(layer, hidden, bounds, longest, attention)
+            return self.compiled(layer, hidden, bounds, longest, attention, capture)
         except self.failure as problem:
             said = str(problem).strip().partition("\n")[0]
             logger.warning(
@@ -175,4 +175,4 @@ class CompiledOrPlain:
                 said,
             )
             self.compiled = self.plain
-        return self.plain(layer, hidden, bounds, longest, attention)
+        return self.plain(layer, hidden, bounds, longest, attention, capture)

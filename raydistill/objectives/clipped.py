@@ -47,13 +47,11 @@ def clipped_divergence(student_logits: Tensor, teacher_logits: Tensor, gates: Te
     return Weighted(values, valid.any(dim=1).to(values.dtype))
 
 
-def rank_gates(
-    teacher_logits: Tensor, positives: Tensor, valid: Tensor, upper: Tensor, lower: Tensor, *, least: int
-) -> Tensor:
+def rank_gates(ranks: Tensor, positives: Tensor, valid: Tensor, upper: Tensor, lower: Tensor, *, least: int) -> Tensor:
     """How far each candidate is let through: those whose rank lies between two bounds, softly; the positive and the `least` highest always.
 
     Args:
-        teacher_logits: (batch, candidates).
+        ranks: (batch, candidates) float, each valid candidate's place by the teacher, from 0; see `teacher_ranks`.
         positives: (batch,) int64, column of the positive.
         valid: (batch, candidates) bool.
         upper: (batch,) in [0, 1], share of the row's ranks above which candidates are left out.
@@ -73,7 +71,6 @@ def rank_gates(
         require_shape(name, bound, (batch,), "(batch,)")
     if least < 1:
         raise ConfigError(f"least is {least}", expected="at least 1", remedy="keep one candidate or more")
-    ranks = teacher_ranks(teacher_logits, valid)
     shares = ranks / valid.sum(1, keepdim=True).clamp(min=1)
     below = torch.sigmoid((lower[:, None] - shares) / SHARPNESS + SHIFT)
     above = torch.sigmoid((shares - upper[:, None]) / SHARPNESS + SHIFT)

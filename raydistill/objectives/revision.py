@@ -80,14 +80,11 @@ def _mended(own: Tensor, wanted: Tensor, error: Tensor, student: Tensor, valid: 
     at = error.clamp(min=0)[:, None]
     chosen = wanted.gather(1, at)
     # A key that puts the head of the list first, the mended choice after it, and the rest in the student's order.
-    keys = torch.full_like(student, own.shape[1] + 1.0)
-    keys.scatter_(1, own, torch.where(place < at, place.to(student.dtype), keys.gather(1, own)))
-    keys.scatter_(1, chosen, at.to(student.dtype))
-    ranks = torch.empty_like(keys).scatter_(
-        1,
-        _order(student, valid),
-        torch.arange(student.shape[1], device=own.device, dtype=student.dtype).expand_as(student),
-    )
+    keys = torch.full_like(student, own.shape[1] + 1, dtype=torch.int64)
+    keys.scatter_(1, own, torch.where(place < at, place, keys.gather(1, own)))
+    keys.scatter_(1, chosen, at)
+    places = torch.arange(student.shape[1], device=own.device).expand_as(keys)
+    ranks = torch.empty_like(keys).scatter_(1, _order(student, valid), places)
     order = torch.argsort(keys * (2 * student.shape[1]) + ranks, dim=1, stable=True)[:, : own.shape[1]]
     return torch.where((error >= 0)[:, None], order, own)
 

@@ -81,7 +81,9 @@ def survey(config: CampaignConfig) -> Ground:
         path = str(Path(config.teacher.checkpoint).absolute())
         teacher = TeacherReference(path=path, digest=_verify(path))
         layers = int(_facts(path)["layers"])
-    return Ground(dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers)
+    return Ground(
+        dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers, encoder_width=encoder.hidden_size
+    )
 
 
 def _run_trial(

@@ -40,6 +40,7 @@ class Ground:
         encoder_layers: depth of the pre-trained encoder.
         given_teacher: the checkpoint named by `teacher.checkpoint`, or None when the teacher is trained.
         given_teacher_layers: its depth.
+        encoder_width: hidden units of the pre-trained encoder; None where that is not known.
     """
 
     dataset_fingerprint: str
@@ -47,6 +48,7 @@ class Ground:
     encoder_layers: int
     given_teacher: TeacherReference | None = None
     given_teacher_layers: int | None = None
+    encoder_width: int | None = None
 
 
 @dataclass(frozen=True)

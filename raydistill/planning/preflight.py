@@ -11,8 +11,17 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, ConfigError
-from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import (
+    GradePlan,
+    Ground,
+    Lineage,
+    grade_plans,
+    lineages_of,
+    teaching_grade,
+    trial_config,
+)
 from raydistill.planning.search import Space, grade_space, grid, with_zero
+from raydistill.planning.shapes import shape_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -94,11 +103,16 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         grid(space)
     for point in [*_shaping_points(space), *_ends(space)]:
         try:
-            trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
+            trial = trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
         except ConfigError as problem:
             chosen = f" with {point}" if point else ""
             expected = f"; expected {problem.expected}" if problem.expected else ""
             yield f"grade {plan.folder}{chosen}: {problem.received}{expected}"
+        else:
+            if plan.section is not None:
+                above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+                problems = shape_problems(trial.method, ground.encoder_width, above.layers)
+                yield from (f"grade {plan.folder}: {problem}" for problem in problems)
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from raydistill.config.baselines import DKDSection, LogitsSection, PKDSection, TinyBERTSection
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
 from raydistill.training.feature_terms import PatienceTerm
 from raydistill.training.relation_terms import AttentionScoreTerm, ProjectedStateTerm, projection
 from raydistill.training.score_terms import DecoupledTerm, DivergenceTerm, ScoreTerm
-from raydistill.training.shapes import Shapes, contrastive_term, number
-from raydistill.training.terms import Term
+from raydistill.training.shapes import Shapes
+from raydistill.training.terms import ContrastiveTerm, Term
 
 
 def none_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -86,7 +87,34 @@ def tinybert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
 
 
 def spaced_layers(shapes: Shapes) -> tuple[int, ...]:
-    """For each student layer the last of equally long blocks of teacher layers: TinyBERT's uniform map."""
+    """For each student layer the last of equally long blocks of teacher layers: TinyBERT's uniform map.
+
+    Raises:
+        CapabilityError: a teacher that is shallower than its student.
+    """
+    if shapes.teacher.layers < shapes.student.layers:
+        raise CapabilityError(
+            f"a student of {shapes.student.layers} layers that learns from a teacher of {shapes.teacher.layers}, layer by layer",
+            expected="a teacher that is as deep or deeper",
+            consequence="layers would have nothing to learn from",
+            remedy="choose a method that maps no layers, such as minilm or logits",
+        )
     return tuple(
         (layer + 1) * shapes.teacher.layers // shapes.student.layers - 1 for layer in range(shapes.student.layers)
     )
+
+
+def contrastive_term(config: TrialConfig, weight: float, reduction: str = "mean") -> ContrastiveTerm:
+    """InfoNCE as the configuration has it."""
+    return ContrastiveTerm(
+        weight=weight,
+        margin=config.contrastive.margin,
+        reduction="sum" if reduction == "sum" else "mean",
+        pre_batch_weight=config.contrastive.pre_batch_weight,
+    )
+
+
+def number(value: object) -> float:
+    """A resolved value: planning replaces every searched value before a trial begins."""
+    assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
+    return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,23 +14,33 @@ from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side
 
 TOKENS_AT_ONCE = 4096
-Objective = Callable[[Tensor, Tensor, int], Weighted]
-"""Takes which of a side's tokens to look at, `(tokens,)`, the text of each of them, and the number of texts."""
+Objective = Callable[[list[Tensor], Tensor, int], Weighted]
+"""Takes what is known of some texts' tokens, the text of each token, and the number of texts."""
 
 
-def by_like_length(side: Side, objective: Objective) -> Weighted:
-    """An objective's value for each text of a side, in the order of its texts."""
+def by_like_length(side: Side, features: Sequence[Tensor], objective: Objective) -> Weighted:
+    """An objective's value for each text of a side, in the order of its texts.
+
+    Args:
+        side: whose texts.
+        features: (tokens, ...) each, in the order of the side's tokens.
+        objective: given the same features of the texts that it is to look at.
+    """
     device, lengths = side.student.vectors.device, side.texts.lengths
-    order, found = [], []
-    for part in micro_batches(lengths, TOKENS_AT_ONCE):
-        tokens = sent(token_positions(side.texts.starts[part], lengths[part]), device)
-        owner = sent(torch.repeat_interleave(torch.arange(len(part)), lengths[part]), device)
-        order.append(part)
-        found.append(objective(tokens, owner, len(part)))
-    if not found:
+    parts = list(micro_batches(lengths, TOKENS_AT_ONCE))
+    if not parts:
         # A worker without a text still has a part in the gradient.
         nothing = side.student.vectors.sum(1)
         return Weighted(nothing, nothing.detach())
-    back = sent(torch.argsort(torch.cat(order)), device)
-    values, weights = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+    order = torch.cat(parts)
+    # Moved once and then divided: the way back of a selection is as long as what it is selected from.
+    tokens = sent(token_positions(side.texts.starts[order], lengths[order]), device)
+    sizes = [int(lengths[part].sum()) for part in parts]
+    divided = zip(*(torch.split(feature.index_select(0, tokens), sizes) for feature in features), strict=True)
+    found = []
+    for part, states in zip(parts, divided, strict=True):
+        owner = sent(torch.repeat_interleave(torch.arange(len(part)), lengths[part]), device)
+        found.append(objective(list(states), owner, len(part)))
+    back = sent(torch.argsort(order), device)
+    values, weights = (torch.cat(column)[back] for column in zip(*found, strict=True))
     return Weighted(values, weights)

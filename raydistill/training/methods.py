@@ -9,7 +9,15 @@ from dataclasses import replace
 from raydistill.config.methods import MGSRSection, MiniLMSection, PMDSection, SelfFeatureSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
-from raydistill.training.baselines import dkd_terms, logits_terms, none_terms, pkd_terms, tinybert_terms
+from raydistill.training.baselines import (
+    contrastive_term,
+    dkd_terms,
+    logits_terms,
+    none_terms,
+    number,
+    pkd_terms,
+    tinybert_terms,
+)
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
 from raydistill.training.relation_terms import RelationTerm, Which, projection
@@ -17,7 +25,7 @@ from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
-from raydistill.training.shapes import Shapes, contrastive_term, number
+from raydistill.training.shapes import Shapes
 from raydistill.training.terms import Ramp, Term
 
 logger = logging.getLogger(__name__)
@@ -113,7 +121,7 @@ def _mgsr(config: TrialConfig, shapes: Shapes) -> list[Term]:
 
 
 def _self_feature(config: TrialConfig, shapes: Shapes) -> list[Term]:
-    """(1 - e) CE + e EARLIER SELF + gamma TRANSPORT, where e rises epoch by epoch; no teacher."""
+    """(1 - e) CE + e/2 EARLIER SELF + gamma TRANSPORT, where e rises epoch by epoch; no teacher."""
     method, student = config.method, shapes.student
     assert isinstance(method, SelfFeatureSection)
     if method.groups is not None and student.width % method.groups:

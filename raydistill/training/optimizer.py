@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.training.own import named_parameters
+
+OWN_RATE = 1.0e-3
+"""Peak learning rate of what begins anew: that of a pre-trained model would leave it where it began."""
 
 
 class Optimizer:
@@ -22,7 +26,7 @@ class Optimizer:
         weight_decay: on matrices.
         warmup_steps: steps of rising learning rate.
         total_steps: step at which the learning rate reaches zero.
-        own: what terms learn for themselves, by their names.
+        own: what terms learn for themselves, by their names; it begins anew in each trial, and learns at OWN_RATE where the model's rate is lower.
     """
 
     def __init__(
@@ -35,11 +39,17 @@ class Optimizer:
         total_steps: int,
         own: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        everything = [*model.named_parameters(), *named_parameters(own or {})]
+        besides = list(named_parameters(own or {}))
+        everything = [*model.named_parameters(), *besides]
         self.named = [(name, parameter) for name, parameter in everything if parameter.requires_grad]
-        decayed = [parameter for _, parameter in self.named if parameter.ndim >= 2]
-        plain = [parameter for _, parameter in self.named if parameter.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        models = [parameter for _, parameter in self.named[: len(self.named) - len(besides)]]
+        groups: list[dict[str, Any]] = [
+            {"params": [one for one in models if one.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [one for one in models if one.ndim < 2], "weight_decay": 0.0},
+        ]
+        if besides:
+            groups.append({"params": [one for _, one in besides], "weight_decay": 0.0})
+        self.factors = [1.0, 1.0, max(1.0, OWN_RATE / learning_rate)]
         self.adamw = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         self.learning_rate, self.warmup_steps, self.total_steps = learning_rate, warmup_steps, total_steps
 
@@ -64,8 +74,8 @@ class Optimizer:
         """
         # What gradient scalers tell fused optimizers, which look at it on the device.
         self.adamw.found_inf = unless  # type: ignore[attr-defined]
-        for group in self.adamw.param_groups:
-            group["lr"] = self.rate(step)
+        for group, factor in zip(self.adamw.param_groups, self.factors, strict=False):
+            group["lr"] = factor * self.rate(step)
         self.adamw.step()
         self.forget_gradients()
 

@@ -100,7 +100,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms; `step` counts from the beginning of the trial.
+    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms; `epoch` counts from 0.
 
     Under `notes` a term leaves what it saw and does not train, scalars without gradient; their means are reported beside the losses.
     """
@@ -110,7 +110,7 @@ class StepOutputs:
     inverse_temperature: Tensor
     teacher_inverse_temperature: float
     earlier: Earlier | None = None
-    step: int = 0
+    epoch: int = 0
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 

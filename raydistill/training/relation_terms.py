@@ -161,9 +161,11 @@ def _related(
     """An objective on relations for each text of a side."""
     assert side.teacher is not None
     layers = side.student.states[QKV(student_layer)], side.teacher.states[QKV(teacher_layer)]
+    # What is related to itself is moved once.
+    places = [PLACES[which] for which in dict.fromkeys(between)]
 
-    def related(tokens: Tensor, owner: Tensor, count: int) -> Weighted:
-        pairs = [tuple(layer[tokens, PLACES[which]] for which in between) for layer in layers]
-        return objective(*pairs, owner, count, heads=heads)
+    def related(parts: list[Tensor], owner: Tensor, count: int) -> Weighted:
+        own, theirs = parts[: len(places)], parts[len(places) :]
+        return objective((own[0], own[-1]), (theirs[0], theirs[-1]), owner, count, heads=heads)
 
-    return by_like_length(side, related)
+    return by_like_length(side, [layer[:, place] for layer in layers for place in places], related)

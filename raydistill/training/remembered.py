@@ -1,4 +1,4 @@
-"""Vectors of texts as they were when the student last read them."""
+"""Vectors of texts as they were when the student read them in the epoch before."""
 
 from __future__ import annotations
 
@@ -11,42 +11,58 @@ from raydistill.models.biencoder import Tower
 
 
 class RememberedVectors(nn.Module):
-    """A vector per text of either tower, by the text's fingerprint, in half precision.
+    """A vector per text of either tower, by the text's fingerprint, in half precision: what an epoch sees is there in the next one.
 
-    What a step sees is there only for later steps, so that a step may be taken again.
+    So a step never sees what it wrote itself, and may be taken again.
 
     Args:
         width: of a vector.
     """
 
+    epoch: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.towers = nn.ModuleDict({"query": _Table(width), "entity": _Table(width)})
+        self.width = width
+        self.register_buffer("epoch", torch.tensor(0))
+        self.before, self.now = self._nothing(), self._nothing()
 
-    def recall(self, step: int, tower: Tower, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """What earlier steps saw of texts.
+    def turn_to(self, epoch: int) -> None:
+        """Hear which epoch (from 0) it is, before anything is recalled in it."""
+        if epoch != int(self.epoch):
+            device = self.epoch.device
+            self.before, self.now = self.now, self._nothing().to(device)
+            self.epoch = torch.tensor(epoch, device=device)
+
+    def recall(self, tower: Tower, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """What the epoch before saw of texts.
 
         Args:
-            step: the one that asks.
             tower: which.
             keys: (texts,) int64, their fingerprints.
 
         Returns:
             (texts, width) float32, 0 where nothing is known; and (texts,) bool on the CPU, True = something is.
         """
-        return self._table(tower).recall(step, keys)
+        return _table(self.before, tower).read(keys)
 
-    def remember(self, step: int, tower: Tower, keys: Tensor, vectors: Tensor) -> None:
-        """Keep what a step sees, for later ones."""
-        self._table(tower).pending = (step, keys, vectors)
+    def remember(self, tower: Tower, keys: Tensor, vectors: Tensor) -> None:
+        """Keep what this epoch sees of texts; each of them once, and the last time counts."""
+        _table(self.now, tower).write(keys, vectors)
 
-    def _table(self, tower: Tower) -> _Table:
-        table = self.towers[tower]
-        assert isinstance(table, _Table)
-        return table
+    def _nothing(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"query": _Table(self.width), "entity": _Table(self.width)})
+
+
+def _table(generation: nn.ModuleDict, tower: Tower) -> _Table:
+    table = generation[tower]
+    assert isinstance(table, _Table)
+    return table
 
 
 class _Table(nn.Module):
+    """Rows by key; its tensors have room for more rows than there are."""
+
     keys: Tensor
     vectors: Tensor
 
@@ -54,40 +70,39 @@ class _Table(nn.Module):
         super().__init__()
         self.register_buffer("keys", torch.empty(0, dtype=torch.int64))
         self.register_buffer("vectors", torch.empty(0, width, dtype=torch.float16))
-        self.pending: tuple[int, Tensor, Tensor] | None = None
         self._rows: dict[int, int] = {}
 
-    def recall(self, step: int, keys: Tensor) -> tuple[Tensor, Tensor]:
-        if self.pending is not None and self.pending[0] != step:
-            self._settle()
-        rows = torch.tensor([self._rows.get(key, -1) for key in keys.tolist()])
+    def read(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.tensor([self._rows.get(key, -1) for key in keys.tolist()], dtype=torch.int64)
         known = rows >= 0
         found = torch.zeros(len(keys), self.vectors.shape[1], device=self.vectors.device)
-        found[known] = self.vectors[rows[known]].float()
-        return found, known
+        places = known.nonzero().flatten().to(found.device)
+        return found.index_copy(0, places, self.vectors[rows[known].to(found.device)].float()), known
 
-    def _settle(self) -> None:
-        """Write what the last step saw."""
-        assert self.pending is not None
-        _, keys, vectors = self.pending
-        self.pending = None
+    def write(self, keys: Tensor, vectors: Tensor) -> None:
         fresh = [key for key in dict.fromkeys(keys.tolist()) if key not in self._rows]
-        self._rows.update(zip(fresh, range(len(self._rows), len(self._rows) + len(fresh)), strict=True))
-        if fresh:
-            self.keys = torch.cat([self.keys, torch.tensor(fresh, device=self.keys.device)])
-            self.vectors = torch.cat([self.vectors, self.vectors.new_zeros(len(fresh), self.vectors.shape[1])])
-        rows = torch.tensor([self._rows[key] for key in keys.tolist()])
+        count = len(self._rows)
+        # Before anything is known of the new rows: what does not fit into memory is written again.
+        self._make_room(count + len(fresh))
+        self._rows.update(zip(fresh, range(count, count + len(fresh)), strict=True))
+        rows = torch.tensor([self._rows[key] for key in keys.tolist()], dtype=torch.int64, device=self.keys.device)
+        self.keys[rows] = keys.to(self.keys)
         self.vectors[rows] = vectors.to(self.vectors)
 
+    def _make_room(self, count: int) -> None:
+        if count > len(self.keys):
+            more = max(count, 2 * len(self.keys)) - len(self.keys)
+            keys = torch.cat([self.keys, self.keys.new_zeros(more)])
+            vectors = torch.cat([self.vectors, self.vectors.new_zeros(more, self.vectors.shape[1])])
+            self.keys, self.vectors = keys, vectors
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """With what is pending: who asks for the state does not take the last step again."""
-        if self.pending is not None:
-            self._settle()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        """Only the rows that there are."""
+        destination[f"{prefix}keys"] = self.keys[: len(self._rows)]
+        destination[f"{prefix}vectors"] = self.vectors[: len(self._rows)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Whatever the number of rows."""
         self.keys = state_dict[f"{prefix}keys"].to(self.keys.device)
         self.vectors = state_dict[f"{prefix}vectors"].to(self.vectors.device)
         self._rows = {key: row for row, key in enumerate(self.keys.tolist())}
-        self.pending = None

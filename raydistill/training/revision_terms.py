@@ -16,8 +16,10 @@ from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
 from raydistill.training.terms import OnView, Plain
 
-HIGHEST, HIDDEN, OPENNESS, HINGE = 32, 64, 4.0, 10.0
-"""Probabilities that the bounds are made from; units between; how far open they begin, in logits; weight of the mass that is missing."""
+HIGHEST, HIDDEN, HINGE = 32, 64, 10.0
+"""Probabilities that the bounds are made from; units between; weight of the mass that is missing."""
+OPENNESS, GAIN = 4.0, 8.0
+"""How far open bounds begin, in logits; and by how much their network's outputs are multiplied, so that they get somewhere within some hundred steps."""
 
 
 class Bounds(nn.Module):
@@ -33,7 +35,7 @@ class Bounds(nn.Module):
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
             last.weight.mul_(0.1)
-            last.bias.copy_(torch.tensor([-OPENNESS, OPENNESS]))
+            last.bias.copy_(torch.tensor([-OPENNESS, OPENNESS]) / GAIN)
 
     def forward(self, student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Upper and lower bound of each row, `(batch,)` in [0, 1], the upper one first; from logits `(batch, candidates)`, to which no gradient goes."""
@@ -43,7 +45,7 @@ class Bounds(nn.Module):
         count = min(HIGHEST, valid.shape[1])
         order = shares[0].topk(count, dim=1).indices
         highest = [nn.functional.pad(share.gather(1, order), (0, HIGHEST - count)) for share in shares]
-        raw = self.layers(torch.cat([*highest, *entropies], dim=1)).sigmoid()
+        raw = (GAIN * self.layers(torch.cat([*highest, *entropies], dim=1))).sigmoid()
         return raw[:, 0], raw[:, 0] + (1 - raw[:, 0]) * raw[:, 1]
 
 
@@ -75,7 +77,7 @@ class ClippedListTerm(Plain):
         return self.bounds
 
     def value(self, step: StepOutputs) -> Tensor:
-        """Mean over examples and places, nats."""
+        """Mean over examples and places, nats; and the hinge, which `kept/hinge` tells apart."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
         rows, positives = sent(batch.rows, device), sent(batch.columns, device)
@@ -83,20 +85,24 @@ class ClippedListTerm(Plain):
         student = encoded.scores[rows] * step.inverse_temperature
         teacher = encoded.teacher_scores[rows] * step.teacher_inverse_temperature
         revised = revision.revised_lists(student, teacher, valid, length=self.length)
-        values, kept = [], []
+        bounds, ranks = self.bounds(student, teacher, valid), clipped.teacher_ranks(teacher, valid)
+        values, missing = [], []
         for place in range(revised.lists.shape[1]):
-            gates = clipped.rank_gates(
-                teacher, positives, valid, *self.bounds(student, teacher, valid), least=self.least
-            )
+            gates = clipped.rank_gates(ranks, positives, valid, *bounds, least=self.least)
             divergence = clipped.clipped_divergence(student, teacher, gates, valid)
             mass = clipped.kept_mass(teacher, gates, valid)
-            missing = HINGE * (self.mass - mass).clamp(min=0)
-            values.append(Weighted(divergence.values + missing * divergence.weights, divergence.weights))
-            kept.append(((gates.detach() > 0.5) & valid).sum(1).float())
+            values.append(divergence.mean())
+            missing.append(Weighted((self.mass - mass).clamp(min=0), divergence.weights).mean())
             if place == 0:
-                step.notes["kept/mass"], step.notes["kept/candidates"] = mass.detach().mean(), kept[0].mean()
-            valid = revision.without(valid, revised.lists[:, place]) & revised.written[:, place, None]
-        return torch.stack([one.mean() for one in values]).mean()
+                step.notes["kept/mass"] = mass.detach().mean()
+                step.notes["kept/candidates"] = ((gates.detach() > 0.5) & valid).sum(1).float().mean()
+            drawn = revised.lists[:, place]
+            valid = revision.without(valid, drawn) & revised.written[:, place, None]
+            # Whoever stood below what was drawn moves up.
+            ranks = ranks - (ranks > ranks.gather(1, drawn[:, None])).to(ranks.dtype)
+        hinge = HINGE * torch.stack(missing).mean()
+        step.notes["kept/hinge"] = hinge.detach()
+        return torch.stack(values).mean() + hinge
 
 
 @dataclass(frozen=True)

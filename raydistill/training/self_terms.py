@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts, fingerprints
@@ -55,18 +56,17 @@ class SelfTransportTerm(Plain):
         return queries.mean() + candidates.mean()
 
     def _per_text(self, side: Side) -> Weighted:
-        deep = self._grouped(side.student.states[self.deep].detach().float())
+        states = side.student.states
 
-        def carried(tokens: Tensor, owner: Tensor, count: int) -> Weighted:
-            found = []
-            for layer in self.shallow:
-                states = side.student.states[layer][tokens].float()
-                states = states if self.projection is None else self.projection(states)
-                found.append(transport.self_transport(self._grouped(states), deep[tokens], owner, count))
+        def carried(parts: list[Tensor], owner: Tensor, count: int) -> Weighted:
+            deep, found = self._grouped(parts[-1].detach().float()), []
+            for shallow in parts[:-1]:
+                own = shallow.float() if self.projection is None else self.projection(shallow.float())
+                found.append(transport.self_transport(self._grouped(own), deep, owner, count))
             values = sum((one.values for one in found[1:]), found[0].values) / len(found)
             return Weighted(values, found[0].weights)
 
-        return by_like_length(side, carried)
+        return by_like_length(side, [states[layer] for layer in (*self.shallow, self.deep)], carried)
 
     def _grouped(self, states: Tensor) -> Tensor:
         return states if self.groups is None else states.view(len(states), self.groups, -1).mean(2)
@@ -74,10 +74,10 @@ class SelfTransportTerm(Plain):
 
 @dataclass(frozen=True)
 class EarlierSelfTerm(Plain):
-    """Divergence from what the student thought of a row's candidates when it last saw them: a target that is smoothed by its own opinion.
+    """Divergence from what the student thought of a row's candidates in the epoch before: half of it, as the rows are half of the contrastive term.
 
-    With weights 1 - e and e, the contrastive term and this one have the gradient of a cross entropy whose target is (1 - e) the right answer and e that opinion. Candidates that may not
-    be compared are in neither. What was not seen before does not count.
+    With weights 1 - e and e of that term and this one, a row's target is (1 - e) the right answer and e that opinion (SFR's dynamic smoothing). The opinion is one of candidates
+    that may be compared and were seen in the epoch before, without margin; columns are not smoothed.
     """
 
     weight: float
@@ -98,22 +98,23 @@ class EarlierSelfTerm(Plain):
         return self.weight * self.ramp.at(epoch)
 
     def value(self, step: StepOutputs) -> Tensor:
-        """Mean over examples, nats."""
+        """Half the mean over examples, nats."""
         encoded, batch = step.clean, step.clean.batch
-        device, columns = encoded.scores.device, batch.num_columns
-        (queries, asked) = self._turn(step, "query", batch.queries, encoded.query_vectors)
-        (candidates, listed) = self._turn(step, "entity", batch.candidates, encoded.candidate_vectors)
-        candidates, listed = candidates[:columns], listed[:columns]
-        rows = sent(batch.rows, device)
-        k = step.inverse_temperature
+        device, columns = encoded.scores.device, torch.arange(batch.num_columns)
+        self.memory.turn_to(step.epoch)
+        # Heads that are self-negatives may be columns, too, and each text is to be kept once.
+        queries, asked = self._turn("query", batch.queries, encoded.query_vectors)
+        candidates, listed = self._turn(
+            "entity", batch.candidates.select(columns), encoded.candidate_vectors[: len(columns)]
+        )
+        rows, k = sent(batch.rows, device), step.inverse_temperature
         known = sent(asked, device)[rows][:, None] & sent(listed, device)[None, :]
         earlier = (queries.to(device) @ candidates.to(device).T)[rows] * k.detach()
         valid = sent(batch.valid_rows, device) & known
-        return logits.kl_divergence(encoded.scores[rows] * k, earlier, valid, temperature=1.0).mean()
+        return logits.kl_divergence(encoded.scores[rows] * k, earlier, valid, temperature=1.0).mean() / 2
 
-    def _turn(self, step: StepOutputs, tower: Tower, texts: Texts, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """What was known of texts, before what is known now takes its place."""
+    def _turn(self, tower: Tower, texts: Texts, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What was known of texts; and what is known now is kept for the next epoch."""
         keys = fingerprints(texts)
-        known = self.memory.recall(step.step, tower, keys)
-        self.memory.remember(step.step, tower, keys, vectors.detach())
-        return known
+        self.memory.remember(tower, keys, vectors.detach())
+        return self.memory.recall(tower, keys)

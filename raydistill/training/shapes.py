@@ -1,13 +1,11 @@
-"""What the assembly of a method goes by: the shapes of both models, resolved numbers, and the contrastive term that nearly all methods share."""
+"""The shapes of the models that a method compares, and what it may ask of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.training.terms import ContrastiveTerm
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,3 @@ class Shapes:
                 consequence="there would be nothing to compare",
                 remedy="choose another method, such as pmd, logits or pkd, or another encoder",
             )
-
-
-def contrastive_term(config: TrialConfig, weight: float, reduction: str = "mean") -> ContrastiveTerm:
-    """InfoNCE as the configuration has it."""
-    return ContrastiveTerm(
-        weight=weight,
-        margin=config.contrastive.margin,
-        reduction="sum" if reduction == "sum" else "mean",
-        pre_batch_weight=config.contrastive.pre_batch_weight,
-    )
-
-
-def number(value: object) -> float:
-    """A resolved value: planning replaces every searched value before a trial begins."""
-    assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
-    return float(value)

@@ -155,7 +155,7 @@ class Trainer:
         """Unweighted values of all terms for a batch, with gradient."""
         self.teacher.at_epoch(self.progress.epoch)
         outputs = self._outputs(
-            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False), step
+            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False)
         )
         return {term.name: term.value(outputs) for term in self.terms}
 
@@ -177,7 +177,7 @@ class Trainer:
         """Everything of a step but the change of weights: may be done again."""
         student = self._student_pass(step, cached=self.memory.cached)
         with self.clock.part("forward"):
-            outputs = self._outputs(prepared, student, step)
+            outputs = self._outputs(prepared, student)
         with self.clock.part("terms"):
             values = {term.name: term.value(outputs) for term in self.terms}
         epoch = self.progress.epoch
@@ -199,7 +199,7 @@ class Trainer:
     def _student_pass(self, step: int, *, cached: bool) -> StudentPass:
         return StudentPass(self.student, (self.seed, step, self.world.rank), cached=cached)
 
-    def _outputs(self, prepared: Prepared, student: StudentPass, step: int) -> StepOutputs:
+    def _outputs(self, prepared: Prepared, student: StudentPass) -> StepOutputs:
         batch, wanted = prepared.batch, self._wanted["clean"]
         views = clean_view(batch.queries), clean_view(batch.candidates)
         if not self._separate:
@@ -217,7 +217,7 @@ class Trainer:
             inverse_temperature=self.student.inverse_temperature,
             teacher_inverse_temperature=self.teacher.inverse_temperature,
             earlier=self.pre_batch.earlier(),
-            step=step,
+            epoch=self.progress.epoch,
         )
 
     def _teach(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:

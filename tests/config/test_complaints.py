@@ -175,6 +175,19 @@ def test_alpha_and_beta_leave_the_task_a_share() -> None:
     assert line.startswith("method: alpha + beta can reach 1.1; expected below 1")
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "mgsr", "contrastive": 0, "clipped": {"choice": [0, 1]}, "span": {"uniform": [0, 1]}},
+        {"name": "tinybert", "contrastive": 0, "embedding": 0, "attention": 0, "hidden": 0, "prediction": 0},
+    ],
+)
+def test_a_loss_of_nothing_is_refused(method: dict[str, Any]) -> None:
+    """A search that reaches a trial without a term, hours after it began."""
+    [line] = lines_for({"method": method})
+    assert "can all be 0; expected one of them above 0" in line
+
+
 def test_every_mistake_of_a_file_is_told_at_once() -> None:
     """Mending one mistake per attempt costs an attempt per mistake."""
     lines = lines_for(

@@ -105,10 +105,10 @@ def test_one_compilation_serves_all_layers_models_and_texts() -> None:
         with torch.no_grad():
             states = torch.randn(sum(lengths), 32)
             for layer in teacher.encoder.layer:
-                states, _ = compiled(layer, states, bounds, max(lengths), played)
+                states, _ = compiled(layer, states, bounds, max(lengths), played, False)
         states = torch.randn(sum(lengths), 32, requires_grad=True)
         for layer in student.encoder.layer:
-            states, _ = compiled(layer, states, bounds, max(lengths), played)
+            states, _ = compiled(layer, states, bounds, max(lengths), played, False)
     assert counter.frame_count == 2
 
 
@@ -124,7 +124,7 @@ def test_gradients_are_taken_more_than_once(monkeypatch: pytest.MonkeyPatch) -> 
     layer = torch.compile(fused_layer, dynamic=True, backend="aot_eager")
     encoder, bounds = encoder_of("bert"), torch.tensor([0, 3, 5], dtype=torch.int32)
     hidden = torch.randn(5, 32, requires_grad=True)
-    states, _ = layer(encoder.encoder.layer[0], hidden, bounds, 3, played)
+    states, _ = layer(encoder.encoder.layer[0], hidden, bounds, 3, played, True)
     first, again = (torch.autograd.grad(states.sum(), [hidden], retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)
 
@@ -133,16 +133,18 @@ def test_without_a_working_compiler_layers_are_computed_as_they_are(caplog: pyte
     """A trial that ends because a machine has no compiler; or a failure that is asked for again at every layer."""
     asked = 0
 
-    def compiled(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention) -> Any:
+    def compiled(layer: Any, hidden: Tensor, bounds: Tensor, longest: int, attention: Attention, capture: bool) -> Any:
         nonlocal asked
         asked += 1
         raise TorchDynamoException("no compiler here\nand much more")
 
     function = CompiledOrPlain(
-        lambda layer, hidden, bounds, longest, attention: (hidden + longest, hidden), compiled, TorchDynamoException
+        lambda layer, hidden, bounds, longest, attention, capture: (hidden + longest, None),
+        compiled,
+        TorchDynamoException,
     )
     with caplog.at_level(logging.WARNING):
-        found = [function(None, torch.zeros(1), torch.zeros(1), 2, played) for _ in range(3)]
+        found = [function(None, torch.zeros(1), torch.zeros(1), 2, played, False) for _ in range(3)]
     assert [float(one) for one, _ in found] == [2.0, 2.0, 2.0]
     assert asked == 1
     assert [record.getMessage() for record in caplog.records] == [

@@ -74,7 +74,7 @@ def test_open_gates_let_the_plain_divergence_through() -> None:
     """A clip that bends what it keeps."""
     student, teacher, valid = drawn(6, 20, 0), drawn(6, 20, 1), drawn(6, 20, 2) > -2
     positives = valid.float().argmax(1)
-    gates = rank_gates(teacher, positives, valid, torch.zeros(6), torch.ones(6), least=1)
+    gates = rank_gates(teacher_ranks(teacher, valid), positives, valid, torch.zeros(6), torch.ones(6), least=1)
     assert gates.min() > 0.98
     open_value = clipped_divergence(student, teacher, torch.ones_like(gates), valid).values
     torch.testing.assert_close(open_value, kl_divergence(student, teacher, valid, temperature=1.0).values)
@@ -96,18 +96,22 @@ def test_positive_and_the_highest_are_always_kept() -> None:
     """Bounds that cross, or that leave nothing: a divergence of one candidate, or without the answer."""
     teacher, valid = drawn(8, 30, 0), torch.ones(8, 30, dtype=torch.bool)
     positives = torch.full((8,), 29)
-    gates = rank_gates(teacher, positives, valid, torch.full((8,), 0.9), torch.full((8,), 0.1), least=3)
+    gates = rank_gates(
+        teacher_ranks(teacher, valid), positives, valid, torch.full((8,), 0.9), torch.full((8,), 0.1), least=3
+    )
     assert (gates[:, 29] == 1).all()
     assert ((gates == 1) & (teacher_ranks(teacher, valid) < 3)).sum(1).tolist() == [3] * 8
     assert ((gates > 0.5).sum(1) <= 4).all()
     with pytest.raises(ConfigError, match="least is 0"):
-        rank_gates(teacher, positives, valid, torch.zeros(8), torch.ones(8), least=0)
+        rank_gates(teacher_ranks(teacher, valid), positives, valid, torch.zeros(8), torch.ones(8), least=0)
 
 
 def test_bounds_cut_where_they_say() -> None:
     """Ranks counted from the wrong end."""
     teacher, valid = torch.arange(100.0, 0, -1)[None], torch.ones(1, 100, dtype=torch.bool)
-    gates = rank_gates(teacher, torch.tensor([50]), valid, torch.tensor([0.4]), torch.tensor([0.6]), least=1)
+    gates = rank_gates(
+        teacher_ranks(teacher, valid), torch.tensor([50]), valid, torch.tensor([0.4]), torch.tensor([0.6]), least=1
+    )
     kept = (gates[0] > 0.5).nonzero().flatten().tolist()
     # A bound lets through what lies up to four widths of its edge beyond it.
     assert kept[0] == 0

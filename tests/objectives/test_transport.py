@@ -56,6 +56,23 @@ def test_plan_has_the_marginals_that_it_was_given() -> None:
     assert not plan[0, :, 3].any()
 
 
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_plan_at_its_defaults_is_one(shift: float) -> None:
+    """Texts of thirty tokens with marginals as they come, many of them zero: iterations that end before there is a plan."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 6, 30, 64, generator=generator) + shift
+    distances = torch.cdist(x, y).square()
+    weights = [(a * b.mean(1, keepdim=True)).sum(2).clamp(min=0) for a, b in ((x, y), (y, x))]
+    sources, sinks = (one / one.sum(1, keepdim=True) for one in weights)
+    plan = transport_plan(distances, sources, sinks)
+    torch.testing.assert_close(plan.sum(2), sources, atol=1e-3, rtol=0)
+    torch.testing.assert_close(plan.sum(1), sinks, atol=1e-5, rtol=0)
+    near = transport_plan(distances, sources, sinks, epsilon=0.005, iterations=4000)
+    costs = [(one * distances).sum((1, 2)) for one in (plan, near)]
+    assert bool((costs[0] >= costs[1] * 0.999).all())
+    assert bool((costs[0] < costs[1] * 1.1).all())
+
+
 def test_order_does_not_matter() -> None:
     """What tells this distance from an MSE: tokens may find their likes anywhere in the text."""
     deep = states(0)
@@ -63,8 +80,8 @@ def test_order_does_not_matter() -> None:
     for text in (0, 1):
         places = (text == OWNER).nonzero().flatten()
         shuffled[places] = deep[places.roll(1)]
-    assert self_transport(deep, deep, OWNER, 2).values.max() < 5e-6
-    assert self_transport(shuffled, deep, OWNER, 2).values.max() < 5e-6
+    assert self_transport(deep, deep, OWNER, 2).values.max() < 1e-5
+    assert self_transport(shuffled, deep, OWNER, 2).values.max() < 1e-5
     assert (shuffled - deep).square().mean() > 0.5
 
 
@@ -80,7 +97,7 @@ def test_only_distances_and_only_the_shallow_side_have_a_gradient() -> None:
         x, y = shallow.detach()[places], deep.detach()[places]
         weights = [(x @ y.mean(0)).clamp(min=0), (y @ x.mean(0)).clamp(min=0)]
         plan = transport_plan(torch.cdist(x, y).square()[None], *((w / w.sum())[None] for w in weights))[0]
-        expected[places] = 2 * (plan.sum(1, keepdim=True) * x - plan @ y)
+        expected[places] = 2 * (plan.sum(1, keepdim=True) * x - plan @ y) / x.shape[1]
     torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-3)
 
 
@@ -93,7 +110,7 @@ def test_text_whose_tokens_all_point_away_is_carried_evenly() -> None:
     assert result.values[1] == 0
     even = torch.full((1, 2), 0.5)
     pairs = torch.cdist(states(3, 4)[:2], deep[:2]).square()
-    torch.testing.assert_close(result.values[0], (transport_plan(pairs[None], even, even) * pairs).sum())
+    torch.testing.assert_close(result.values[0], (transport_plan(pairs[None], even, even) * pairs).sum() / 5)
 
 
 def test_entropy_of_nothing_is_refused() -> None:

@@ -99,3 +99,21 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
         preflight(campaign({"layers": 6}, {"layers": 3}, teacher={"checkpoint": checkpoint}, **sections), ground)
     assert len(caplog.messages) == len(told)
     assert all(part in message for part, message in zip(told, caplog.messages, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "match"),
+    [
+        ({"name": "minilm", "teacher_layer": 6}, "teacher_layer is 6, and its teacher has 6 layers"),
+        ({"name": "minilm", "variant": "minilmv2", "relation_heads": 7}, "relation_heads is 7, which does not divide"),
+        ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the encoder's 384"),
+    ],
+)
+def test_method_that_fits_no_models_of_a_lower_grade_is_refused(
+    campaign: Maker, method: dict[str, Any], match: str
+) -> None:
+    """A campaign that fails when all grades but the last are trained."""
+    ground = Ground("d", "e", 12, encoder_width=384)
+    with pytest.raises(CapabilityError, match=match) as caught:
+        preflight(campaign({"layers": 6}, {"layers": 3, "method": method}), ground)
+    assert "grade 2-layers3" in str(caught.value)

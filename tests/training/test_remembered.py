@@ -1,7 +1,8 @@
-"""What a student remembers of texts: of earlier steps only, whole after a way through a checkpoint."""
+"""What a student remembers of texts: of the epoch before only, whole after a way through a checkpoint."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from raydistill.training.own import load_own, own_tensors
@@ -11,40 +12,68 @@ KEYS = torch.tensor([7, -3, 12])
 FIRST, SECOND = torch.eye(3, 4), torch.full((2, 4), 0.5)
 
 
-def test_a_step_does_not_see_itself() -> None:
-    """A step that is taken again, for want of memory, would learn from its own first attempt."""
+def test_an_epoch_does_not_see_itself() -> None:
+    """A step that is taken again, for want of memory, would learn from its own first attempt; a text that comes twice from a moment ago."""
     memory = RememberedVectors(4)
+    memory.turn_to(0)
     for _ in range(2):
-        found, known = memory.recall(0, "query", KEYS)
+        memory.remember("query", KEYS, FIRST)
+        found, known = memory.recall("query", KEYS)
         assert not known.any()
         assert not found.any()
-        memory.remember(0, "query", KEYS, FIRST)
-    found, known = memory.recall(1, "query", torch.tensor([12, 5, 7]))
+    memory.turn_to(1)
+    found, known = memory.recall("query", torch.tensor([12, 5, 7]))
     assert known.tolist() == [True, False, True]
     torch.testing.assert_close(found, torch.stack([FIRST[2], torch.zeros(4), FIRST[0]]))
-    assert not memory.recall(1, "entity", KEYS)[1].any()
+    assert not memory.recall("entity", KEYS)[1].any()
 
 
-def test_the_last_time_counts_and_others_stay() -> None:
-    """Rows that are written in another text's place."""
+def test_the_last_time_in_an_epoch_counts_and_older_ones_are_gone() -> None:
+    """Rows that are written in another text's place, or that nobody forgets."""
     memory = RememberedVectors(4)
-    memory.remember(0, "entity", KEYS, FIRST)
-    memory.recall(1, "entity", KEYS)
-    memory.remember(1, "entity", torch.tensor([12, 99]), SECOND)
-    found, known = memory.recall(2, "entity", torch.tensor([7, -3, 12, 99]))
+    memory.remember("entity", KEYS, FIRST)
+    memory.remember("entity", torch.tensor([12, 99]), SECOND)
+    memory.turn_to(1)
+    found, known = memory.recall("entity", torch.tensor([7, -3, 12, 99]))
     assert known.all()
     torch.testing.assert_close(found, torch.cat([FIRST[:2], SECOND]))
+    memory.turn_to(2)
+    assert not memory.recall("entity", KEYS)[1].any()
 
 
-def test_memory_survives_a_checkpoint_with_its_last_step() -> None:
-    """A resumed trial that has forgotten what the last step before its checkpoint saw."""
+def test_memory_survives_a_checkpoint_inside_an_epoch() -> None:
+    """A resumed trial that has forgotten either epoch."""
     memory, again = RememberedVectors(4), RememberedVectors(4)
-    memory.remember(0, "query", KEYS, FIRST)
-    memory.recall(1, "query", KEYS)
-    memory.remember(1, "query", torch.tensor([99, 7]), SECOND)
+    memory.remember("query", KEYS, FIRST)
+    memory.turn_to(1)
+    memory.remember("query", torch.tensor([99, 7]), SECOND)
     load_own({"self": again}, own_tensors({"self": memory}))
-    asked = torch.tensor([7, -3, 12, 99])
     for one in (memory, again):
-        found, known = one.recall(2, "query", asked)
-        assert known.all()
-        torch.testing.assert_close(found, torch.stack([SECOND[1], FIRST[1], FIRST[2], SECOND[0]]))
+        one.turn_to(1)
+        torch.testing.assert_close(one.recall("query", KEYS)[0], FIRST)
+        one.turn_to(2)
+        found, known = one.recall("query", torch.tensor([7, 99, 12]))
+        assert known.tolist() == [True, True, False]
+        torch.testing.assert_close(found[:2], SECOND)
+
+
+def test_what_does_not_fit_into_memory_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are known and have no place."""
+    memory = RememberedVectors(4)
+    memory.remember("query", KEYS, FIRST)
+    original, failures = torch.cat, [torch.OutOfMemoryError("no room")]
+
+    def full(*given: torch.Tensor) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return original(*given)
+
+    monkeypatch.setattr(torch, "cat", full)
+    more = torch.arange(100, 110)
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.remember("query", more, torch.ones(10, 4))
+    memory.remember("query", more, torch.ones(10, 4))
+    memory.turn_to(1)
+    found, known = memory.recall("query", torch.cat([KEYS, more]))
+    assert known.all()
+    torch.testing.assert_close(found, original([FIRST, torch.ones(10, 4)]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_gates
+from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_gates, teacher_ranks
+from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import drawn_from
 from raydistill.training.revision_terms import HINGE, Bounds
 
@@ -32,16 +33,23 @@ def test_clipping_neither_collapses_nor_idles() -> None:
     with drawn_from(0, "bounds"):
         bounds = Bounds()
     generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(bounds.parameters(), lr=3e-3)
-    for _ in range(500):
+    # As a trial trains them: beside a model, at the model's default rate.
+    optimizer = Optimizer(
+        torch.nn.Linear(1, 1),
+        learning_rate=5e-5,
+        weight_decay=1e-4,
+        warmup_steps=50,
+        total_steps=500,
+        own={"clipped": bounds},
+    )
+    for step in range(500):
         teacher = torch.randn(32, 128, generator=generator) * 1.5
         student = teacher + torch.randn(32, 128, generator=generator)
         valid, positives = torch.ones(32, 128, dtype=torch.bool), teacher.argmax(1)
-        gates = rank_gates(teacher, positives, valid, *bounds(student, teacher, valid), least=2)
+        gates = rank_gates(teacher_ranks(teacher, valid), positives, valid, *bounds(student, teacher, valid), least=2)
         mass = kept_mass(teacher, gates, valid)
         value = clipped_divergence(student, teacher, gates, valid).mean()
-        optimizer.zero_grad()
         (value + HINGE * (mass_asked - mass).clamp(min=0).mean()).backward()
-        optimizer.step()
+        optimizer.step(step)
     assert mass.mean() >= mass_asked - 0.05
-    assert (gates > 0.5).sum(1).float().mean() < 120
+    assert (gates > 0.5).sum(1).float().mean() < 100

@@ -34,6 +34,9 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole vocabulary": ("pmd", {"encoder": DROPOUT, "training": {**THREE, "trim_vocabulary": False}}),
     "from the teacher": ("kl", {"encoder": DROPOUT, "init": "teacher"}),
     "roberta": ("pmd-reference", {"encoder": {**DROPOUT, "kind": "roberta"}}),
+    "projection": ("tinybert", {"encoder": DROPOUT}),
+    "learned bounds": ("mgsr", {"encoder": DROPOUT}),
+    "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 

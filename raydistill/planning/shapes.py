@@ -1,0 +1,32 @@
+"""What a method asks of the models it compares, as far as that can be told before there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection
+
+
+def shape_problems(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
+    """What of a resolved method does not fit.
+
+    Args:
+        method: of one trial.
+        width: hidden units of its encoder, which all grades have; None = not known.
+        teacher_layers: how deep the model is that teaches it.
+    """
+    if isinstance(method, MiniLMSection):
+        if method.teacher_layer is not None and method.teacher_layer >= teacher_layers:
+            yield (
+                f"method.teacher_layer is {method.teacher_layer}, and its teacher has {teacher_layers} layers, counted from 0; leave it out for the last "
+                "one, or give the grade a method of its own"
+            )
+        if method.relation_heads is not None and width is not None and width % method.relation_heads:
+            yield f"method.relation_heads is {method.relation_heads}, which does not divide the encoder's {width} hidden units"
+    if (
+        isinstance(method, SelfFeatureSection)
+        and method.groups is not None
+        and width is not None
+        and width % method.groups
+    ):
+        yield f"method.groups is {method.groups}, which does not divide the encoder's {width} hidden units"
