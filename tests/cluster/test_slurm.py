@@ -29,7 +29,7 @@ COMMANDS = {
     "squeue": "true",
     "hostname": "echo 127.0.0.1 10.1.2.3",
     "ray": """
-if [ "$1" = status ]; then printf ' 1 node_a\\n 1 node_b\\n'; exit; fi
+if [ "$1" = status ]; then [ -e "$FOLDER" ] || exit 1; printf ' 1 node_a\\n 1 node_b\\n'; exit; fi
 while [ $# -gt 0 ]; do
     if [ "$1" = --temp-dir ]; then
         echo "$2 $(stat -c %a "$(dirname "$2")")" >"$FOLDER"
