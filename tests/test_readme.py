@@ -97,6 +97,7 @@ def test_every_method_has_a_page() -> None:
         assert text.startswith(f"# `{name}`: ")
         assert "**Loss.**" in text
         assert f"`method: {{name: {name}" in text
+        assert set(re.findall(r"`(\w+): search`", text)) == METHOD_SECTIONS[name].spaces.keys()
 
 
 def test_configuration_example_is_valid() -> None:

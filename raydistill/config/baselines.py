@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, Section, require_some_weight
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, require_some_weight
+from raydistill.config.spaces import MethodSection
 
 
-class LogitsSection(Section):
+class LogitsSection(MethodSection):
     """Logit distillation: (1 - alpha) CE + alpha KD, where KD is tau^2 KL (Hinton) or the MSE of scores."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "alpha": {"uniform": [0.1, 0.9]},
+        "temperature": {"log_uniform": [1.0, 10.0]},
+    }
 
     name: Literal["logits"] = Field("logits", description="which method this section is of")
     divergence: Literal["kl", "mse"] = Field(
@@ -22,8 +28,14 @@ class LogitsSection(Section):
     )
 
 
-class PKDSection(Section):
+class PKDSection(MethodSection):
     """Patient distillation: (1 - alpha) CE + alpha tau^2 KL + beta PT over pooled, normalised intermediate states."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "alpha": {"uniform": [0.1, 0.9]},
+        "beta": {"log_uniform": [1.0, 1000.0]},
+        "temperature": {"log_uniform": [1.0, 20.0]},
+    }
 
     name: Literal["pkd"] = Field("pkd", description="which method this section is of")
     alpha: SearchedShare = Field(0.5, description="weight of the distillation term")
@@ -35,8 +47,14 @@ class PKDSection(Section):
     )
 
 
-class DKDSection(Section):
+class DKDSection(MethodSection):
     """Decoupled distillation: CE + tau^2 (alpha TCKD + beta NCKD), the divergence of the right candidate's probability and that among the wrong ones."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "alpha": {"log_uniform": [0.25, 4.0]},
+        "beta": {"log_uniform": [0.5, 8.0]},
+        "temperature": {"log_uniform": [1.0, 8.0]},
+    }
 
     name: Literal["dkd"] = Field("dkd", description="which method this section is of")
     contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
@@ -51,8 +69,12 @@ class DKDSection(Section):
     )
 
 
-class TinyBERTSection(Section):
+class TinyBERTSection(MethodSection):
     """TinyBERT's transformer distillation: embeddings, attention scores and hidden states of mapped layers, and the score distribution."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        name: {"log_uniform": [0.01, 10.0]} for name in ("embedding", "attention", "hidden", "prediction")
+    }
 
     name: Literal["tinybert"] = Field("tinybert", description="which method this section is of")
     contrastive: SearchedWeight = Field(
@@ -71,7 +93,7 @@ class TinyBERTSection(Section):
         return self
 
 
-class NoneSection(Section):
+class NoneSection(MethodSection):
     """No distillation: the contrastive term alone, from the same initial layers."""
 
     name: Literal["none"] = Field("none", description="which method this section is of")

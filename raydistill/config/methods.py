@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,10 +15,16 @@ from raydistill.config.space import (
     bounds,
     require_some_weight,
 )
+from raydistill.config.spaces import MethodSection
 
 
-class PMDSection(Section):
+class PMDSection(MethodSection):
     """Progressive distillation with masked generation features: (1 - alpha - beta) CE + alpha SCORE + beta MGFD."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "alpha": {"uniform": [0.0, 0.45]},
+        "beta": {"uniform": [0.0, 0.45]},
+    }
 
     name: Literal["pmd"] = Field("pmd", description="which method this section is of")
     alpha: SearchedShare = Field(0.1, description="weight of the score term")
@@ -45,8 +51,13 @@ class PMDSection(Section):
         return self
 
 
-class MGSRSection(Section):
+class MGSRSection(MethodSection):
     """Multi-granularity semantic revision: CE + the divergence on the dense part of the teacher's scores along revised lists + the correlation of neighbouring tokens."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "clipped": {"log_uniform": [0.1, 3.0]},
+        "span": {"log_uniform": [0.1, 3.0]},
+    }
 
     name: Literal["mgsr"] = Field("mgsr", description="which method this section is of")
     contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
@@ -73,8 +84,13 @@ class MGSRSection(Section):
         return self
 
 
-class SelfFeatureSection(Section):
+class SelfFeatureSection(MethodSection):
     """Self-feature regularisation: no teacher; the student's deep layer teaches its shallow ones, and its earlier opinion softens the labels."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "gamma": {"log_uniform": [0.01, 1.0]},
+        "smoothing": {"uniform": [0.0, 0.3]},
+    }
 
     name: Literal["self-feature"] = Field("self-feature", description="which method this section is of")
     gamma: SearchedPositive = Field(0.1, description="weight of the transport term")
@@ -90,8 +106,10 @@ class SelfFeatureSection(Section):
     projection: bool = Field(False, description="bring shallow states to the deep ones through a learned projection")
 
 
-class MiniLMSection(Section):
+class MiniLMSection(MethodSection):
     """Self-attention distillation: CE + the relations between the tokens of a text in one layer, by KL, head by head."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {"relation": {"log_uniform": [0.1, 10.0]}}
 
     name: Literal["minilm"] = Field("minilm", description="which method this section is of")
     variant: Literal["minilm", "minilmv2"] = Field(
@@ -145,7 +163,7 @@ Method = Annotated[
     | NoneSection,
     Field(discriminator="name"),
 ]
-METHOD_SECTIONS: dict[str, type[Section]] = {
+METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "pmd": PMDSection,
     "mgsr": MGSRSection,
     "minilm": MiniLMSection,

@@ -1,0 +1,35 @@
+"""The base of all method sections: values that may be left to the search without saying where it should look."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import model_validator
+
+from raydistill.config.space import Section
+
+SEARCH = "search"
+
+
+class MethodSection(Section):
+    """One way of distilling.
+
+    Attributes:
+        spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
+    """
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _searched_where_it_is_usual(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        asked = [key for key, value in given.items() if value == SEARCH]
+        for key in asked:
+            if key not in cls.spaces:
+                raise ValueError(
+                    f"{key} is {SEARCH}, and no space is usual for it; expected one of {', '.join(cls.spaces) or 'none'}, or a `choice`, `uniform` or "
+                    "`log_uniform` of your own"
+                )
+        return {**given, **{key: cls.spaces[key] for key in asked}}

@@ -1,0 +1,48 @@
+"""Values that are left to the search: where it looks then, and where it has no place to look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from raydistill.config.baselines import LogitsSection
+from raydistill.config.methods import METHOD_SECTIONS
+from raydistill.config.space import LogUniform, Uniform, bounds, is_distribution
+from raydistill.config.spaces import SEARCH
+
+SEARCHED = [(name, key) for name, section in METHOD_SECTIONS.items() for key in section.spaces]
+
+
+@pytest.mark.parametrize(("name", "key"), SEARCHED)
+def test_usual_space_is_one_that_the_value_may_have_and_has_its_default_in_it(name: str, key: str) -> None:
+    """A space that the section itself refuses, or that cannot find what is there without a search."""
+    section = METHOD_SECTIONS[name]
+    value: Any = getattr(section.model_validate({"name": name, key: SEARCH}), key)
+    assert is_distribution(value)
+    low, high = bounds(value)
+    assert low <= section.model_fields[key].default <= high
+
+
+@pytest.mark.parametrize("name", [name for name in METHOD_SECTIONS if name != "none"])
+def test_every_method_has_something_to_search(name: str) -> None:
+    """All of it at once, too: weights that together leave the task nothing would be refused."""
+    spaces = METHOD_SECTIONS[name].spaces
+    assert spaces
+    METHOD_SECTIONS[name].model_validate({"name": name, **dict.fromkeys(spaces, SEARCH)})
+
+
+def test_words_stand_for_the_usual_space() -> None:
+    """A space that is not the one its page names."""
+    section = LogitsSection.model_validate({"alpha": SEARCH, "temperature": SEARCH})
+    assert section.alpha == Uniform(uniform=(0.1, 0.9))
+    assert section.temperature == LogUniform(log_uniform=(1.0, 10.0))
+
+
+def test_value_without_a_usual_space_is_refused() -> None:
+    """A word that is taken for a value."""
+    with pytest.raises(
+        ValidationError, match="divergence is search, and no space is usual for it; expected one of alpha"
+    ):
+        LogitsSection.model_validate({"divergence": SEARCH})
