@@ -11,7 +11,6 @@ from raydistill.config.space import (
     SearchedPositive,
     SearchedShare,
     SearchedWeight,
-    Section,
     bounds,
     require_some_weight,
 )
@@ -141,14 +140,56 @@ class MiniLMSection(MethodSection):
         return self
 
 
-def has_teacher(method: Section) -> bool:
+SingleMethod = Annotated[
+    PMDSection
+    | MGSRSection
+    | MiniLMSection
+    | SelfFeatureSection
+    | LogitsSection
+    | DKDSection
+    | PKDSection
+    | TinyBERTSection,
+    Field(discriminator="name"),
+]
+
+
+class CombinedSection(MethodSection):
+    """Several methods at once: the terms of all of them, and the contrastive term of the first."""
+
+    name: Literal["combined"] = Field("combined", description="which method this section is of")
+    parts: tuple[SingleMethod, ...] = Field(
+        min_length=2,
+        description="method sections, each as under `method`; each once, in any order but for the first, whose contrastive term it is",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> CombinedSection:
+        names = [part.name for part in self.parts]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"parts are {', '.join(names)}; expected each method once, because its terms would be told apart by nothing"
+            )
+        return self
+
+
+def parts_of(method: MethodSection) -> tuple[MethodSection, ...]:
+    """The methods that a method is made of: itself, or its parts."""
+    return method.parts if isinstance(method, CombinedSection) else (method,)
+
+
+def label_of(method: MethodSection) -> str:
+    """What a method is called among others: its name, or those of its parts."""
+    return "+".join(str(getattr(part, "name")) for part in parts_of(method))  # noqa: B009 - each section has its own literal
+
+
+def has_teacher(method: MethodSection) -> bool:
     """Whether a method looks at a teacher at all."""
-    return not isinstance(method, (NoneSection, SelfFeatureSection))
+    return not all(isinstance(part, (NoneSection, SelfFeatureSection)) for part in parts_of(method))
 
 
-def sees_masks(method: Section) -> bool:
+def sees_masks(method: MethodSection) -> bool:
     """Whether a method has a term that looks at masked texts of its own accord, rather than because all terms share the masked view."""
-    return isinstance(method, PMDSection) and method.beta != 0
+    return any(isinstance(part, PMDSection) and part.beta != 0 for part in parts_of(method))
 
 
 Method = Annotated[
@@ -160,6 +201,7 @@ Method = Annotated[
     | DKDSection
     | PKDSection
     | TinyBERTSection
+    | CombinedSection
     | NoneSection,
     Field(discriminator="name"),
 ]
@@ -172,5 +214,6 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "dkd": DKDSection,
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
+    "combined": CombinedSection,
     "none": NoneSection,
 }

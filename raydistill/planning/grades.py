@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from raydistill.config.baselines import NoneSection
-from raydistill.config.methods import METHOD_SECTIONS, Method, has_teacher, sees_masks
+from raydistill.config.methods import Method, has_teacher, label_of, sees_masks
 from raydistill.config.schema import CampaignConfig, GradeSection
-from raydistill.config.space import Init, View, is_distribution
+from raydistill.config.space import Init, View
 from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import CapabilityError, ConfigError
+from raydistill.errors import CapabilityError
+from raydistill.planning.method_values import refused, resolved_method
 from raydistill.planning.schedule import above
 from raydistill.students.layers import resolve_layer_map
 
@@ -66,7 +67,7 @@ def lineages_of(config: CampaignConfig) -> tuple[Lineage, ...]:
     """Every ladder of a campaign: one per method and seed when methods are compared, else one."""
     if config.compare is None:
         return (Lineage("main", config.method, config.seed),)
-    names = [method.name for method in config.compare.methods]
+    names = [label_of(method) for method in config.compare.methods]
     # Two sections of one method (say two weights of pmd) are told apart by their place among their kind.
     labels = [f"{n}{names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
     return tuple(
@@ -127,7 +128,7 @@ def trial_config(
     Raises:
         CapabilityError: the values do not fit the encoder or the teacher.
     """
-    method = _resolved_method(method_of(lineage, plan), parameters)
+    method = resolved_method(method_of(lineage, plan), parameters)
     shape = _teacher_shape(plan, ground)
     if plan.section is not None:
         shape = _student_shape(config, plan, method, parameters, ground)
@@ -203,24 +204,4 @@ def _training(config: CampaignConfig, plan: GradePlan, parameters: Parameters) -
     try:
         return TrainingSection.model_validate({**config.training.model_dump(), **chosen})
     except ValidationError as problem:
-        raise _refused(f"training with {chosen}", problem) from None
-
-
-def _resolved_method(method: Method, parameters: Parameters) -> Method:
-    chosen = {name.removeprefix("method."): value for name, value in parameters.items() if name.startswith("method.")}
-    try:
-        resolved = METHOD_SECTIONS[method.name].model_validate({**method.model_dump(), **chosen})
-    except ValidationError as problem:
-        raise _refused(f"method {method.name} with {chosen}", problem) from None
-    left = [name for name in METHOD_SECTIONS[method.name].model_fields if is_distribution(getattr(resolved, name))]
-    assert not left, f"still to be searched: {left}"
-    return resolved  # type: ignore[return-value]
-
-
-def _refused(what: str, problem: ValidationError) -> ConfigError:
-    """A searched value that the section it ends in refuses, in the section's own words."""
-    return ConfigError(
-        f"{what}: {problem.errors()[0]['msg']}",
-        expected="a value that docs/configuration.md allows",
-        remedy="narrow the interval or the choice that this value is drawn from",
-    )
+        raise refused(f"training with {chosen}", problem) from None

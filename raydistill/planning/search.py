@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.space import Choice, LogUniform, Uniform, is_distribution
 from raydistill.errors import ConfigError
 from raydistill.planning.grades import GradePlan, Lineage, method_of
+from raydistill.planning.method_values import method_values
 from raydistill.planning.records import ENDED
 from raydistill.planning.state import CampaignState
 
@@ -50,7 +50,7 @@ def grade_space(lineage: Lineage, plan: GradePlan) -> dict[str, Distribution]:
     found: dict[str, Any] = {
         name: getattr(section, name) for name in ("mask_ratio", "layer_map", "view", "init", "learning_rate")
     }
-    found |= {f"method.{name}": getattr(method, name) for name in METHOD_SECTIONS[method.name].model_fields}
+    found |= {f"method.{name}": value for name, value in method_values(method)}
     space: dict[str, Distribution] = {name: value for name, value in found.items() if is_distribution(value)}
     if "mask_ratio" in space:
         space["mask_ratio"] = with_zero(space["mask_ratio"])

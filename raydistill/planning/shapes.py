@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection
+from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection, parts_of
+from raydistill.config.spaces import MethodSection
 
 
 def shape_problems(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
-    """What of a resolved method does not fit.
+    """What of a resolved method, or of its parts, does not fit.
 
     Args:
         method: of one trial.
         width: hidden units of its encoder, which all grades have; None = not known.
         teacher_layers: how deep the model is that teaches it.
     """
+    for part in parts_of(method):
+        yield from _of_part(part, width, teacher_layers)
+
+
+def _of_part(method: MethodSection, width: int | None, teacher_layers: int) -> Iterator[str]:
     if isinstance(method, MiniLMSection):
         if method.teacher_layer is not None and method.teacher_layer >= teacher_layers:
             yield (

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from raydistill.config.methods import MGSRSection, MiniLMSection, PMDSection, SelfFeatureSection
+from raydistill.config.methods import CombinedSection, MGSRSection, MiniLMSection, PMDSection, SelfFeatureSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.training.baselines import (
@@ -26,7 +26,7 @@ from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
 from raydistill.training.shapes import Shapes
-from raydistill.training.terms import Ramp, Term
+from raydistill.training.terms import ContrastiveTerm, Ramp, Term
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,19 @@ def assemble(config: TrialConfig, shapes: Shapes) -> tuple[Term, ...]:
     """
     terms = METHODS[config.method.name](config, shapes)
     return tuple(term for term in terms if term.weight != 0)
+
+
+def _combined(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """The first part's contrastive term, and all others of all parts, named after them."""
+    method, terms = config.method, list[Term]()
+    assert isinstance(method, CombinedSection)
+    for part in method.parts:
+        for term in METHODS[part.name](config.model_copy(update={"method": part}), shapes):
+            if not isinstance(term, ContrastiveTerm):
+                terms.append(replace(term, name=f"{part.name}.{term.name}"))  # type: ignore[type-var]
+            elif part is method.parts[0]:
+                terms.append(term)
+    return terms
 
 
 def _pmd(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -157,5 +170,6 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "dkd": dkd_terms,
     "pkd": pkd_terms,
     "tinybert": tinybert_terms,
+    "combined": _combined,
     "none": none_terms,
 }

@@ -25,7 +25,7 @@ def test_usual_space_is_one_that_the_value_may_have_and_has_its_default_in_it(na
     assert low <= section.model_fields[key].default <= high
 
 
-@pytest.mark.parametrize("name", [name for name in METHOD_SECTIONS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in METHOD_SECTIONS if name not in ("none", "combined")])
 def test_every_method_has_something_to_search(name: str) -> None:
     """All of it at once, too: weights that together leave the task nothing would be refused."""
     spaces = METHOD_SECTIONS[name].spaces

@@ -7,8 +7,9 @@ import pytest
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import CapabilityError
+from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.search import grade_space
 
 Maker = Callable[..., CampaignConfig]
 TEACHER = TeacherReference(path="/t", digest="a" * 64)
@@ -148,3 +149,41 @@ def test_missing_teacher_is_refused(campaign: Maker, ground: Ground) -> None:
     """A student would distil from nobody."""
     with pytest.raises(CapabilityError, match="without a teacher"):
         resolve(campaign(), ground, 1, teacher=None)
+
+
+COMBINED = {
+    "name": "combined",
+    "parts": [{"name": "pmd", "alpha": "search"}, {"name": "minilm", "relation": {"choice": [0.5, 1.0]}}],
+}
+
+
+def test_values_of_a_part_are_searched_under_its_name(campaign: Maker, ground: Ground) -> None:
+    """A value of one part that ends in another, or that nobody draws."""
+    config = campaign({"layers": 3, "method": COMBINED})
+    plan, [lineage] = grade_plans(config, ground)[1], lineages_of(config)
+    assert grade_space(lineage, plan).keys() == {"method.pmd.alpha", "method.minilm.relation"}
+    chosen = {"method.pmd.alpha": 0.3, "method.minilm.relation": 0.5}
+    trial = trial_config(config, lineage, plan, chosen, ground, TeacherReference(path="/t", digest="a"))
+    [first, second] = trial.method.parts  # type: ignore[union-attr]
+    assert (first.alpha, first.beta, second.relation) == (0.3, 0.1, 0.5)  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="alpha"):
+        trial_config(config, lineage, plan, {**chosen, "method.pmd.alpha": 1.5}, ground, trial.teacher)
+
+
+def test_combined_method_masks_and_is_taught_if_a_part_is(campaign: Maker, ground: Ground) -> None:
+    """Masks that no term sees, or a part that has no teacher to ask."""
+    for parts, masked in (([{"name": "minilm"}, {"name": "pmd"}], 0.2), ([{"name": "minilm"}, {"name": "dkd"}], 0.0)):
+        config = campaign({"layers": 3, "mask_ratio": 0.2, "method": {"name": "combined", "parts": parts}})
+        plan, [lineage] = grade_plans(config, ground)[1], lineages_of(config)
+        trial = trial_config(config, lineage, plan, {}, ground, TeacherReference(path="/t", digest="a"))
+        assert (trial.mask_ratio, trial.teacher is not None) == (masked, True)
+
+
+def test_compared_combinations_are_called_by_their_parts(campaign: Maker) -> None:
+    """Two combinations of one name in a table."""
+    parts = [{"name": "pmd"}, {"name": "minilm"}]
+    compared = {"methods": [{"name": "pmd"}, {"name": "combined", "parts": parts}], "seeds": [0]}
+    assert [one.name for one in lineages_of(campaign({"layers": 3}, compare=compared))] == [
+        "pmd-seed0",
+        "pmd+minilm-seed0",
+    ]

@@ -126,6 +126,33 @@ def test_weights_of_the_newer_methods(trial_config: Config) -> None:
     assert weights(alone, shapes(6, 0)) == {"ce": 1.0, "earlier_self": 1.0, "transport": 0.3}
 
 
+def test_combined_method_has_the_terms_of_all_and_one_contrastive_term(trial_config: Config) -> None:
+    """A task that counts twice, or two terms of one name of which one is lost."""
+    parts = [
+        {"name": "tinybert", "contrastive": 0.4, "attention": 0},
+        {"name": "logits", "alpha": 0.3},
+        {"name": "minilm"},
+    ]
+    found = weights(trial_config(method={"name": "combined", "parts": parts}))
+    assert found == pytest.approx(
+        {
+            "ce": 0.4,
+            "tinybert.embedding": 1.0,
+            "tinybert.hidden": 1.0,
+            "tinybert.kl": 1.0,
+            "logits.kl": 0.3,
+            "minilm.attention_relation": 1.0,
+            "minilm.value_relation": 1.0,
+        }
+    )
+    masked = trial_config(
+        method={"name": "combined", "parts": [{"name": "minilm"}, {"name": "pmd", "alpha": 0.2, "beta": 0.3}]},
+        mask_ratio=0.1,
+    )
+    assert weights(masked)["pmd.mgfd"] == 0.3
+    assert weights(masked)["ce"] == 1.0
+
+
 def test_weights_rise_and_fall_along_the_epochs(trial_config: Config) -> None:
     """A ramp that never arrives, or that takes from one term what it does not give to the other."""
     dkd = trial_config(method={"name": "dkd", "warmup_ratio": 0.25}, training={"epochs": 8})
