@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raydistill.config.method_section import MethodSection
 from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, require_some_weight
-from raydistill.config.spaces import MethodSection
 
 
 class LogitsSection(MethodSection):

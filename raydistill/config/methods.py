@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
+from raydistill.config.method_section import MethodSection
 from raydistill.config.space import (
     SearchedPositive,
     SearchedShare,
@@ -14,7 +15,6 @@ from raydistill.config.space import (
     bounds,
     require_some_weight,
 )
-from raydistill.config.spaces import MethodSection
 
 
 class PMDSection(MethodSection):
@@ -140,7 +140,7 @@ class MiniLMSection(MethodSection):
         return self
 
 
-SingleMethod = Annotated[
+Distilling = (
     PMDSection
     | MGSRSection
     | MiniLMSection
@@ -148,9 +148,9 @@ SingleMethod = Annotated[
     | LogitsSection
     | DKDSection
     | PKDSection
-    | TinyBERTSection,
-    Field(discriminator="name"),
-]
+    | TinyBERTSection
+)
+SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
 
 class CombinedSection(MethodSection):
@@ -172,39 +172,27 @@ class CombinedSection(MethodSection):
         return self
 
 
-def parts_of(method: MethodSection) -> tuple[MethodSection, ...]:
+def parts_of(method: Method) -> tuple[Method, ...]:
     """The methods that a method is made of: itself, or its parts."""
     return method.parts if isinstance(method, CombinedSection) else (method,)
 
 
-def label_of(method: MethodSection) -> str:
+def label_of(method: Method) -> str:
     """What a method is called among others: its name, or those of its parts."""
-    return "+".join(str(getattr(part, "name")) for part in parts_of(method))  # noqa: B009 - each section has its own literal
+    return "+".join(part.name for part in parts_of(method))
 
 
-def has_teacher(method: MethodSection) -> bool:
+def has_teacher(method: Method) -> bool:
     """Whether a method looks at a teacher at all."""
     return not all(isinstance(part, (NoneSection, SelfFeatureSection)) for part in parts_of(method))
 
 
-def sees_masks(method: MethodSection) -> bool:
+def sees_masks(method: Method) -> bool:
     """Whether a method has a term that looks at masked texts of its own accord, rather than because all terms share the masked view."""
     return any(isinstance(part, PMDSection) and part.beta != 0 for part in parts_of(method))
 
 
-Method = Annotated[
-    PMDSection
-    | MGSRSection
-    | MiniLMSection
-    | SelfFeatureSection
-    | LogitsSection
-    | DKDSection
-    | PKDSection
-    | TinyBERTSection
-    | CombinedSection
-    | NoneSection,
-    Field(discriminator="name"),
-]
+Method = Annotated[Distilling | CombinedSection | NoneSection, Field(discriminator="name")]
 METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "pmd": PMDSection,
     "mgsr": MGSRSection,

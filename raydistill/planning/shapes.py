@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection, parts_of
-from raydistill.config.spaces import MethodSection
 
 
 def shape_problems(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
@@ -20,7 +19,7 @@ def shape_problems(method: Method, width: int | None, teacher_layers: int) -> It
         yield from _of_part(part, width, teacher_layers)
 
 
-def _of_part(method: MethodSection, width: int | None, teacher_layers: int) -> Iterator[str]:
+def _of_part(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
     if isinstance(method, MiniLMSection):
         if method.teacher_layer is not None and method.teacher_layer >= teacher_layers:
             yield (

@@ -39,8 +39,7 @@ class MaskedFeatureTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over masked tokens (paper) or texts (reference), summed over towers."""
-        queries, candidates = step.corrupted.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.corrupted.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
@@ -76,8 +75,7 @@ class PatienceTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over texts, summed over towers."""
-        queries, candidates = step.clean.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None

@@ -47,9 +47,10 @@ class Optimizer:
             {"params": [one for one in models if one.ndim >= 2], "weight_decay": weight_decay},
             {"params": [one for one in models if one.ndim < 2], "weight_decay": 0.0},
         ]
+        self.factors = [1.0, 1.0]
         if besides:
             groups.append({"params": [one for _, one in besides], "weight_decay": 0.0})
-        self.factors = [1.0, 1.0, max(1.0, OWN_RATE / learning_rate)]
+            self.factors.append(max(1.0, OWN_RATE / learning_rate))
         self.adamw = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         self.learning_rate, self.warmup_steps, self.total_steps = learning_rate, warmup_steps, total_steps
 
@@ -74,7 +75,7 @@ class Optimizer:
         """
         # What gradient scalers tell fused optimizers, which look at it on the device.
         self.adamw.found_inf = unless  # type: ignore[attr-defined]
-        for group, factor in zip(self.adamw.param_groups, self.factors, strict=False):
+        for group, factor in zip(self.adamw.param_groups, self.factors, strict=True):
             group["lr"] = factor * self.rate(step)
         self.adamw.step()
         self.forget_gradients()

@@ -82,6 +82,11 @@ class Encoded:
         queries, candidates = (Weighted(rows[:, 0], rows[:, 1].detach()) for rows in self._of_all(*local))
         return queries, candidates
 
+    def mean_over_texts(self, per_text: Callable[[Side], Weighted]) -> Tensor:
+        """The mean of `over_all` over each tower's texts, summed over both towers; a scalar."""
+        queries, candidates = self.over_all(per_text)
+        return queries.mean() + candidates.mean()
+
     @cached_property
     def _student_vectors(self) -> tuple[Tensor, Tensor]:
         return self._of_all(self.queries.student.vectors, self.candidates.student.vectors)

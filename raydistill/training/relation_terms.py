@@ -46,8 +46,7 @@ class RelationTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over texts, nats, summed over towers."""
-        queries, candidates = step.clean.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         return _related(
@@ -78,8 +77,7 @@ class AttentionScoreTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over texts and layers, squared scores, summed over towers."""
-        queries, candidates = step.clean.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         mapped = zip(self.student_layers, self.teacher_layers, strict=True)
@@ -127,8 +125,7 @@ class ProjectedStateTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over tokens, units and layers, summed over towers."""
-        queries, candidates = step.clean.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None

@@ -14,6 +14,7 @@ from raydistill.objectives import clipped, revision, spans
 from raydistill.objectives.softmax import only_valid, valid_log_softmax
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
+from raydistill.training.score_terms import logit_rows
 from raydistill.training.terms import OnView, Plain
 
 HIGHEST, HIDDEN, HINGE = 32, 64, 10.0
@@ -78,12 +79,9 @@ class ClippedListTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples and places, nats; and the hinge, which `kept/hinge` tells apart."""
-        encoded, batch = step.clean, step.clean.batch
-        device = encoded.scores.device
-        rows, positives = sent(batch.rows, device), sent(batch.columns, device)
-        valid = sent(batch.valid_rows, device).scatter(1, positives[:, None], True)
-        student = encoded.scores[rows] * step.inverse_temperature
-        teacher = encoded.teacher_scores[rows] * step.teacher_inverse_temperature
+        student, teacher, valid = logit_rows(step)
+        positives = sent(step.clean.batch.columns, valid.device)
+        valid = valid.scatter(1, positives[:, None], True)
         revised = revision.revised_lists(student, teacher, valid, length=self.length)
         bounds, ranks = self.bounds(student, teacher, valid), clipped.teacher_ranks(teacher, valid)
         values, missing = [], []
@@ -149,5 +147,4 @@ class SpanTerm(Plain):
                 distance=self.distance,
             )
 
-        queries, candidates = step.clean.over_all(per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(per_text)

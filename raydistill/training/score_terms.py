@@ -52,9 +52,7 @@ class DivergenceTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples, nats."""
-        student, teacher, valid = _rows(step)
-        scaled = student * step.inverse_temperature, teacher * step.teacher_inverse_temperature
-        return logits.kl_divergence(*scaled, valid, temperature=self.temperature).mean()
+        return logits.kl_divergence(*logit_rows(step), temperature=self.temperature).mean()
 
 
 @dataclass(frozen=True)
@@ -77,16 +75,22 @@ class DecoupledTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples, nats."""
-        student, teacher, valid = _rows(step)
+        student, teacher, valid = logit_rows(step)
         return decoupled.decoupled_divergence(
-            student * step.inverse_temperature,
-            teacher * step.teacher_inverse_temperature,
+            student,
+            teacher,
             sent(step.clean.batch.columns, student.device),
             valid,
             temperature=self.temperature,
             target_weight=self.target_weight,
             rest_weight=self.rest_weight,
         ).mean()
+
+
+def logit_rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Student logits, teacher logits, each at its own temperature and without margin, and validity of every example's row, `(batch, columns)`."""
+    student, teacher, valid = _rows(step)
+    return student * step.inverse_temperature, teacher * step.teacher_inverse_temperature, valid
 
 
 def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:

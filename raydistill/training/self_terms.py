@@ -52,8 +52,7 @@ class SelfTransportTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over texts, squared units of the states, summed over towers."""
-        queries, candidates = step.clean.over_all(self._per_text)
-        return queries.mean() + candidates.mean()
+        return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         states = side.student.states

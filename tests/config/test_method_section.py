@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from raydistill.config.baselines import LogitsSection
+from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.space import LogUniform, Uniform, bounds, is_distribution
-from raydistill.config.spaces import SEARCH
 
 SEARCHED = [(name, key) for name, section in METHOD_SECTIONS.items() for key in section.spaces]
 
