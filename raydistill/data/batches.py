@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class TripleBatch:
         self_positions: `(batch,)` position of each example's head among `candidates`, or None.
         self_valid: `(batch,)` bool, or None.
         extra_valid: `(batch, extra)` bool: may an earlier batch's candidate be compared, or None.
+        relations: `(batch,)` relation of each example's query; inverses count from num_relations on.
     """
 
     queries: Texts
@@ -42,6 +44,7 @@ class TripleBatch:
     valid_rows: Tensor
     valid_columns: Tensor
     column_entities: Ids
+    relations: Ids
     self_positions: Tensor | None = None
     self_valid: Tensor | None = None
     extra_valid: Tensor | None = None
@@ -99,6 +102,7 @@ class BatchBuilder:
             valid_rows=torch.from_numpy(valid_rows),
             valid_columns=torch.from_numpy(np.ascontiguousarray(valid_columns)),
             column_entities=candidate_keys[:, 0],
+            relations=relations,
             self_positions=self_positions,
             self_valid=None
             if self_positions is None
@@ -129,6 +133,24 @@ class BatchBuilder:
         hit = distinct[place] == tails if len(distinct) else np.zeros(len(tails), bool)
         known[row[hit], place[hit]] = True
         return known[:, position]
+
+
+class Source(Protocol):
+    """Where the examples come from."""
+
+    @property
+    def triples(self) -> NDArray[np.int32] | None:
+        """All examples there can be, `(examples, 3)`, whose texts come again every epoch; None where new ones are made up all the time."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; equally many in all of them."""
+        ...
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[NDArray[np.int32]]:
+        """The batches of an epoch (from 0) from `first_step` on, each `(batch, 3)`; a function of epoch and step alone."""
+        ...
 
 
 class TripleSource:

@@ -7,13 +7,16 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
+from raydistill.data.batches import Source, TripleSource
 from raydistill.devices import best_device, tokens_at_once
+from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.loading import load_encoder
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
-from raydistill.training.methods import assemble
+from raydistill.students.reshaping import Reshaper
+from raydistill.training.methods import assemble, reshaping
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import Own, own_of
 from raydistill.training.progress import Corruption
@@ -38,6 +41,19 @@ def terms_of(config: TrialConfig, student: BiEncoder, teacher: BiEncoder | None)
     for module in own_of(terms).values():
         module.to(student.log_inverse_temperature.device)
     return terms
+
+
+def reshapers_of(config: TrialConfig, student: BiEncoder, steps: int) -> tuple[Reshaper, ...]:
+    """What reshapes the student in so many steps; each has made it ready."""
+    reshapers = reshaping(config, Shape.of(student), steps)
+    for reshaper in reshapers:
+        reshaper.prepare(student)
+    return reshapers
+
+
+def source_of(config: TrialConfig, dataset: Dataset) -> Source:
+    """Where the examples come from."""
+    return TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
 
 
 def optimizer_of(config: TrialConfig, student: BiEncoder, own: Own, steps: int) -> Optimizer:

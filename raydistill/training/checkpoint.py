@@ -31,6 +31,8 @@ from raydistill.training.manifest import verify_manifest
 logger = logging.getLogger(__name__)
 RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
 ASIDE, OLD = ".aside-", ".old-"
+RESHAPING = "reshaping"
+"""Under which a record says what was done to the student's shape, and whether that is over."""
 
 
 @dataclass(frozen=True)
@@ -126,17 +128,24 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | Path, *, verify: bool = True, tokens_per_micro_batch: TokensAtOnce = "auto", precision: str = "fp32"
+    path: str | Path,
+    *,
+    verify: bool = True,
+    tokens_per_micro_batch: TokensAtOnce = "auto",
+    precision: str = "fp32",
+    unfinished: bool = False,
 ) -> BiEncoder:
-    """The model of a checkpoint, in evaluation mode.
+    """The model of a checkpoint, in evaluation mode; `unfinished` takes one whose shape was still changing.
 
     Raises:
-        CheckpointError: damaged.
+        CheckpointError: damaged, or its shape was still changing.
     """
     path = Path(path)
     if verify:
         verify_checkpoint(path)
     record = read_record(path)
+    if not unfinished:
+        _refuse_unfinished(path, record)
     query = load_encoder(path / "query_encoder")
     entity = query if record["shared_towers"] else load_encoder(path / "entity_encoder")
     model = BiEncoder(
@@ -149,6 +158,17 @@ def load_model(
     with torch.no_grad():
         model.log_inverse_temperature.fill_(record["log_inverse_temperature"])
     return model.eval()
+
+
+def _refuse_unfinished(path: Path, record: dict[str, Any]) -> None:
+    for one in record.get(RESHAPING, []):
+        if not one["complete"]:
+            raise CheckpointError(
+                f"{path} was written while the student's shape was changing ({one['name']})",
+                expected="a checkpoint of the shape that was asked for",
+                consequence="its weights alone are not the model that was being trained",
+                remedy="take a later checkpoint of the trial; this one is there to go on from",
+            )
 
 
 def load_training_state(path: Path) -> TrainingState:

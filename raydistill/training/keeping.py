@@ -12,12 +12,14 @@ import numpy as np
 
 from raydistill.training.checkpoint import (
     ASIDE,
+    RESHAPING,
     TrainingState,
     clean_aside,
     load_model,
     load_training_state,
     newest_first,
     newest_good,
+    read_record,
 )
 from raydistill.training.manifest import manifest_digest
 from raydistill.training.own import load_own, own_of, own_tensors
@@ -67,6 +69,7 @@ class CheckpointKeeper:
         position = state.position
         self.history = position["history"]
         parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"])
+        parts.restore_shape(read_record(path).get(RESHAPING, []), state.tensors)
         _load_student(parts, path)
         load_own(own_of(parts.trainer.terms), state.tensors)
         parts.optimizer.load(state.tensors)
@@ -120,13 +123,17 @@ class CheckpointKeeper:
 
     def best(self) -> str | None:
         """Name of the best epoch's checkpoint: highest validation MRR, the earliest of equals."""
-        if not self.history:
+        able = [entry for entry in self.history if SELECTION in entry["metrics"]]
+        if not able:
             return None
-        return str(max(self.history, key=lambda entry: (entry["metrics"][SELECTION], -entry["epoch"]))["checkpoint"])
+        return str(max(able, key=lambda entry: (entry["metrics"][SELECTION], -entry["epoch"]))["checkpoint"])
 
     def _save(self, parts: TrialParts, name: str, metrics: dict[str, float]) -> str:
         progress = parts.trainer.progress
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
+        structure = parts.trainer.structure
+        if structure.reshapers:
+            record[RESHAPING] = structure.records()
         sums = {key: float(value) for key, value in progress.sums.items() if key != "seconds"}
         position: dict[str, Any] = {
             "epoch": progress.epoch,
@@ -134,7 +141,7 @@ class CheckpointKeeper:
             "sums": sums,
             "history": self.history,
         }
-        tensors = {**parts.optimizer.tensors(), **own_tensors(own_of(parts.trainer.terms))}
+        tensors = {**parts.optimizer.tensors(), **own_tensors(own_of(parts.trainer.terms)), **structure.tensors()}
         for index, (vectors, entities) in enumerate(
             zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)
         ):
@@ -166,7 +173,7 @@ def _name(parts: TrialParts) -> str:
 
 def _load_student(parts: TrialParts, path: Path) -> None:
     """Copy a checkpoint's weights into the student that is there, trimmed or not."""
-    loaded = load_model(path, verify=False)
+    loaded = load_model(path, verify=False, unfinished=True)
     for name in ("query_encoder", "entity_encoder"):
         source = dict(getattr(loaded, name).named_parameters())
         for key, parameter in getattr(parts.student, name).named_parameters():

@@ -6,9 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from raydistill.config.methods import CombinedSection, MGSRSection, MiniLMSection, PMDSection, SelfFeatureSection
+from raydistill.config.methods import (
+    CombinedSection,
+    MGSRSection,
+    MiniLMSection,
+    PMDSection,
+    SelfFeatureSection,
+    parts_of,
+)
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
+from raydistill.students.reshaping import Reshaper
 from raydistill.training.baselines import (
     contrastive_term,
     dkd_terms,
@@ -25,7 +33,7 @@ from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
-from raydistill.training.shapes import Shapes
+from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.terms import ContrastiveTerm, Ramp, Term
 
 logger = logging.getLogger(__name__)
@@ -39,6 +47,20 @@ def assemble(config: TrialConfig, shapes: Shapes) -> tuple[Term, ...]:
     """
     terms = METHODS[config.method.name](config, shapes)
     return tuple(term for term in terms if term.weight != 0)
+
+
+def reshaping(config: TrialConfig, shape: Shape, steps: int) -> tuple[Reshaper, ...]:
+    """What changes the student's shape or number format in so many steps; of a combined method, one part's after another's.
+
+    Raises:
+        CapabilityError: it cannot be done to a student of this shape.
+    """
+    found = [
+        RESHAPERS[part.name](config.model_copy(update={"method": part}), shape, steps)
+        for part in parts_of(config.method)
+        if part.name in RESHAPERS
+    ]
+    return tuple(found)
 
 
 def _combined(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -173,3 +195,5 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "combined": _combined,
     "none": none_terms,
 }
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+"""Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""

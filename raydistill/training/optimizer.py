@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.students.reshaping import StructureChange
 from raydistill.training.own import named_parameters
 
 OWN_RATE = 1.0e-3
@@ -39,20 +40,33 @@ class Optimizer:
         total_steps: int,
         own: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        besides = list(named_parameters(own or {}))
-        everything = [*model.named_parameters(), *besides]
+        self.model, self.own, self.weight_decay = model, own or {}, weight_decay
+        self.learning_rate, self.warmup_steps, self.total_steps = learning_rate, warmup_steps, total_steps
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Begin anew with the parameters that there are now, without moments."""
+        besides = list(named_parameters(self.own))
+        everything = [*self.model.named_parameters(), *besides]
         self.named = [(name, parameter) for name, parameter in everything if parameter.requires_grad]
         models = [parameter for _, parameter in self.named[: len(self.named) - len(besides)]]
         groups: list[dict[str, Any]] = [
-            {"params": [one for one in models if one.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [one for one in models if one.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [one for one in models if one.ndim < 2], "weight_decay": 0.0},
         ]
         self.factors = [1.0, 1.0]
         if besides:
             groups.append({"params": [one for _, one in besides], "weight_decay": 0.0})
-            self.factors.append(max(1.0, OWN_RATE / learning_rate))
-        self.adamw = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-        self.learning_rate, self.warmup_steps, self.total_steps = learning_rate, warmup_steps, total_steps
+            self.factors.append(max(1.0, OWN_RATE / self.learning_rate))
+        self.adamw = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
+
+    def follow(self, change: StructureChange) -> None:
+        """Take up the parameters that there are after a change of the model, each with what is left of its moments."""
+        before = {name: self.adamw.state[one] for name, one in self.named if one in self.adamw.state}
+        self.adopt()
+        for name, parameter in self.named:
+            for key, value in before.get(name, {}).items():
+                self.adamw.state[parameter][key] = value if key == "step" else change.of(name, value)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

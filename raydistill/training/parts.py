@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.assembly import TextAssembler
-from raydistill.data.batches import BatchBuilder, TripleSource
+from raydistill.data.batches import BatchBuilder
 from raydistill.data.graph import text_assembler
 from raydistill.devices import best_device
 from raydistill.evaluation import encode
@@ -24,7 +25,15 @@ from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
-from raydistill.training.building import corruption_of, optimizer_of, student_of, terms_of, trim
+from raydistill.training.building import (
+    corruption_of,
+    optimizer_of,
+    reshapers_of,
+    source_of,
+    student_of,
+    terms_of,
+    trim,
+)
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
 from raydistill.training.optimizer import Optimizer
@@ -32,6 +41,9 @@ from raydistill.training.own import own_of
 from raydistill.training.record import trial_record
 from raydistill.training.teaching import teacher_source
 from raydistill.training.trainer import Trainer
+
+UNFINISHED = "unfinished"
+"""Begins the names of metrics of a student that is still being brought to its shape."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,13 @@ class TrialParts:
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
         return self.trainer.source.steps_per_epoch
+
+    def restore_shape(self, records: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Bring the student to the shape in which it was saved, before its weights are loaded."""
+        structure = self.trainer.structure
+        structure.restore(records, tensors)
+        if structure.reshapers:
+            self.trainer.reshaped()
 
     def taught_by(self, teacher: TeacherReference) -> TrialParts:
         """The same parts under another teacher: verified and loaded between two epochs; nothing else changes.
@@ -102,9 +121,12 @@ class TrialParts:
         try:
             # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
             report = self.trainer.memory.encode(ranked, "a validation", self.assembler.max_tokens, self.trainer.teacher)
-            return dict(report.metrics)
+            found = dict(report.metrics)
         finally:
             self.student.precision = precision
+        # Of a shape that nobody asked for: not to be mistaken for one that may be promoted.
+        complete = self.trainer.structure.complete
+        return found if complete else {f"{UNFINISHED}/{name}": value for name, value in found.items()}
 
 
 def build_parts(
@@ -146,10 +168,11 @@ def build_parts(
     student.to(device)
     if teacher_model is not None:
         teacher_model.to(device)
-    source = TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
+    source = source_of(config, dataset)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
     terms = terms_of(config, student, teacher_model)
+    reshapers = reshapers_of(config, student, source.steps_per_epoch * config.training.epochs)
     optimizer = optimizer_of(config, student, own_of(terms), source.steps_per_epoch * config.training.epochs)
     trainer = Trainer(
         student,
@@ -165,6 +188,7 @@ def build_parts(
         pre_batch=config.contrastive.pre_batch,
         measure_gradients=config.training.measure_gradients,
         gradient_cache=config.training.gradient_cache,
+        reshapers=reshapers,
     )
     trainer.teacher = teacher_source(config, teacher_model, trainer, kept)
     record = {**trial_record(config, facts, precision), "identity": identity}

@@ -34,10 +34,11 @@ def teacher_source(
     if model is None:
         return NoTeacher()
     live = LiveTeacher(model)
-    views = _views(config, trainer, kept) if config.training.remember_teacher else []
-    if not views:
+    triples = trainer.source.triples
+    views = _views(config, trainer, kept) if config.training.remember_teacher and triples is not None else []
+    if not views or triples is None:
         return live
-    texts = trainer.builder.all_texts(trainer.source.triples)
+    texts = trainer.builder.all_texts(triples)
     return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 

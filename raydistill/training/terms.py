@@ -5,7 +5,7 @@ The loss is the weighted sum of the terms' values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import contrastive
+from raydistill.students.reshaping import Kept, StructureChange
 from raydistill.training.outputs import StepOutputs, Wanted
 
 OnView = Literal["clean", "corrupted"]
@@ -40,6 +41,14 @@ class Term(Protocol):
     @property
     def own(self) -> nn.Module | None:
         """What is trained beside the student and belongs to no model, such as a projection; saved with a trial, and not with what it promotes."""
+        ...
+
+    def follow(self, change: StructureChange) -> Mapping[str, Kept]:
+        """Bring what is its own to the shape that the student has now.
+
+        Returns:
+            What stays of each parameter of `own` that was narrowed, by name.
+        """
         ...
 
     @property
@@ -89,6 +98,10 @@ class Plain:
     def weight_at(self, epoch: int) -> float:
         """Its weight."""
         return self.weight
+
+    def follow(self, change: StructureChange) -> Mapping[str, Kept]:
+        """Nothing of its own is as wide as the student."""
+        return {}
 
 
 @dataclass(frozen=True)

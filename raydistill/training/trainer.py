@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.data.ahead import built_ahead
-from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
+from raydistill.data.batches import BatchBuilder, Source, TripleBatch
 from raydistill.data.masking import clean_view
 from raydistill.data.texts import Texts
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
+from raydistill.students.reshaping import Reshaper
 from raydistill.teachers.views import Stop, TeacherSource, never
 from raydistill.training.clock import Clock
 from raydistill.training.gather import SharedGradients, World
@@ -28,6 +29,7 @@ from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
 from raydistill.training.step import LOSS, NORM, Prepared, Taken
+from raydistill.training.structure import Structure
 from raydistill.training.terms import OnView, Term, wanted_on
 from raydistill.training.verdicts import Verdicts
 
@@ -39,7 +41,7 @@ class Trainer:
         student: the model, on its device.
         teacher: where teacher outputs come from.
         terms: the summands of the loss.
-        source: deals the training triples into batches.
+        source: deals triples into batches.
         builder: turns triples into texts and indices.
         optimizer: steps and learning rate.
         corruption: mask ratio and which terms see it.
@@ -49,6 +51,7 @@ class Trainer:
         pre_batch: how many earlier batches serve as negatives.
         measure_gradients: gradient norm of each term on the first batch of an epoch.
         gradient_cache: what happens when memory runs out (see `MemoryPlan`); changes no result.
+        reshapers: what changes the student's shape or number format on the way; each has prepared it.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Trainer:
         student: BiEncoder,
         teacher: TeacherSource,
         terms: Sequence[Term],
-        source: TripleSource,
+        source: Source,
         builder: BatchBuilder,
         optimizer: Optimizer,
         corruption: Corruption,
@@ -67,6 +70,7 @@ class Trainer:
         pre_batch: int = 0,
         measure_gradients: bool = True,
         gradient_cache: GradientCache = "auto",
+        reshapers: Sequence[Reshaper] = (),
     ) -> None:
         self.student, self.teacher, self.terms = student, teacher, tuple(terms)
         self.source, self.builder, self.optimizer, self.corruption = source, builder, optimizer, corruption
@@ -75,6 +79,7 @@ class Trainer:
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.shared = SharedGradients(self.world, optimizer.parameters)
+        self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.world)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
@@ -151,6 +156,10 @@ class Trainer:
         """Means over the epoch's steps of loss and unweighted terms, and the gradient norms; resets them."""
         return self.progress.take_averages()
 
+    def reshaped(self) -> None:
+        """Hear that the student has other parameters than before, and the optimizer has them too."""
+        self.shared = SharedGradients(self.world, self.optimizer.parameters)
+
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
         self.teacher.at_epoch(self.progress.epoch)
@@ -168,7 +177,10 @@ class Trainer:
         with self.clock.part("optimizer"):
             # Of the last step, and all of this one's work has been handed to the device by now.
             unless = self.verdicts.ask(taken.values, f"epoch {self.progress.epoch + 1}, step {step}")
+            self.structure.after_backward(step)
             self.optimizer.step(step, unless)
+            if self.structure.after_step(step):
+                self.reshaped()
         self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
         self.progress.add(taken.reported)

@@ -44,7 +44,7 @@ def batch() -> TripleBatch:
         return Texts(flat, torch.zeros_like(flat), special.reshape(-1), torch.full((BATCH,), TOKENS))
 
     every, valid = torch.arange(BATCH), torch.ones(BATCH, BATCH, dtype=torch.bool)
-    return TripleBatch(texts(), texts(), every, every, valid, valid, np.arange(BATCH))
+    return TripleBatch(texts(), texts(), every, every, valid, valid, np.arange(BATCH), np.zeros(BATCH, np.int64))
 
 
 def trainer(gradient_cache: Any, method: str) -> Trainer:

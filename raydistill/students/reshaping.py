@@ -1,0 +1,82 @@
+"""Students whose shape or number format changes while they learn: pruned, grown, quantised, or conditioned on something that is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from raydistill.models.biencoder import BiEncoder
+
+Kept = tuple[Tensor | None, ...]
+"""For each dimension of a parameter the positions that stay, `(kept,)` int64, in their new order; None = all."""
+Across = Callable[[Tensor], Tensor]
+"""A tensor's mean over the workers of a trial; all of them must ask alike."""
+
+
+@dataclass(frozen=True)
+class StructureChange:
+    """What became of a student's parameters, so that whatever belongs to one can follow it.
+
+    Args:
+        kept: of each parameter that was narrowed, by name. A parameter that is not named stays whole where it is still there; a new one begins anew.
+        units: positions of the residual width that stay, `(kept,)` int64; None = all.
+    """
+
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    units: Tensor | None = None
+
+    def of(self, name: str, tensor: Tensor) -> Tensor:
+        """What is left of a tensor that has the shape that the parameter had."""
+        return narrowed(tensor, self.kept.get(name, ()))
+
+
+class Reshaper(Protocol):
+    """Changes one student, from its first step to its last. Randomness, if any, is a function of seed and step."""
+
+    @property
+    def name(self) -> str:
+        """What is done to the student, in the record of its checkpoints."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the student has the shape that was asked for. Only then is an epoch's checkpoint one to be promoted."""
+        ...
+
+    def prepare(self, student: BiEncoder) -> None:
+        """Make a student ready that has its initial weights and is on its device; before there is an optimizer."""
+        ...
+
+    def after_backward(self, student: BiEncoder, step: int, across: Across) -> None:
+        """Look at the gradients of a step (counted from 0 over the whole training), equal on all workers, before the weights change.
+
+        Whatever is taken from one worker's own data goes through `across`.
+        """
+        ...
+
+    def after_step(self, student: BiEncoder, step: int) -> StructureChange | None:
+        """Change the student, after the weights changed; None = its parameters are what they were."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says of it, in types JSON knows: enough to rebuild the shape before the weights are loaded."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training needs to go on bit for bit, besides the weights; on the CPU, contiguous."""
+        ...
+
+    def restore(self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Bring a prepared student, and this, to where `record` and `tensors` were taken; the weights are loaded afterwards."""
+        ...
+
+
+def narrowed(tensor: Tensor, kept: Kept) -> Tensor:
+    """The positions that stay, dimension by dimension; a new tensor where anything goes."""
+    for dimension, positions in enumerate(kept):
+        if positions is not None:
+            tensor = tensor.index_select(dimension, positions.to(tensor.device))
+    return tensor

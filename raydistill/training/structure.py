@@ -1,0 +1,84 @@
+"""A student's reshapers at work in a training loop: what changes with the student follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from raydistill.models.biencoder import BiEncoder
+from raydistill.students.reshaping import Reshaper, StructureChange
+from raydistill.training.gather import World
+from raydistill.training.optimizer import Optimizer
+from raydistill.training.own import PREFIX
+from raydistill.training.terms import Term
+
+SHAPE = "shape"
+"""Begins the names of what reshapers keep beside a checkpoint's weights."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A student, what reshapes it, and what has to follow.
+
+    Args:
+        student: the model being trained.
+        reshapers: in the order in which they act; none for most methods.
+        terms: may have modules as wide as the student.
+        optimizer: holds moments of every parameter.
+        world: the trial's workers.
+    """
+
+    student: BiEncoder
+    reshapers: tuple[Reshaper, ...]
+    terms: Sequence[Term]
+    optimizer: Optimizer
+    world: World
+
+    @property
+    def complete(self) -> bool:
+        """Whether the student has the shape that was asked for."""
+        return all(reshaper.complete for reshaper in self.reshapers)
+
+    def after_backward(self, step: int) -> None:
+        """Let all look at a step's gradients."""
+        for reshaper in self.reshapers:
+            reshaper.after_backward(self.student, step, self._across)
+
+    def after_step(self, step: int) -> bool:
+        """Let all change the student; whether its parameters are others now."""
+        changes = [reshaper.after_step(self.student, step) for reshaper in self.reshapers]
+        for change in changes:
+            if change is not None:
+                self._follow(change)
+        return any(change is not None for change in changes)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What a checkpoint says of them."""
+        return [{**one.record(), "name": one.name, "complete": one.complete} for one in self.reshapers]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of them."""
+        return {f"{SHAPE}.{one.name}.{key}": tensor for one in self.reshapers for key, tensor in one.tensors().items()}
+
+    def restore(self, records: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Bring the student to the shape that it had; the optimizer begins anew with the parameters that are there then."""
+        for one, record in zip(self.reshapers, records, strict=True):
+            start = f"{SHAPE}.{one.name}."
+            kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+            one.restore(self.student, record, kept)
+        if self.reshapers:
+            self.optimizer.adopt()
+
+    def _follow(self, change: StructureChange) -> None:
+        kept = dict(change.kept)
+        for term in self.terms:
+            kept.update({f"{PREFIX}.{term.name}.{key}": places for key, places in term.follow(change).items()})
+        self.optimizer.follow(replace(change, kept=kept))
+
+    def _across(self, tensor: Tensor) -> Tensor:
+        mean = tensor.detach().clone()
+        self.world.average(mean)
+        return mean
