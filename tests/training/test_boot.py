@@ -29,6 +29,7 @@ from raydistill.training.trainer import Trainer
 from raydistill.training.trial import EpochReport
 
 Make = Callable[..., TrialParts]
+FACTOR = 1.3
 
 
 class Sealed(Dataset):
@@ -264,3 +265,32 @@ def test_models_that_cannot_be_compared_or_told_times_are_refused(trial_config: 
     with pytest.raises(CapabilityError, match="cannot be had") as caught:
         reshaping(config, Shape(2, 16, 2, opens=False), 10)
     assert caught.value.remedy
+
+
+@pytest.mark.slow
+def test_student_of_random_texts_beats_one_that_learned_nothing(
+    trial_config: Callable[..., TrialConfig],
+    train: Callable[..., list[EpochReport]],
+    dataset: Dataset,
+    tmp_path: Path,
+) -> None:
+    """Level 2: a training that is free of data, and of effect.
+
+    A student with random weights learns from random tokens alone, and ranks the training triples, which its teacher knows and it has never seen, at least
+    FACTOR times as high (MRR) as it did before.
+    """
+    shape = {"layers": 4, "training": {"epochs": 40, "learning_rate": 3e-3, "evaluate_every": 40}}
+    taught = train(trial_config(**shape), tmp_path / "teacher")[-1].checkpoint
+    assert taught is not None
+    method = {"name": "boot", "source": "text-free", "examples": 1600, "score": 1.0}
+    training = {"epochs": 6, "batch_size": 32, "learning_rate": 3e-3, "evaluate_every": 6, "tokens_per_micro_batch": 4096}
+    config = trial_config(method=method, training=training, teacher=Path(taught))
+    parts, task = build_parts(config, World.alone()), encode.link_prediction_task(dataset, "train")
+    before = encode.evaluate(parts.student, parts.assembler, task).metrics["train/both/mrr"]
+    after = train(config, tmp_path / "student")[-1].checkpoint
+    assert after is not None
+    mrr = {
+        name: encode.evaluate(load_model(path), parts.assembler, task).metrics["train/both/mrr"]
+        for name, path in (("teacher", taught), ("student", after))
+    }
+    assert mrr["student"] >= FACTOR * before
