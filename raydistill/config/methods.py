@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
+from raydistill.config.boot import BootSection
 from raydistill.config.method_section import MethodSection
 from raydistill.config.space import (
     SearchedPositive,
@@ -149,6 +150,7 @@ Distilling = (
     | DKDSection
     | PKDSection
     | TinyBERTSection
+    | BootSection
 )
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
@@ -161,6 +163,15 @@ class CombinedSection(MethodSection):
         min_length=2,
         description="method sections, each as under `method`; each once, in any order but for the first, whose contrastive term it is",
     )
+
+    @model_validator(mode="after")
+    def _on_the_same_examples(self) -> CombinedSection:
+        if any(isinstance(part, BootSection) for part in self.parts):
+            raise ValueError(
+                "boot is one of the parts; expected methods that learn from triples, because boot's examples are random and have no right answer, which "
+                "the contrastive term of every other method needs; use boot alone, or in a grade of its own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _each_once(self) -> CombinedSection:
@@ -192,6 +203,11 @@ def sees_masks(method: Method) -> bool:
     return any(isinstance(part, PMDSection) and part.beta != 0 for part in parts_of(method))
 
 
+def masks_itself(method: Method) -> bool:
+    """Whether a method decides how much is masked: a grade's mask ratio then has no say."""
+    return isinstance(method, BootSection)
+
+
 Method = Annotated[Distilling | CombinedSection | NoneSection, Field(discriminator="name")]
 METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "pmd": PMDSection,
@@ -202,6 +218,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "dkd": DKDSection,
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
+    "boot": BootSection,
     "combined": CombinedSection,
     "none": NoneSection,
 }

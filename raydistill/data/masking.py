@@ -62,7 +62,16 @@ def fixed_view(texts: Texts, ratio: float, mask_id: int, seed: int) -> View:
     return _lowest_masked(texts, ratio, mask_id, ((numbers >> 11) & (2**53 - 1)).double() / 2**53)
 
 
-def _lowest_masked(texts: Texts, ratio: float, mask_id: int, keys: Tensor) -> View:
+def nested_view(texts: Texts, ratios: Tensor, mask_id: int, generator: torch.Generator) -> View:
+    """As `corrupted_view`, but each text is masked at a ratio of its own, `(texts,)` in [0, 1].
+
+    The order in which a text's tokens go comes from the generator alone: from equal states, a higher ratio masks what a lower one masks, and more.
+    """
+    keys = torch.rand(len(texts.tokens), generator=generator, dtype=torch.float64)
+    return _lowest_masked(texts, ratios, mask_id, keys)
+
+
+def _lowest_masked(texts: Texts, ratio: float | Tensor, mask_id: int, keys: Tensor) -> View:
     """Mask the ordinary tokens of each text that have the lowest keys, in [0, 1)."""
     owner, ordinary = texts.text_of_token, ~texts.special
     counts = torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, ordinary.long())

@@ -21,6 +21,7 @@ class Texts:
         lengths: `(texts,)` int64, tokens of each text.
         spans: `(tokens,)` int64, a number for each piece that a text was put together from (name, description, a neighbour's name, relation), -1 for special
             tokens; None where that is not known.
+        times: `(texts,)` float32, what a student is told of each text beside its tokens (`models/conditioning.py`); None = nothing, which is time 0.
     """
 
     tokens: Tensor
@@ -28,6 +29,7 @@ class Texts:
     special: Tensor
     lengths: Tensor
     spans: Tensor | None = None
+    times: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.lengths.shape[0])
@@ -49,7 +51,8 @@ class Texts:
         lengths = self.lengths[indices]
         positions = token_positions(self.starts[indices], lengths)
         spans = None if self.spans is None else self.spans[positions]
-        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths, spans)
+        times = None if self.times is None else self.times[indices]
+        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths, spans, times)
 
     def followed_by(self, others: Texts) -> Texts:
         """These texts, and others after them."""
@@ -59,7 +62,12 @@ class Texts:
             torch.cat([self.special, others.special]),
             torch.cat([self.lengths, others.lengths]),
             None if self.spans is None or others.spans is None else torch.cat([self.spans, others.spans]),
+            None if self.times is None or others.times is None else torch.cat([self.times, others.times]),
         )
+
+    def at(self, times: Tensor) -> Texts:
+        """The same texts, each at a time of its own."""
+        return replace(self, times=times)
 
     def with_tokens(self, tokens: Tensor) -> Texts:
         """The same shape with other token ids (a corrupted view)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raydistill.data.texts import Texts
 from raydistill.devices import sent
 from raydistill.models.attention import in_groups
+from raydistill.models.conditioning import CONDITIONING
 from raydistill.models.features import EMBEDDINGS, QKV, Feature
 from raydistill.models.fused import can_be_fused, compiled_layer, fused_layers
 
@@ -65,5 +66,8 @@ def _embedded(model: Any, texts: Texts) -> Tensor:
         # RoBERTa counts from one beyond its padding token.
         place = place + parts.padding_idx + 1
     words = parts.word_embeddings(sent(texts.tokens, device)) + parts.token_type_embeddings(sent(texts.types, device))
+    if texts.times is not None and hasattr(parts, CONDITIONING):
+        # Each text's own vector: what a student that is being trained is told beside the tokens.
+        words = words + getattr(parts, CONDITIONING)(sent(texts.times, device))[sent(texts.text_of_token, device)]
     embedded: Tensor = parts.dropout(parts.LayerNorm(words + parts.position_embeddings(sent(place, device))))
     return embedded

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from raydistill.models.temporary import is_lasting
+
 
 class TrimmedEmbedding(nn.Module):
     """An embedding that holds the rows `kept` of a larger table; token ids stay those of the whole table.
@@ -50,8 +52,9 @@ def trim_embeddings(encoder: nn.Module, kept: Tensor) -> None:
 
 
 def whole_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's state as it was before trimming, on the CPU, contiguous: what a checkpoint stores."""
-    state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in encoder.state_dict().items()}
+    """The encoder's state as it was before trimming, on the CPU, contiguous, without what is temporary: what a checkpoint stores."""
+    lasts = is_lasting(encoder)
+    state = {name: one.detach().to("cpu").contiguous() for name, one in encoder.state_dict().items() if lasts(name)}
     table = encoder.embeddings.word_embeddings  # type: ignore[union-attr]
     if isinstance(table, TrimmedEmbedding):
         state["embeddings.word_embeddings.weight"] = table.restored()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raydistill.config.baselines import NoneSection
-from raydistill.config.methods import Method, has_teacher, label_of, sees_masks
+from raydistill.config.methods import Method, has_teacher, label_of, masks_itself, sees_masks
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import Init, View
 from raydistill.config.training import TrainingSection
@@ -163,7 +163,7 @@ def applied_masking(method: Method, mask_ratio: float, view: View) -> tuple[floa
 
     So two points of a search that ask for the same work are the same trial, and reports name no ratio that was never applied.
     """
-    if mask_ratio == 0 or (view == "separate" and not sees_masks(method)):
+    if mask_ratio == 0 or masks_itself(method) or (view == "separate" and not sees_masks(method)):
         return 0.0, "separate"
     return mask_ratio, view
 

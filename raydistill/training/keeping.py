@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from raydistill.models.temporary import is_lasting
 from raydistill.training.checkpoint import (
     ASIDE,
     RESHAPING,
@@ -172,11 +173,14 @@ def _name(parts: TrialParts) -> str:
 
 
 def _load_student(parts: TrialParts, path: Path) -> None:
-    """Copy a checkpoint's weights into the student that is there, trimmed or not."""
+    """Copy a checkpoint's weights into the student that is there, trimmed or not; what is temporary is not among them."""
     loaded = load_model(path, verify=False, unfinished=True)
     for name in ("query_encoder", "entity_encoder"):
         source = dict(getattr(loaded, name).named_parameters())
+        lasts = is_lasting(getattr(parts.student, name))
         for key, parameter in getattr(parts.student, name).named_parameters():
+            if not lasts(key):
+                continue
             value = source[key].data
             if value.shape != parameter.shape:
                 value = value[getattr(parts.student, name).embeddings.word_embeddings.kept]

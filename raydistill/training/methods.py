@@ -15,7 +15,10 @@ from raydistill.config.methods import (
     parts_of,
 )
 from raydistill.config.trial import TrialConfig
+from raydistill.data.assembly import TextAssembler
+from raydistill.data.batches import BatchBuilder, Source
 from raydistill.errors import CapabilityError
+from raydistill.kg.store import Dataset
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.baselines import (
     contrastive_term,
@@ -26,8 +29,10 @@ from raydistill.training.baselines import (
     pkd_terms,
     tinybert_terms,
 )
+from raydistill.training.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
+from raydistill.training.progress import Corruption
 from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
@@ -192,8 +197,15 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "dkd": dkd_terms,
     "pkd": pkd_terms,
     "tinybert": tinybert_terms,
+    "boot": boot_terms,
     "combined": _combined,
     "none": none_terms,
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"boot": boot_conditioner}
 """Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""
+SOURCES: dict[str, Callable[[TrialConfig, Dataset], Source]] = {"boot": boot_source}
+"""Of the methods whose examples are not simply the training triples: from a trial and its graph."""
+BUILDERS: dict[str, Callable[[TrialConfig, Dataset, TextAssembler], BatchBuilder]] = {"boot": boot_builder}
+"""Of those whose batches hold other texts than evaluation has, or know less of what is true: from a trial, its graph and the texts of evaluation."""
+CORRUPTIONS: dict[str, Callable[[TrialConfig, int], Corruption]] = {"boot": boot_corruption}
+"""Of those that corrupt texts in a way of their own: from a trial and the mask token."""

@@ -28,16 +28,22 @@ class Side:
     Args:
         texts: this worker's share of the side's texts.
         masked: `(tokens,)` bool, True = masked; on the CPU, like the texts.
-        student: outputs with gradient.
+        learned: the student's outputs, with gradient, or None where no term asked.
         teacher: outputs without, or None where no term asked.
         share: how the side's texts are divided among workers.
     """
 
     texts: Texts
     masked: Tensor
-    student: TowerOutput
+    learned: TowerOutput | None
     teacher: TowerOutput | None
     share: Share
+
+    @property
+    def student(self) -> TowerOutput:
+        """The student's outputs, where a term asked for them."""
+        assert self.learned is not None, "a term looks at a student that it did not ask for"
+        return self.learned
 
 
 @dataclass(frozen=True)
@@ -121,15 +127,19 @@ class StepOutputs:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a view must capture of either model; `teacher` None = the teacher is not run on this view."""
+    """What a view must capture of either model; None = that model is not run on this view."""
 
-    student: Needs
+    student: Needs | None
     teacher: Needs | None
 
     def __or__(self, other: Wanted) -> Wanted:
-        if self.teacher is None or other.teacher is None:
-            return Wanted(self.student | other.student, self.teacher if other.teacher is None else other.teacher)
-        return Wanted(self.student | other.student, self.teacher | other.teacher)
+        return Wanted(_both(self.student, other.student), _both(self.teacher, other.teacher))
+
+
+def _both(own: Needs | None, others: Needs | None) -> Needs | None:
+    if own is None or others is None:
+        return own if others is None else others
+    return own | others
 
 
 def encode_view(
@@ -146,11 +156,10 @@ def encode_view(
         share = world.share(view.texts.lengths)
         texts = view.texts if world.size == 1 else view.texts.select(share.mine)
         masked = view.masked if world.size == 1 else _of_texts(view, share.mine)
-        output = student(texts, tower, wanted.student)
         return Side(
             texts=texts,
             masked=masked,
-            student=output,
+            learned=None if wanted.student is None else student(texts, tower, wanted.student),
             teacher=None if wanted.teacher is None else teacher(texts, tower, wanted.teacher),
             share=share,
         )

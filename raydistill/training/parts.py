@@ -12,20 +12,19 @@ from torch import Tensor
 
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.assembly import TextAssembler
-from raydistill.data.batches import BatchBuilder
 from raydistill.data.graph import text_assembler
 from raydistill.devices import best_device
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.kg.text import TextRule
-from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.building import (
+    builder_of,
     corruption_of,
     optimizer_of,
     reshapers_of,
@@ -169,8 +168,7 @@ def build_parts(
     if teacher_model is not None:
         teacher_model.to(device)
     source = source_of(config, dataset)
-    truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
-    builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
+    builder = builder_of(config, dataset, assembler)
     terms = terms_of(config, student, teacher_model)
     reshapers = reshapers_of(config, student, source.steps_per_epoch * config.training.epochs)
     optimizer = optimizer_of(config, student, own_of(terms), source.steps_per_epoch * config.training.epochs)

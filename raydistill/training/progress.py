@@ -35,6 +35,10 @@ class Corruption:
     seed: int = 0
     number: int | None = None
 
+    def timed(self, batch: TripleBatch, step: int) -> TripleBatch:
+        """A step's batch as the clean view has it: nobody is told a time."""
+        return batch
+
     def of(self, batch: TripleBatch, epoch: int, step: int) -> tuple[View, View]:
         """The corrupted queries and candidates of a step; equal on all workers, so that each takes its share of one view."""
         if self.number is not None:

@@ -27,13 +27,13 @@ class Taken:
     Args:
         values: of each term, unweighted, of the loss, and the norm of the gradient; scalars.
         gradient_norms: of each term, where they were measured.
-        column_vectors: `(columns, hidden)`.
+        column_vectors: `(columns, hidden)`, where they serve later steps.
         notes: what terms saw besides.
     """
 
     values: dict[str, Tensor]
     gradient_norms: dict[str, float]
-    column_vectors: Tensor
+    column_vectors: Tensor | None
     notes: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -53,7 +53,12 @@ class Term(Protocol):
 
     @property
     def on(self) -> OnView:
-        """The view it looks at."""
+        """The view of which it looks at the student."""
+        ...
+
+    @property
+    def teacher_on(self) -> OnView:
+        """The view of which it looks at the teacher."""
         ...
 
     @property
@@ -86,14 +91,20 @@ class Ramp:
 
 
 class Plain:
-    """A term whose weight stays as it is, and that learns nothing for itself."""
+    """A term whose weight stays as it is, that looks at both models on one view, and learns nothing for itself."""
 
     weight: float
+    on: OnView
 
     @property
     def own(self) -> nn.Module | None:
         """Nothing."""
         return None
+
+    @property
+    def teacher_on(self) -> OnView:
+        """The view of which it looks at the student, too."""
+        return self.on
 
     def weight_at(self, epoch: int) -> float:
         """Its weight."""
@@ -152,10 +163,10 @@ class ContrastiveTerm(Plain):
 
 def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
     """What the terms on one view need captured, together."""
-    wanted = Wanted(Needs(), None)
+    wanted = Wanted(None, None)
     for term in terms:
-        if term.on == view:
-            wanted = wanted | Wanted(term.student_needs, term.teacher_needs)
+        student = term.student_needs if term.on == view else None
+        wanted = wanted | Wanted(student, term.teacher_needs if term.teacher_on == view else None)
     return wanted
 
 

@@ -84,7 +84,9 @@ class Trainer:
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         self._separate = (
-            not corruption.shared and corruption.ratio > 0 and any(term.on == "corrupted" for term in self.terms)
+            not corruption.shared
+            and corruption.ratio > 0
+            and any("corrupted" in (term.on, term.teacher_on) for term in self.terms)
         )
 
     @property
@@ -149,7 +151,7 @@ class Trainer:
         return built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
 
     def _prepared(self, batch: TripleBatch, epoch: int, step: int) -> Prepared:
-        corrupts = self.corruption.shared or self._separate
+        batch, corrupts = self.corruption.timed(batch, step), self.corruption.shared or self._separate
         return Prepared(batch, self.corruption.of(batch, epoch, step) if corrupts else None)
 
     def averages(self) -> dict[str, float]:
@@ -181,7 +183,8 @@ class Trainer:
             self.optimizer.step(step, unless)
             if self.structure.after_step(step):
                 self.reshaped()
-        self.pre_batch.push(taken.column_vectors, batch.column_entities)
+        if taken.column_vectors is not None:
+            self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
         self.progress.add(taken.reported)
 
@@ -204,7 +207,7 @@ class Trainer:
         return Taken(
             {name: value.detach() for name, value in {**values, LOSS: loss, NORM: norm}.items()},
             norms,
-            outputs.clean.candidate_vectors[: prepared.batch.num_columns].detach(),
+            outputs.clean.candidate_vectors[: prepared.batch.num_columns].detach() if self.pre_batch.limit else None,
             outputs.notes,
         )
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from raydistill.config.baselines import LogitsSection
+from raydistill.config.boot import BootSection
 from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.space import LogUniform, Uniform, bounds, is_distribution
@@ -46,3 +47,10 @@ def test_value_without_a_usual_space_is_refused() -> None:
         ValidationError, match="divergence is search, and no space is usual for it; expected one of alpha"
     ):
         LogitsSection.model_validate({"divergence": SEARCH})
+
+
+def test_path_of_noise_has_room_for_a_step() -> None:
+    """A student that is only ever taught at time 0, by its teacher alone."""
+    assert BootSection.model_validate({"t_max": 0.3, "step": 0.3}).step == 0.3
+    with pytest.raises(ValidationError, match=r"step is 0.4 and t_max 0.3; expected a step of at most t_max"):
+        BootSection.model_validate({"t_max": 0.3, "step": 0.4})

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from raydistill.data.masking import clean_view, corrupted_view, fixed_view
+from raydistill.data.masking import clean_view, corrupted_view, fixed_view, nested_view
 from raydistill.data.texts import Texts
 
 MASK = 7
@@ -103,3 +105,22 @@ def test_numbered_corruptions_mask_every_place_equally_often() -> None:
     assert bool((share - 0.2).abs().max() < 0.02)
     together = (hits[:, :, 1:-1].double().sum(0) / seeds).flatten()
     assert bool((together - 0.2).abs().max() < 0.15)
+
+
+def test_higher_ratios_mask_what_lower_ones_mask_and_more(texts: Texts) -> None:
+    """A path of noise on which a token comes back, or texts that all go at one pace."""
+    count = len(texts)
+    views = [
+        nested_view(texts, torch.full((count,), ratio), MASK, torch.Generator().manual_seed(4))
+        for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    for low, high in itertools.pairwise(views):
+        assert not bool((low.masked & ~high.masked).any())
+        assert bool((high.masked & ~low.masked).any())
+    assert not bool(views[0].masked.any())
+    assert torch.equal(views[-1].masked, ~texts.special)
+    ratios = torch.linspace(0, 1, count)
+    each = nested_view(texts, ratios, MASK, torch.Generator().manual_seed(4))
+    ordinary = torch.zeros(count).index_add_(0, texts.text_of_token, (~texts.special).float())
+    masked = torch.zeros(count).index_add_(0, texts.text_of_token, each.masked.float())
+    assert torch.equal(masked, torch.round(ordinary.double() * ratios.double()).float())

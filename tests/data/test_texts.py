@@ -18,3 +18,15 @@ def test_select_gives_the_named_texts_in_the_named_order() -> None:
     assert chosen.text_of_token.tolist() == [0] * 4 + [1] * 3 + [2] * 3 + [3]
     assert chosen.starts.tolist() == [0, 4, 7, 10]
     assert len(texts.select(torch.zeros(0, dtype=torch.int64))) == 0
+
+
+def test_times_go_where_their_texts_go() -> None:
+    """A text that is told another one's time after sorting by length."""
+    tokens = torch.arange(6)
+    texts = Texts(tokens, tokens, tokens < 0, torch.tensor([1, 3, 2])).at(torch.tensor([0.1, 0.2, 0.3]))
+    order = torch.tensor([1, 2, 0])
+    assert texts.times is not None
+    assert torch.equal(texts.select(order).times, texts.times[order])  # type: ignore[arg-type]
+    both = texts.select(order).followed_by(texts)
+    assert torch.equal(both.times, torch.cat([texts.times[order], texts.times]))  # type: ignore[arg-type]
+    assert torch.equal(texts.with_tokens(tokens + 1).times, texts.times)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from raydistill.objectives.bootstrap import bootstrap, boundary
 from raydistill.objectives.clipped import clipped_divergence
 from raydistill.objectives.contrastive import both_directions, info_nce
 from raydistill.objectives.decoupled import decoupled_divergence
@@ -260,6 +261,40 @@ def _patience(student: list[Tensor], teacher: list[Tensor], variant: str) -> Wei
 
 
 WHOLE = frozenset({"garbage", "none", "lone"})
+# --- vectors of texts at two times of a path of noise --------------------------------------------------------------
+EARLIER, LATER = torch.tensor([0.0, 0.1, 0.2, 0.4]), torch.tensor([0.1, 0.3, 0.25, 0.5])
+AT_END = torch.tensor([1, 0, 1, 1], dtype=torch.bool)
+ROW_ORDER = torch.tensor([2, 0, 3, 1])
+
+
+def _bootstrap(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    rows = {"one_row": slice(1), "short": slice(1)}.get(variant, slice(4))
+    own, theirs = student[0][rows], teacher[0] if len(teacher[0]) != 4 else teacher[0][rows]
+    # The student's later self says what its teacher says, so a student equal to both has nothing to learn.
+    return bootstrap(own, theirs.detach(), theirs, EARLIER[rows], LATER[rows])
+
+
+def _boundary(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    own, theirs, at_end = student[0], teacher[0], AT_END
+    match variant:
+        case "padded":
+            own, theirs, at_end = _pad(own, 2, 0), _pad(theirs, 2, 0), torch.cat([AT_END, torch.zeros(2) > 0])
+        case "permuted":
+            # Rows are texts; those of this one stand in the order in which they were given.
+            back = ROW_ORDER.argsort()
+            found = boundary(own[ROW_ORDER], theirs[ROW_ORDER], AT_END[ROW_ORDER])
+            return Weighted(found.values[back], found.weights[back])
+        case "garbage":
+            own, theirs = own.masked_fill(~AT_END[:, None], NAN), theirs.masked_fill(~AT_END[:, None], NAN)
+        case "none":
+            at_end = AT_END & False
+        case "lone":
+            at_end = torch.arange(4) == 2
+        case "one_row" | "short":
+            own, theirs, at_end = own[:1], theirs[:1], AT_END[:1]
+    return boundary(own, theirs, at_end)
+
+
 CASES = (
     Case("info_nce", info_nce, ((4, 5), ()), _info_nce, has_teacher=False),
     Case("both_directions", both_directions, ((3, 4), (), (5,), (3, 2)), _both_directions, has_teacher=False),
@@ -278,6 +313,8 @@ CASES = (
     # Its plan is taken as constant, so its gradient is not that of its value; test_transport.py has what it is.
     Case("self_transport", self_transport, ((9, 3),), _self_transport, has_teacher=False, absent=WHOLE | {"gradcheck"}),
     Case("relation_divergence", relation_divergence, ((9, 4), (9, 4)), _related(relation_divergence), absent=WHOLE),
+    Case("bootstrap", bootstrap, ((4, 3),), _bootstrap, absent=WHOLE),
+    Case("boundary", boundary, ((4, 3),), _boundary),
     Case("attention_score_mse", attention_score_mse, ((9, 4), (9, 4)), _related(attention_score_mse), absent=WHOLE),
 )
 

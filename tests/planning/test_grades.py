@@ -91,6 +91,7 @@ def test_settings_left_open_come_from_the_campaign(campaign: Maker, ground: Grou
         ("pmd", {"mask_ratio": 0.1}, {"mask_ratio": 0.2}, False),
         ("logits", {"mask_ratio": 0.1, "view": "separate"}, {"mask_ratio": 0.2, "view": "separate"}, True),
         ("logits", {"mask_ratio": 0.1, "view": "shared"}, {"mask_ratio": 0.2, "view": "shared"}, False),
+        ("boot", {"mask_ratio": 0.1, "view": "shared"}, {"mask_ratio": 0.2, "view": "shared"}, True),
     ],
 )
 def test_points_that_ask_for_the_same_work_are_one_trial(

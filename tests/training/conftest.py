@@ -33,6 +33,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "name": "combined",
         "parts": [{"name": "pmd", "alpha": 0.2, "beta": 0.3}, {"name": "tinybert"}, {"name": "minilm"}],
     },
+    "boot": {"name": "boot", "score": 0.5},
+    "boot-random": {"name": "boot", "source": "text-free", "t_max": 0.9, "step": 0.3, "examples": 20, "score": 0.1},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")

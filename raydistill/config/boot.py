@@ -1,0 +1,52 @@
+"""The section of data-free distillation with bootstrapping."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from raydistill.config.method_section import MethodSection
+from raydistill.config.space import SearchedPositive, SearchedWeight
+
+
+class BootSection(MethodSection):
+    """Distillation without triples: a student told how much its teacher's text is masked learns from its own later self and its teacher, on texts put together at random."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "boundary": {"log_uniform": [0.1, 10.0]},
+        "score": {"log_uniform": [0.01, 10.0]},
+    }
+
+    name: Literal["boot"] = Field("boot", description="which method this section is of")
+    source: Literal["triple-free", "text-free"] = Field(
+        "triple-free",
+        description="triple-free: the graph's texts, in random pairs of head and relation; text-free: random tokens, as many as the graph's texts have",
+    )
+    examples: int | None = Field(
+        None, ge=1, description="random queries of an epoch, each with a candidate; null = four for each entity"
+    )
+    bootstrap: SearchedPositive = Field(1.0, description="weight of the bootstrap term")
+    boundary: SearchedWeight = Field(1.0, description="weight of the boundary term")
+    score: SearchedWeight = Field(
+        0.0,
+        description="weight of the divergence of the scores that the bootstrapped targets give the batch's candidates",
+    )
+    t_max: float = Field(
+        0.5, gt=0, lt=1, description="highest time: share of a text's tokens that the teacher may miss"
+    )
+    step: float = Field(
+        0.1, gt=0, lt=1, description="from a time to the earlier one that is taught by it; at most t_max"
+    )
+    at_end: float = Field(
+        0.25, gt=0, lt=1, description="share of texts at t_max, on which the boundary term is; the others are below it"
+    )
+
+    @model_validator(mode="after")
+    def _steps_fit_into_the_path(self) -> BootSection:
+        if self.step > self.t_max:
+            raise ValueError(
+                f"step is {self.step:g} and t_max {self.t_max:g}; expected a step of at most t_max, because every text would be taught at time 0 and no "
+                "target would be the student's own; lower step, or raise t_max"
+            )
+        return self
