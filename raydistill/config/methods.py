@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
+from raydistill.config.growing import EducationSection
 from raydistill.config.method_section import MethodSection
 from raydistill.config.space import (
     SearchedPositive,
@@ -149,6 +150,7 @@ Distilling = (
     | DKDSection
     | PKDSection
     | TinyBERTSection
+    | EducationSection
 )
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
@@ -169,6 +171,16 @@ class CombinedSection(MethodSection):
             raise ValueError(
                 f"parts are {', '.join(names)}; expected each method once, because its terms would be told apart by nothing"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _none_that_stands_alone(self) -> CombinedSection:
+        for part in self.parts:
+            if part.alone:
+                raise ValueError(
+                    f"{part.name} is one of the parts; expected methods that go together, and {part.alone}; give it a lineage of its own under `compare`, or "
+                    "take it out"
+                )
         return self
 
 
@@ -202,6 +214,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "dkd": DKDSection,
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
+    "education": EducationSection,
     "combined": CombinedSection,
     "none": NoneSection,
 }

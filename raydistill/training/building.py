@@ -7,7 +7,7 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
-from raydistill.data.batches import Source, TripleSource
+from raydistill.data.batches import Source
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
@@ -16,7 +16,7 @@ from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.methods import assemble, reshaping
+from raydistill.training.methods import SOURCES, assemble, reshaping, triples_of
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import Own, own_of
 from raydistill.training.progress import Corruption
@@ -35,9 +35,9 @@ def corruption_of(config: TrialConfig, mask_id: int) -> Corruption:
     )
 
 
-def terms_of(config: TrialConfig, student: BiEncoder, teacher: BiEncoder | None) -> tuple[Term, ...]:
+def terms_of(config: TrialConfig, student: BiEncoder, teacher: BiEncoder | None, dataset: Dataset) -> tuple[Term, ...]:
     """The terms, with what they have of their own on the student's device."""
-    terms = assemble(config, Shapes(Shape.of(student), Shape.of(teacher)))
+    terms = assemble(config, Shapes(Shape.of(student), Shape.of(teacher), dataset))
     for module in own_of(terms).values():
         module.to(student.log_inverse_temperature.device)
     return terms
@@ -53,7 +53,7 @@ def reshapers_of(config: TrialConfig, student: BiEncoder, steps: int) -> tuple[R
 
 def source_of(config: TrialConfig, dataset: Dataset) -> Source:
     """Where the examples come from."""
-    return TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
+    return SOURCES.get(config.method.name, triples_of)(config, dataset)
 
 
 def optimizer_of(config: TrialConfig, student: BiEncoder, own: Own, steps: int) -> Optimizer:

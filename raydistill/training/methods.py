@@ -15,7 +15,9 @@ from raydistill.config.methods import (
     parts_of,
 )
 from raydistill.config.trial import TrialConfig
+from raydistill.data.batches import Source, TripleSource
 from raydistill.errors import CapabilityError
+from raydistill.kg.store import Dataset
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.baselines import (
     contrastive_term,
@@ -26,6 +28,7 @@ from raydistill.training.baselines import (
     pkd_terms,
     tinybert_terms,
 )
+from raydistill.training.education import education_source, education_terms, grower
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
 from raydistill.training.relation_terms import RelationTerm, Which, projection
@@ -61,6 +64,11 @@ def reshaping(config: TrialConfig, shape: Shape, steps: int) -> tuple[Reshaper, 
         if part.name in RESHAPERS
     ]
     return tuple(found)
+
+
+def triples_of(config: TrialConfig, dataset: Dataset) -> Source:
+    """Examples of a method that does not say where they come from: all training triples."""
+    return TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
 
 
 def _combined(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -192,8 +200,11 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "dkd": dkd_terms,
     "pkd": pkd_terms,
     "tinybert": tinybert_terms,
+    "education": education_terms,
     "combined": _combined,
     "none": none_terms,
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"education": grower}
 """Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""
+SOURCES: dict[str, Callable[[TrialConfig, Dataset], Source]] = {"education": education_source}
+"""Of the methods that do not learn from all training triples all the time: from a trial and its graph."""

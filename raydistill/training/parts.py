@@ -171,7 +171,7 @@ def build_parts(
     source = source_of(config, dataset)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
     builder = BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
-    terms = terms_of(config, student, teacher_model)
+    terms = terms_of(config, student, teacher_model, dataset)
     reshapers = reshapers_of(config, student, source.steps_per_epoch * config.training.epochs)
     optimizer = optimizer_of(config, student, own_of(terms), source.steps_per_epoch * config.training.epochs)
     trainer = Trainer(

@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "name": "combined",
         "parts": [{"name": "pmd", "alpha": 0.2, "beta": 0.3}, {"name": "tinybert"}, {"name": "minilm"}],
     },
+    "education": {"name": "education", "stages": 2, "temperature": 3.0},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")
