@@ -19,7 +19,7 @@ class TeachingReference(nn.Module):
     Args:
         width: hidden units of the tower.
 
-    Source: ED (arXiv 2311.13811). There one more layer of the network's kind; here a map of each token, which is left behind all the same.
+    Source: ED (arXiv 2311.13811), whose block closes a network for images; here it maps each token's state, and is thrown away all the same.
     """
 
     def __init__(self, width: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from raydistill.errors import CapabilityError
@@ -20,10 +19,6 @@ class Stages:
 
     layers: tuple[int, ...]
     opens: tuple[int, ...]
-
-    def at(self, epoch: int) -> int:
-        """The stage of an epoch, both from 0."""
-        return bisect_right(self.opens, epoch) - 1
 
 
 def timetable(stages: int, layers: int, epochs: int, end: float) -> Stages:
