@@ -16,9 +16,11 @@ class MethodSection(Section):
 
     Attributes:
         spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
+        alone: why it cannot be a part of `combined`; empty = it can.
     """
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {}
+    alone: ClassVar[str] = ""
 
     @model_validator(mode="before")
     @classmethod

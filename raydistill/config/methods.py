@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
 from raydistill.config.boot import BootSection
+from raydistill.config.growing import EducationSection
 from raydistill.config.method_section import MethodSection
 from raydistill.config.space import (
     SearchedPositive,
@@ -151,6 +152,7 @@ Distilling = (
     | PKDSection
     | TinyBERTSection
     | BootSection
+    | EducationSection
 )
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
@@ -180,6 +182,16 @@ class CombinedSection(MethodSection):
             raise ValueError(
                 f"parts are {', '.join(names)}; expected each method once, because its terms would be told apart by nothing"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _none_that_stands_alone(self) -> CombinedSection:
+        for part in self.parts:
+            if part.alone:
+                raise ValueError(
+                    f"{part.name} is one of the parts; expected methods that go together, and {part.alone}; give it a lineage of its own under `compare`, or "
+                    "take it out"
+                )
         return self
 
 
@@ -219,6 +231,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
     "boot": BootSection,
+    "education": EducationSection,
     "combined": CombinedSection,
     "none": NoneSection,
 }

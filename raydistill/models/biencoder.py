@@ -48,6 +48,8 @@ class BiEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.query_encoder, self.entity_encoder = query_encoder, entity_encoder
+        # By tower, what token states go through before they are pooled: in a student that is not whole yet. No part of an encoder, nor of its checkpoint.
+        self.tops = nn.ModuleDict()
         self.pooling, self.precision = pooling, precision
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.packs = can_be_packed(query_encoder) and can_be_packed(entity_encoder)
@@ -148,7 +150,7 @@ class BiEncoder(nn.Module):
                 token_type_ids=types,
                 output_hidden_states=bool(layers),
             )
-        hidden = output.last_hidden_state
+            hidden = self._topped(output.last_hidden_state, tower)
         vectors = normalized(pool(hidden.float(), real, self.pooling))
         # hidden_states[0] are the embeddings, so layer j is at j + 1.
         return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(layers)})
@@ -158,8 +160,12 @@ class BiEncoder(nn.Module):
         ordered = texts.select(order)
         with self._autocast():
             hidden, states = packed_states(self.encoder(tower), ordered, needs.layers)
+            hidden = self._topped(hidden, tower)
         vectors = normalized(pool_packed(hidden.float(), ordered, self.pooling))
         return _in_order(TowerOutput(vectors, states), texts.lengths, order, hidden.device)
+
+    def _topped(self, hidden: Tensor, tower: Tower) -> Tensor:
+        return self.tops[tower](hidden) if tower in self.tops else hidden
 
     def _autocast(self) -> AbstractContextManager[object]:
         device = self.log_inverse_temperature.device

@@ -82,7 +82,13 @@ def survey(config: CampaignConfig) -> Ground:
         teacher = TeacherReference(path=path, digest=_verify(path))
         layers = int(_facts(path)["layers"])
     return Ground(
-        dataset.fingerprint, encoder.fingerprint, encoder.num_layers, teacher, layers, encoder_width=encoder.hidden_size
+        dataset.fingerprint,
+        encoder.fingerprint,
+        encoder.num_layers,
+        teacher,
+        layers,
+        encoder_width=encoder.hidden_size,
+        num_relations=len(set(dataset.train[:, 1].tolist())),
     )
 
 

@@ -42,6 +42,7 @@ class Ground:
         given_teacher: the checkpoint named by `teacher.checkpoint`, or None when the teacher is trained.
         given_teacher_layers: its depth.
         encoder_width: hidden units of the pre-trained encoder; None where that is not known.
+        num_relations: relations that have a training triple; None likewise.
     """
 
     dataset_fingerprint: str
@@ -50,6 +51,7 @@ class Ground:
     given_teacher: TeacherReference | None = None
     given_teacher_layers: int | None = None
     encoder_width: int | None = None
+    num_relations: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from raydistill.planning.grades import (
     trial_config,
 )
 from raydistill.planning.search import Space, grade_space, grid, with_zero
-from raydistill.planning.shapes import shape_problems
+from raydistill.planning.shapes import growth_problems, shape_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -111,8 +111,9 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         else:
             if plan.section is not None:
                 above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
-                problems = shape_problems(trial.method, ground.encoder_width, above.layers)
-                yield from (f"grade {plan.folder}: {problem}" for problem in problems)
+                shapes = shape_problems(trial.method, ground.encoder_width, above.layers)
+                growth = growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
+                yield from (f"grade {plan.folder}: {problem}" for problem in (*shapes, *growth))
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from raydistill.config.growing import EducationSection
 from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection, parts_of
+from raydistill.errors import CapabilityError
+from raydistill.students.stages import timetable
 
 
 def shape_problems(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
@@ -35,3 +38,22 @@ def _of_part(method: Method, width: int | None, teacher_layers: int) -> Iterator
         and width % method.groups
     ):
         yield f"method.groups is {method.groups}, which does not divide the encoder's {width} hidden units"
+
+
+def growth_problems(method: Method, layers: int, epochs: int, num_relations: int | None) -> Iterator[str]:
+    """What of a resolved method's growth does not fit.
+
+    Args:
+        method: of one trial.
+        layers: of its student.
+        epochs: of its training.
+        num_relations: relations that have a training triple; None = not known.
+    """
+    if not isinstance(method, EducationSection):
+        return
+    try:
+        timetable(method.stages, layers, epochs, method.end)
+    except CapabilityError as problem:
+        yield f"{problem.received}; expected {problem.expected}; {problem.remedy}"
+    if num_relations is not None and method.stages > num_relations:
+        yield f"method.stages is {method.stages}, and the graph has {num_relations} relations with a training triple, of which each stage opens a part; lower it"

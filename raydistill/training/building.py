@@ -7,17 +7,16 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
-from raydistill.data.batches import BatchBuilder, Source, TripleSource
+from raydistill.data.batches import BatchBuilder, Source
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.kg.store import Dataset
-from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.loading import load_encoder
 from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.methods import BUILDERS, CORRUPTIONS, SOURCES, assemble, reshaping
+from raydistill.training.methods import METHODS, assemble, reshaping
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import Own, own_of
 from raydistill.training.progress import Corruption
@@ -27,20 +26,12 @@ from raydistill.training.terms import Term
 
 def corruption_of(config: TrialConfig, mask_id: int) -> Corruption:
     """How its texts are corrupted."""
-    if config.method.name in CORRUPTIONS:
-        return CORRUPTIONS[config.method.name](config, mask_id)
-    return Corruption(
-        config.mask_ratio,
-        mask_id,
-        shared=config.view == "shared" and config.mask_ratio > 0,
-        seed=config.seed,
-        number=config.training.corruptions,
-    )
+    return METHODS[config.method.name].corruption(config, mask_id)
 
 
-def terms_of(config: TrialConfig, student: BiEncoder, teacher: BiEncoder | None) -> tuple[Term, ...]:
+def terms_of(config: TrialConfig, student: BiEncoder, teacher: BiEncoder | None, dataset: Dataset) -> tuple[Term, ...]:
     """The terms, with what they have of their own on the student's device."""
-    terms = assemble(config, Shapes(Shape.of(student), Shape.of(teacher)))
+    terms = assemble(config, Shapes(Shape.of(student), Shape.of(teacher), dataset))
     for module in own_of(terms).values():
         module.to(student.log_inverse_temperature.device)
     return terms
@@ -55,18 +46,13 @@ def reshapers_of(config: TrialConfig, student: BiEncoder, steps: int) -> tuple[R
 
 
 def source_of(config: TrialConfig, dataset: Dataset) -> Source:
-    """Where the examples come from."""
-    if config.method.name in SOURCES:
-        return SOURCES[config.method.name](config, dataset)
-    return TripleSource(dataset.train, dataset.num_relations, config.training.batch_size, config.seed)
+    """Where its examples come from."""
+    return METHODS[config.method.name].source(config, dataset)
 
 
 def builder_of(config: TrialConfig, dataset: Dataset, assembler: TextAssembler) -> BatchBuilder:
-    """What makes batches of the examples; `assembler` has the texts of evaluation."""
-    if config.method.name in BUILDERS:
-        return BUILDERS[config.method.name](config, dataset, assembler)
-    truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
-    return BatchBuilder(assembler, truth, dataset.num_relations, config.contrastive.self_negatives)
+    """What makes batches of them; `assembler` has the texts of evaluation."""
+    return METHODS[config.method.name].builder(config, dataset, assembler)
 
 
 def optimizer_of(config: TrialConfig, student: BiEncoder, own: Own, steps: int) -> Optimizer:

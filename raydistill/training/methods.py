@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from raydistill.config.methods import (
@@ -15,10 +14,7 @@ from raydistill.config.methods import (
     parts_of,
 )
 from raydistill.config.trial import TrialConfig
-from raydistill.data.assembly import TextAssembler
-from raydistill.data.batches import BatchBuilder, Source
 from raydistill.errors import CapabilityError
-from raydistill.kg.store import Dataset
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.baselines import (
     contrastive_term,
@@ -30,9 +26,10 @@ from raydistill.training.baselines import (
     tinybert_terms,
 )
 from raydistill.training.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
+from raydistill.training.education import education_source, education_terms, grower
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
-from raydistill.training.progress import Corruption
+from raydistill.training.recipe import Recipe
 from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
@@ -50,7 +47,7 @@ def assemble(config: TrialConfig, shapes: Shapes) -> tuple[Term, ...]:
     Raises:
         CapabilityError: the method's terms cannot compare models of these shapes.
     """
-    terms = METHODS[config.method.name](config, shapes)
+    terms = METHODS[config.method.name].terms(config, shapes)
     return tuple(term for term in terms if term.weight != 0)
 
 
@@ -60,12 +57,12 @@ def reshaping(config: TrialConfig, shape: Shape, steps: int) -> tuple[Reshaper, 
     Raises:
         CapabilityError: it cannot be done to a student of this shape.
     """
-    found = [
-        RESHAPERS[part.name](config.model_copy(update={"method": part}), shape, steps)
-        for part in parts_of(config.method)
-        if part.name in RESHAPERS
-    ]
-    return tuple(found)
+    parts = [(METHODS[part.name].reshaper, part) for part in parts_of(config.method)]
+    return tuple(
+        reshaper(config.model_copy(update={"method": part}), shape, steps)
+        for reshaper, part in parts
+        if reshaper is not None
+    )
 
 
 def _combined(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -73,7 +70,7 @@ def _combined(config: TrialConfig, shapes: Shapes) -> list[Term]:
     method, terms = config.method, list[Term]()
     assert isinstance(method, CombinedSection)
     for part in method.parts:
-        for term in METHODS[part.name](config.model_copy(update={"method": part}), shapes):
+        for term in METHODS[part.name].terms(config.model_copy(update={"method": part}), shapes):
             if not isinstance(term, ContrastiveTerm):
                 terms.append(replace(term, name=f"{part.name}.{term.name}"))  # type: ignore[type-var]
             elif part is method.parts[0]:
@@ -188,24 +185,17 @@ def _self_feature(config: TrialConfig, shapes: Shapes) -> list[Term]:
     return terms
 
 
-METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
-    "pmd": _pmd,
-    "mgsr": _mgsr,
-    "minilm": _minilm,
-    "self-feature": _self_feature,
-    "logits": logits_terms,
-    "dkd": dkd_terms,
-    "pkd": pkd_terms,
-    "tinybert": tinybert_terms,
-    "boot": boot_terms,
-    "combined": _combined,
-    "none": none_terms,
+METHODS: dict[str, Recipe] = {
+    "pmd": Recipe(_pmd),
+    "mgsr": Recipe(_mgsr),
+    "minilm": Recipe(_minilm),
+    "self-feature": Recipe(_self_feature),
+    "education": Recipe(education_terms, reshaper=grower, source=education_source),
+    "boot": Recipe(boot_terms, boot_conditioner, boot_source, boot_builder, boot_corruption),
+    "logits": Recipe(logits_terms),
+    "dkd": Recipe(dkd_terms),
+    "pkd": Recipe(pkd_terms),
+    "tinybert": Recipe(tinybert_terms),
+    "combined": Recipe(_combined),
+    "none": Recipe(none_terms),
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"boot": boot_conditioner}
-"""Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""
-SOURCES: dict[str, Callable[[TrialConfig, Dataset], Source]] = {"boot": boot_source}
-"""Of the methods whose examples are not simply the training triples: from a trial and its graph."""
-BUILDERS: dict[str, Callable[[TrialConfig, Dataset, TextAssembler], BatchBuilder]] = {"boot": boot_builder}
-"""Of those whose batches hold other texts than evaluation has, or know less of what is true: from a trial, its graph and the texts of evaluation."""
-CORRUPTIONS: dict[str, Callable[[TrialConfig, int], Corruption]] = {"boot": boot_corruption}
-"""Of those that corrupt texts in a way of their own: from a trial and the mask token."""

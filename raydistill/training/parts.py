@@ -169,7 +169,7 @@ def build_parts(
         teacher_model.to(device)
     source = source_of(config, dataset)
     builder = builder_of(config, dataset, assembler)
-    terms = terms_of(config, student, teacher_model)
+    terms = terms_of(config, student, teacher_model, dataset)
     reshapers = reshapers_of(config, student, source.steps_per_epoch * config.training.epochs)
     optimizer = optimizer_of(config, student, own_of(terms), source.steps_per_epoch * config.training.epochs)
     trainer = Trainer(

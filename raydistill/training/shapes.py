@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raydistill.errors import CapabilityError
+from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder
 
 
@@ -32,10 +33,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of student and teacher."""
+    """The shapes of student and teacher, and the graph from which they learn, where that is known."""
 
     student: Shape
     teacher: Shape = Shape()
+    dataset: Dataset | None = None
 
     def require_equal_heads(self, why: str) -> None:
         """Refuse what cannot be compared head by head.

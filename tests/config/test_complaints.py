@@ -95,6 +95,7 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
         (
             {"method": "pmd"},
             'grades.0.method: received "pmd"; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
+            'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -111,6 +112,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"name": "pdm"}},
             "method: unknown method 'pdm'; expected one of boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
+            "method: unknown method 'pdm'; expected one of combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -119,6 +121,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"alpha": 0.1}},
             "method: no `name` given; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
+            "method: no `name` given; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),
@@ -196,6 +199,7 @@ def test_a_loss_of_nothing_is_refused(method: dict[str, Any]) -> None:
         ([{"name": "pmd"}, {"name": "boot"}], "boot's examples are random and have no right answer"),
         ([{"name": "pmd"}, {"name": "none"}], "unknown method 'none'"),
         ([{"name": "pmd"}, {"name": "minilm", "relaton": 2}], "unknown key 'relaton'"),
+        ([{"name": "pmd"}, {"name": "education"}], "its student grows, so the layers that the terms of others look at"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(parts: list[dict[str, Any]], told: str) -> None:

@@ -23,6 +23,7 @@ from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
 from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.sliced import sliced_divergence
 from raydistill.objectives.spans import span_correlation
 from raydistill.objectives.transport import self_transport
 from raydistill.objectives.weighted import Weighted
@@ -103,6 +104,23 @@ def _logit_mse(student: list[Tensor], teacher: list[Tensor], variant: str) -> We
 def _kl_divergence(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
     scores, valid, _ = _table(student[0], variant)
     return kl_divergence(scores, _table(teacher[0], variant)[0], valid, temperature=2.0)
+
+
+SLICES = torch.tensor([[1, 1, 1, 0, 1], [1, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0, 1, 0, 1, 1]], dtype=torch.bool)
+"""Rows whose slices leave out what is valid, and hold what is not."""
+
+
+def _sliced(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    shapes = {
+        "padded": _pad(SLICES, 0, 2),
+        "permuted": SLICES[:, PERMUTATION],
+        "one_row": SLICES[:1],
+        "short": SLICES[:1, :1],
+    }
+    in_slice = shapes.get(variant, SLICES)
+    tables = [_table(side[0], variant) for side in (student, teacher)]
+    own, theirs = (scores.masked_fill(~in_slice, NAN) if variant == "garbage" else scores for scores, _, _ in tables)
+    return sliced_divergence(own, theirs, tables[0][1], in_slice, temperature=2.0)
 
 
 def _decoupled(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
@@ -303,6 +321,7 @@ CASES = (
     Case("kl_divergence", kl_divergence, ((4, 5),), _kl_divergence),
     Case("masked_feature_per_token", masked_feature_per_token, ((9, 3),), _per_token),
     Case("masked_feature_pooled", masked_feature_pooled, ((9, 3),), _pooled),
+    Case("sliced_divergence", sliced_divergence, ((4, 5),), _sliced),
     Case("decoupled_divergence", decoupled_divergence, ((4, 5),), _decoupled),
     Case("clipped_divergence", clipped_divergence, ((4, 5),), _clipped),
     # Which token is next to which is what it is about.

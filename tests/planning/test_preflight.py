@@ -107,13 +107,16 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
         ({"name": "minilm", "teacher_layer": 6}, "teacher_layer is 6, and its teacher has 6 layers"),
         ({"name": "minilm", "variant": "minilmv2", "relation_heads": 7}, "relation_heads is 7, which does not divide"),
         ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the encoder's 384"),
+        ({"name": "education", "stages": 4}, "stages is 4, and the student has 3 layers"),
+        ({"name": "education", "end": 0.01}, "they would begin with the epochs 1, 1, 1"),
+        ({"name": "education"}, "stages is 3, and the graph has 2 relations with a training triple"),
     ],
 )
 def test_method_that_fits_no_models_of_a_lower_grade_is_refused(
     campaign: Maker, method: dict[str, Any], match: str
 ) -> None:
     """A campaign that fails when all grades but the last are trained."""
-    ground = Ground("d", "e", 12, encoder_width=384)
+    ground = Ground("d", "e", 12, encoder_width=384, num_relations=2)
     with pytest.raises(CapabilityError, match=match) as caught:
         preflight(campaign({"layers": 6}, {"layers": 3, "method": method}), ground)
     assert "grade 2-layers3" in str(caught.value)

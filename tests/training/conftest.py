@@ -35,6 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "boot": {"name": "boot", "score": 0.5},
     "boot-random": {"name": "boot", "source": "text-free", "t_max": 0.9, "step": 0.3, "examples": 20, "score": 0.1},
+    "education": {"name": "education", "stages": 2, "temperature": 3.0},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")

@@ -25,6 +25,8 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "tinybert": ("tinybert", {}),
     "mgsr": ("mgsr", {}),
     "dkd": ("dkd", {}),
+    "education": ("education", {"layers": 3}),
+    "education, shared towers": ("education", {"encoder": {"shared_towers": True}}),
     "self-feature": ("self-feature", {"contrastive": {"self_negatives": True}}),
     "boot": ("boot", {}),
     "gradient cache, boot, text-free": ("boot-random", {"training": CACHED}),

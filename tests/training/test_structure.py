@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def halvers(monkeypatch: pytest.MonkeyPatch) -> list[Halver]:
         made.append(Halver(4))
         return made[-1]
 
-    monkeypatch.setitem(methods.RESHAPERS, "none", make)
+    monkeypatch.setitem(methods.METHODS, "none", replace(methods.METHODS["none"], reshaper=make))
     return made
 
 

@@ -176,6 +176,8 @@ def test_every_method_takes_finite_steps_that_change_the_student_alone(
     }
     after = parts.student.state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    # What closes a student that is not whole yet may be gone.
+    before = {name: tensor for name, tensor in before.items() if name in after}
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     pooled = {name for name in before if "pooler" in name}
     assert not changed & pooled

@@ -38,6 +38,8 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
     "times and random texts": ("boot-random", {"encoder": DROPOUT}),
+    "growing": ("education", {"encoder": DROPOUT}),
+    "growing from the teacher": ("education", {"encoder": DROPOUT, "init": "teacher"}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 

@@ -1,0 +1,131 @@
+"""Parts of a graph by relation, and the source that opens them one after another."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.data.batches import TripleSource
+from raydistill.errors import CapabilityError
+from raydistill.kg.triples import with_inverses
+
+
+@dataclass(frozen=True, eq=False)
+class RelationGroups:
+    """A division of a graph's relations; an inverse relation is in its relation's group.
+
+    Attributes:
+        of_relation: `(2R,)` int64, the group of each relation, and of each inverse.
+        answers: `(groups, entities)` bool, True = is the tail of a training triple of the group, inverse ones included.
+    """
+
+    of_relation: NDArray[np.int64]
+    answers: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+def relation_groups(train: NDArray[np.int32], num_entities: int, num_relations: int, num_groups: int) -> RelationGroups:
+    """Groups of nearly equally many training triples: each relation, the largest first, goes to the group that is the smallest so far.
+
+    Args:
+        train: training triples `(n, 3)`, without inverses.
+        num_entities: number of entities.
+        num_relations: R, without inverses.
+        num_groups: how many.
+
+    Raises:
+        CapabilityError: more groups than relations that have a triple.
+    """
+    counts = np.bincount(train[:, 1], minlength=num_relations)
+    present = int((counts > 0).sum())
+    if num_groups > present:
+        raise CapabilityError(
+            f"{num_groups} groups of the relations of a graph that has {present} with a training triple",
+            expected=f"at most {present} groups",
+            consequence="a group would have nothing to teach",
+            remedy=f"ask for {present} or fewer (method.stages), or take a graph of more relations",
+        )
+    sizes, group = np.zeros(num_groups, np.int64), np.zeros(num_relations, np.int64)
+    for relation in np.argsort(-counts, kind="stable"):
+        group[relation] = np.argmin(sizes)
+        sizes[group[relation]] += counts[relation]
+    of_relation, answers = np.tile(group, 2), np.zeros((num_groups, num_entities), bool)
+    triples = with_inverses(train, num_relations)
+    answers[of_relation[triples[:, 1]], triples[:, 2]] = True
+    return RelationGroups(of_relation, answers)
+
+
+class GroupSource(TripleSource):
+    """Training triples of the groups that are open, each batch of one group alone; equally many batches in all epochs.
+
+    While few groups are open their triples come more often, so that every epoch costs the same. An open group has batches in proportion to its triples, one at
+    least. With a single group this is its base, batch for batch.
+
+    Args:
+        triples: training triples `(n, 3)`, without inverses.
+        groups: of their relations.
+        opens: the epoch, from 0, with which each group opens; rising from 0.
+        rehearses: whether the groups of earlier openings go on; False = the newest alone.
+        batch_size: most examples of a batch.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        triples: NDArray[np.int32],
+        groups: RelationGroups,
+        opens: Sequence[int],
+        *,
+        rehearses: bool,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(triples, len(groups.of_relation) // 2, batch_size, seed)
+        self.opens, self.rehearses = tuple(opens), rehearses
+        group = groups.of_relation[self.triples[:, 1]]
+        self.rows = [np.flatnonzero(group == number) for number in range(len(groups))]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Those of the plain source; one for each group where there are more groups."""
+        return max(super().steps_per_epoch, len(self.rows))
+
+    def open_groups(self, epoch: int) -> range:
+        """The groups that an epoch (from 0) learns from."""
+        last = bisect_right(self.opens, epoch)
+        return range(0 if self.rehearses else last - 1, last)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[NDArray[np.int32]]:
+        """The batches of an epoch from `first_step` on, each `(batch, 3)`."""
+        generator = np.random.default_rng([self.seed, epoch])
+        groups = self.open_groups(epoch)
+        counts = _shares(self.steps_per_epoch, [len(self.rows[group]) for group in groups])
+        dealt = [self._dealt(group, count, generator) for group, count in zip(groups, counts, strict=True)]
+        turns = generator.permutation(np.repeat(np.arange(len(counts)), counts))
+        for step, turn in enumerate(turns.tolist()):
+            rows = next(dealt[turn])
+            if step >= first_step:
+                yield self.triples[rows]
+
+    def _dealt(self, group: int, count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """So many batches of a group, round after round; drawn at once, so that what another group draws does not depend on whose turn it is."""
+        rows, parts = self.rows[group], list[NDArray[np.int64]]()
+        while len(parts) < count:
+            order = rows[generator.permutation(len(rows))]
+            parts += np.array_split(order, -(-len(rows) // self.batch_size))
+        return iter(parts[:count])
+
+
+def _shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` divided in proportion to `sizes`, each at least 1: the largest remainders get what is left."""
+    exact = np.asarray(sizes) * (total - len(sizes)) / sum(sizes)
+    shares = np.floor(exact).astype(np.int64)
+    left = total - len(sizes) - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[:left]] += 1
+    return [int(share) + 1 for share in shares]
