@@ -17,6 +17,7 @@ from raydistill.config.methods import (
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.students.reshaping import Reshaper
+from raydistill.training.assistants import assistant_terms, assistants
 from raydistill.training.baselines import (
     contrastive_term,
     dkd_terms,
@@ -188,6 +189,7 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "mgsr": _mgsr,
     "minilm": _minilm,
     "self-feature": _self_feature,
+    "amd": assistant_terms,
     "logits": logits_terms,
     "dkd": dkd_terms,
     "pkd": pkd_terms,
@@ -195,5 +197,5 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "combined": _combined,
     "none": none_terms,
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"amd": assistants}
 """Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""
