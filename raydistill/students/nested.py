@@ -165,11 +165,12 @@ def parameters(model: BiEncoder, depth: int, *, embeddings: bool = True) -> int:
 
 
 def _ends_after(encoder: nn.Module, depth: int) -> nn.Module:
-    twin, stack = _sharing(encoder), _sharing(encoder.encoder)  # type: ignore[arg-type]
-    stack.layer = stack.layer[:depth]  # type: ignore[index]
-    twin.encoder, twin.config = stack, copy.copy(encoder.config)  # type: ignore[assignment]
-    twin.config.num_hidden_layers = depth  # type: ignore[union-attr]
-    return twin
+    twin: Any = _sharing(encoder)
+    twin.encoder, twin.config = _sharing(twin.encoder), copy.copy(twin.config)
+    twin.encoder.layer = twin.encoder.layer[:depth]
+    twin.config.num_hidden_layers = depth
+    module: nn.Module = twin
+    return module
 
 
 def _sharing(module: Module) -> Module:

@@ -56,5 +56,7 @@ def assistants(config: TrialConfig, shape: Shape, steps: int) -> Assistants:
 def _settled(config: TrialConfig, method: AssistantSection) -> tuple[int, ...]:
     depths = method.settled(config.layers, None).depths
     assert depths is not None
-    assert depths[-1] == config.layers, f"planning refuses candidates of {depths} layers in a student of {config.layers}"
+    assert depths[-1] == config.layers, (
+        f"planning refuses candidates of {depths} layers in a student of {config.layers}"
+    )
     return depths

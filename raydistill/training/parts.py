@@ -39,7 +39,7 @@ from raydistill.training.ground import checked_dataset, checked_encoder, checked
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import own_of
 from raydistill.training.record import trial_record
-from raydistill.training.standing import SELECTION, as_variant, rankings, standing
+from raydistill.training.standing import DEPTH, SELECTION, as_variant, rankings, standing
 from raydistill.training.teaching import teacher_source
 from raydistill.training.trainer import Trainer
 
@@ -136,6 +136,7 @@ class TrialParts:
         became = structure.after_validation(inner, last, teacher)
         if became is not None:
             trainer.reshaped()
+            found[became] = {**found[became], DEPTH: float(self.student.num_layers)}
         # Of a shape that nobody asked for: not to be mistaken for one that may be promoted.
         start = "" if structure.complete else f"{UNFINISHED}/"
         own = {f"{start}{name}": value for name, value in found[became or ""].items()}

@@ -20,6 +20,7 @@ from raydistill.training.gather import World
 from raydistill.training.memory import MemoryPlan
 
 SELECTION = "valid/both/mrr"
+DEPTH = "student/layers"
 _BOTH = "valid/both/"
 
 
@@ -42,9 +43,7 @@ def rankings(
 
 def as_variant(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics over both directions, named after a variant."""
-    return {
-        f"valid/{name}/{key.removeprefix(_BOTH)}": value for key, value in metrics.items() if key.startswith(_BOTH)
-    }
+    return {f"valid/{name}/{key.removeprefix(_BOTH)}": value for key, value in metrics.items() if key.startswith(_BOTH)}
 
 
 def standing(path: str, data: str, data_fingerprint: str, world: World) -> Standing:
