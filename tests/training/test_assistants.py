@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import TrialInterruptedError
 from raydistill.students.nested import Assistants, cut_off
 from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.manifest import write_manifest
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.standing import SELECTION, checkpoint_size, standing
+from raydistill.training.standing import SELECTION, checkpoint_size, rankings, standing
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]
@@ -121,6 +122,25 @@ def test_trial_killed_at_its_end_ends_with_the_same_bits(
         True,
         trained[-1].metrics[SELECTION],
     )
+
+
+def test_trial_interrupted_in_its_last_validation_ends_with_the_same_bits(
+    config: TrialConfig, trained: list[EpochReport], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that is saved as one of its candidates, while that one is validated."""
+    validations, original = list[int](), rankings
+
+    def counted(student: Any, variants: Any, *rest: Any) -> Any:
+        validations.append(len(variants))
+        # The whole student was ranked before; what is told to end is the ranking of a candidate.
+        return original(next(iter(variants.values())) if len(validations) == 2 else student, variants, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raydistill.training.parts.rankings", counted)
+        with pytest.raises(TrialInterruptedError):
+            list(run_trial(config, tmp_path, World.alone(), None, lambda: len(validations) == 2))
+    assert validations == [3, 3]
+    assert train(config, tmp_path)[-1].digest == trained[-1].digest
 
 
 def test_assistant_stands_between_teacher_and_student_in_the_record(
