@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from raydistill.config.assistant import AssistantSection
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
 from raydistill.config.boot import BootSection
 from raydistill.config.growing import EducationSection
@@ -147,6 +148,7 @@ Distilling = (
     | MGSRSection
     | MiniLMSection
     | SelfFeatureSection
+    | AssistantSection
     | LogitsSection
     | DKDSection
     | PKDSection
@@ -181,6 +183,11 @@ class CombinedSection(MethodSection):
         if len(set(names)) != len(names):
             raise ValueError(
                 f"parts are {', '.join(names)}; expected each method once, because its terms would be told apart by nothing"
+            )
+        if "amd" in names:
+            raise ValueError(
+                f"parts are {', '.join(names)}; expected none that is amd, because other terms would train the deepest candidate alone and its choice would "
+                "compare unequals; give amd a grade of its own"
             )
         return self
 
@@ -226,6 +233,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "mgsr": MGSRSection,
     "minilm": MiniLMSection,
     "self-feature": SelfFeatureSection,
+    "amd": AssistantSection,
     "logits": LogitsSection,
     "dkd": DKDSection,
     "pkd": PKDSection,

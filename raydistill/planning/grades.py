@@ -15,6 +15,7 @@ from raydistill.config.space import Init, View
 from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
+from raydistill.planning.assistants import promoted_layers, settled
 from raydistill.planning.method_values import refused, resolved_method
 from raydistill.planning.schedule import above
 from raydistill.students.layers import resolve_layer_map
@@ -102,6 +103,15 @@ def teaching_grade(config: CampaignConfig, grade: int) -> int:
     return above(grade, config.schedule.name)
 
 
+def possible_layers(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> tuple[int, ...]:
+    """How deep the student may be that a grade of a lineage promotes, rising: its plan's layers, but where that is found while it trains."""
+    if plan.section is None:
+        return (plan.layers,)
+    method = settled(method_of(lineage, plan), plan.layers, _below(config, plan))
+    above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+    return promoted_layers(method, plan.layers, possible_layers(config, lineage, above, ground))
+
+
 def learns_from_teacher(lineage: Lineage, plan: GradePlan, parameters: Parameters) -> bool:
     """Whether a trial's result depends on its teacher: it distils from it, or starts from its layers."""
     if plan.section is None:
@@ -130,10 +140,10 @@ def trial_config(
     Raises:
         CapabilityError: the values do not fit the encoder or the teacher.
     """
-    method = resolved_method(method_of(lineage, plan), parameters)
+    method = settled(resolved_method(method_of(lineage, plan), parameters), plan.layers, _below(config, plan))
     shape = _teacher_shape(plan, ground)
     if plan.section is not None:
-        shape = _student_shape(config, plan, method, parameters, ground)
+        shape = _student_shape(config, lineage, plan, method, parameters, ground)
     learns = learns_from_teacher(lineage, plan, parameters)
     if learns and teacher is None:
         raise CapabilityError(
@@ -171,24 +181,42 @@ def applied_masking(method: Method, mask_ratio: float, view: View) -> tuple[floa
 
 
 def _student_shape(
-    config: CampaignConfig, plan: GradePlan, method: Method, parameters: Parameters, ground: Ground
+    config: CampaignConfig, lineage: Lineage, plan: GradePlan, method: Method, parameters: Parameters, ground: Ground
 ) -> dict[str, Any]:
     section = plan.section
     assert section is not None
     init = _init(section, parameters)
-    if init == "pretrained":
-        source = ground.encoder_layers
-    else:
-        source = grade_plans(config, ground)[teaching_grade(config, plan.index)].layers
+    sources: tuple[int, ...] = (ground.encoder_layers,)
+    if init == "teacher":
+        above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+        sources = possible_layers(config, lineage, above, ground)
     rule = parameters.get("layer_map", section.layer_map)
     asked = parameters.get("mask_ratio", section.mask_ratio), parameters.get("view", section.view or config.view)
     mask_ratio, view = applied_masking(method, *asked)
     return {
-        "layer_map": resolve_layer_map(rule if isinstance(rule, str) else tuple(rule), source, plan.layers),
+        "layer_map": _layer_map(rule, sources, plan.layers),
         "init": init,
         "mask_ratio": mask_ratio,
         "view": view,
     }
+
+
+def _layer_map(rule: Any, sources: tuple[int, ...], layers: int) -> tuple[int, ...]:
+    """The layers a student takes of a model that may have several depths; they have to be the same of all."""
+    maps = {resolve_layer_map(rule if isinstance(rule, str) else tuple(rule), source, layers) for source in sources}
+    if len(maps) > 1:
+        raise CapabilityError(
+            f"layer map {rule} of a teacher whose depth is found while it trains ({', '.join(map(str, sources))} layers)",
+            expected="init pretrained, layer map first, or layers that each of these teachers has",
+            consequence="which layers the student begins with would not be known before",
+            remedy="set init to pretrained or layer_map to first in this grade",
+        )
+    return maps.pop()
+
+
+def _below(config: CampaignConfig, plan: GradePlan) -> int | None:
+    """Layers of the next grade down the ladder."""
+    return config.grades[plan.index].layers if plan.index < len(config.grades) else None
 
 
 def _init(section: GradeSection, parameters: Parameters) -> Init:

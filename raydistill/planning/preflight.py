@@ -11,16 +11,18 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, ConfigError
+from raydistill.planning.assistants import assistant_problems
 from raydistill.planning.grades import (
     GradePlan,
     Ground,
     Lineage,
     grade_plans,
     lineages_of,
+    possible_layers,
     teaching_grade,
     trial_config,
 )
-from raydistill.planning.search import Space, grade_space, grid, with_zero
+from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
 from raydistill.planning.shapes import growth_problems, shape_problems
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,12 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
     if not problems:
         plans = grade_plans(config, ground)
         pairs = itertools.product(lineages_of(config), plans)
-        problems = [problem for lineage, plan in pairs for problem in _grade(config, lineage, plan, ground)]
+        problems = [
+            problem
+            for lineage, plan in pairs
+            for check in (_found_depths, _grade)
+            for problem in check(config, lineage, plan, ground)
+        ]
     if problems:
         distinct = list(dict.fromkeys(problems))
         raise CapabilityError(
@@ -111,9 +118,33 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         else:
             if plan.section is not None:
                 above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
-                shapes = shape_problems(trial.method, ground.encoder_width, above.layers)
                 growth = growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
-                yield from (f"grade {plan.folder}: {problem}" for problem in (*shapes, *growth))
+                yield from (f"grade {plan.folder}: {problem}" for problem in growth)
+                for depth in possible_layers(config, lineage, above, ground):
+                    problems = [
+                        *shape_problems(trial.method, ground.encoder_width, depth),
+                        *assistant_problems(trial.method, plan.layers, depth),
+                    ]
+                    yield from (f"grade {plan.folder}: {problem}" for problem in problems)
+
+
+def _found_depths(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:
+    """Of a grade below one whose depth is found while it trains."""
+    if plan.section is None:
+        return
+    above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+    depths = possible_layers(config, lineage, above, ground)
+    if plan.layers > depths[0]:
+        yield (
+            f"grade {plan.folder} is deeper than an assistant of {depths[0]} layers that grade {above.folder} may promote; leave student_layers of that "
+            f"grade out, or raise it to at least {plan.layers}"
+        )
+    trials = trial_limit(grade_space(lineage, above), above, config.search.algorithm)
+    if len(depths) > 1 and trials > 1 and config.schedule.name == "pipelined":
+        yield (
+            f"grade {above.folder} searches {trials} trials, and each may find another depth: under the pipelined schedule the teacher of {plan.folder} would "
+            "change its layers on the way; search nothing in that grade, or set schedule.name to sequential"
+        )
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:

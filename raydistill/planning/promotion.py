@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PromotionError
-from raydistill.planning.records import ENDED, TrialRecord
+from raydistill.planning.records import ENDED, LAYERS, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Candidate:
 
 
 def candidate(record: TrialRecord, size: int) -> Candidate:
-    """A trial as promotion sees it: one that has not ended has nothing to show yet."""
+    """A trial as promotion sees it: one that has not ended has nothing to show yet; `size` is that of its grade, where it did not find its own."""
+    if record.best is not None:
+        size = int(record.best["metrics"].get(LAYERS, size))
     return Candidate(record.number, record.best_mrr if record.status in ENDED else None, size, record.reason)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MRR = "valid/both/mrr"
+LAYERS = "student/layers"
+"""Reported where a student ends with another depth than its grade began with."""
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
 ENDED = ("finished", "stopped", "failed")
 Event = Mapping[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import is_distribution
 from raydistill.planning.grades import applied_masking, lineages_of
-from raydistill.planning.records import MRR, TrialRecord
+from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
@@ -136,7 +136,8 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
     facts = state.tests.get((lineage, grade), {})
     metrics = _both(facts, suffix)
     teacher = _both(state.tests.get((lineage, 0), {}), suffix).get("mrr")
-    layers = facts.get("layers", section.layers if section else config.teacher.layers)
+    planned = promotion.metrics.get(LAYERS, section.layers if section else config.teacher.layers)
+    layers = facts.get("layers", planned)
     ratio, view = _masking(config, lineage, section, record)
     return GradeResult(
         lineage=lineage,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -62,7 +62,10 @@ class Reshaper(Protocol):
         ...
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint says of it, in types JSON knows: enough to rebuild the shape before the weights are loaded."""
+        """What a checkpoint says of it, in types JSON knows: enough to rebuild the shape before the weights are loaded.
+
+        `layers` and `layer_map`, where they are there, are said of the checkpoint in place of those that the trial began with.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,6 +74,50 @@ class Reshaper(Protocol):
 
     def restore(self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Bring a prepared student, and this, to where `record` and `tensors` were taken; the weights are loaded afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How good and how big a trial's teacher is.
+
+    Args:
+        mrr: filtered MRR on the trial's validation split, a ratio.
+        parameters: as its checkpoint has them.
+        embeddings: how many of them are embeddings.
+    """
+
+    mrr: float
+    parameters: int
+    embeddings: int
+
+    def size(self, *, embeddings: bool) -> int:
+        """Parameters with or without the embeddings."""
+        return self.parameters if embeddings else self.parameters - self.embeddings
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A reshaper that decides by what a validation found. All workers ask it alike, with equal numbers."""
+
+    def variants(self, student: BiEncoder) -> Mapping[str, BiEncoder]:
+        """By name, what is to be validated beside the student: models that share its parameters. The student itself may be one."""
+        ...
+
+    def after_validation(
+        self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
+    ) -> tuple[str, StructureChange] | None:
+        """Have one of the variants take the student's place.
+
+        Args:
+            student: as it was validated.
+            measured: MRR on the validation split, by variant.
+            last: whether this was the last epoch.
+            teacher: tells the standing of the trial's teacher, which may have to be measured.
+
+        Returns:
+            Which variant the student is now, and what became of its parameters; None = it is what it was.
+        """
         ...
 
 

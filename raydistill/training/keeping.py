@@ -27,9 +27,9 @@ from raydistill.training.own import load_own, own_of, own_tensors
 from raydistill.training.parts import TrialParts
 from raydistill.training.progress import Progress
 from raydistill.training.saving import save_checkpoint
+from raydistill.training.standing import SELECTION
 
 logger = logging.getLogger(__name__)
-SELECTION = "valid/both/mrr"
 _EARLIER = "pre_batch"
 
 
@@ -134,7 +134,7 @@ class CheckpointKeeper:
         record = {**parts.record, "epoch": progress.epoch, "step": parts.trainer.global_step, "metrics": metrics}
         structure = parts.trainer.structure
         if structure.reshapers:
-            record[RESHAPING] = structure.records()
+            record |= {RESHAPING: structure.records(), **structure.facts}
         sums = {key: float(value) for key, value in progress.sums.items() if key != "seconds"}
         position: dict[str, Any] = {
             "epoch": progress.epoch,

@@ -16,6 +16,7 @@ from raydistill.config.methods import (
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.students.reshaping import Reshaper
+from raydistill.training.assistants import assistant_terms, assistants
 from raydistill.training.baselines import (
     contrastive_term,
     dkd_terms,
@@ -192,6 +193,7 @@ METHODS: dict[str, Recipe] = {
     "self-feature": Recipe(_self_feature),
     "education": Recipe(education_terms, reshaper=grower, source=education_source),
     "boot": Recipe(boot_terms, boot_conditioner, boot_source, boot_builder, boot_corruption),
+    "amd": Recipe(assistant_terms, reshaper=assistants),
     "logits": Recipe(logits_terms),
     "dkd": Recipe(dkd_terms),
     "pkd": Recipe(pkd_terms),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from raydistill.data.batches import TripleBatch
 from raydistill.data.masking import View
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import Tower
+from raydistill.models.biencoder import Pooling, Tower, normalized, pool_packed
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.gather import Share, World
@@ -93,6 +93,24 @@ class Encoded:
         queries, candidates = self.over_all(per_text)
         return queries.mean() + candidates.mean()
 
+    def after(self, layers: Sequence[int], pooling: Pooling) -> tuple[Encoded, ...]:
+        """What students see that share this one's first layers and end after each of `layers` (from 0; the states after them were captured).
+
+        All workers' vectors come in one exchange, once for all terms.
+        """
+        key = tuple(layers), pooling
+        if layers and key not in self._shallower:
+            local = [_vectors_after(side, layers, pooling) for side in (self.queries, self.candidates)]
+            of_layers = zip(*(rows.unbind(1) for rows in self._of_all(*local)), strict=True)
+            self._shallower[key] = tuple(
+                _Shallower(self.batch, self.queries, self.candidates, self, vectors) for vectors in of_layers
+            )
+        return self._shallower.get(key, ())
+
+    @cached_property
+    def _shallower(self) -> dict[tuple[tuple[int, ...], Pooling], tuple[Encoded, ...]]:
+        return {}
+
     @cached_property
     def _student_vectors(self) -> tuple[Tensor, Tensor]:
         return self._of_all(self.queries.student.vectors, self.candidates.student.vectors)
@@ -100,6 +118,26 @@ class Encoded:
     def _of_all(self, queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """All workers' rows."""
         return self.queries.share.collect_beside(self.candidates.share, queries, candidates)
+
+
+@dataclass(frozen=True)
+class _Shallower(Encoded):
+    """A view as a student sees it that ends earlier; its teacher is that of the whole one."""
+
+    whole: Encoded
+    vectors: tuple[Tensor, Tensor]
+
+    @cached_property
+    def teacher_scores(self) -> Tensor:
+        return self.whole.teacher_scores
+
+    @cached_property
+    def teacher_vectors(self) -> tuple[Tensor, Tensor]:
+        return self.whole.teacher_vectors
+
+    @cached_property
+    def _student_vectors(self) -> tuple[Tensor, Tensor]:
+        return self.vectors
 
 
 @dataclass(frozen=True)
@@ -165,6 +203,14 @@ def encode_view(
         )
 
     return Encoded(batch, side(views[0], "query"), side(views[1], "entity"))
+
+
+def _vectors_after(side: Side, layers: Sequence[int], pooling: Pooling) -> Tensor:
+    """Vectors of a side's texts from the states after inner layers, as a tower makes them of its last: `(texts, layers, hidden)`."""
+    states = [side.student.states[layer].float() for layer in layers]
+    # Of no text there is nothing to pool, and its part of the loss still needs a gradient.
+    pooled = [pool_packed(one, side.texts, pooling) if len(side.texts) else one for one in states]
+    return torch.stack([normalized(one) for one in pooled], dim=1)
 
 
 def _of_texts(view: View, positions: Tensor) -> Tensor:

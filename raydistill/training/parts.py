@@ -16,11 +16,11 @@ from raydistill.data.graph import text_assembler
 from raydistill.devices import best_device
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
-from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.kg.text import TextRule
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
+from raydistill.students.reshaping import Standing
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.building import (
@@ -38,6 +38,7 @@ from raydistill.training.ground import checked_dataset, checked_encoder, checked
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import own_of
 from raydistill.training.record import trial_record
+from raydistill.training.standing import DEPTH, SELECTION, as_variant, rankings, standing
 from raydistill.training.teaching import teacher_source
 from raydistill.training.trainer import Trainer
 
@@ -102,30 +103,43 @@ class TrialParts:
         record = {**trial_record(config, facts, self.student.precision), "identity": self.record["identity"]}
         return replace(self, config=config, record=record)
 
-    def validate(self, before_part: Callable[[int], None] | None = None) -> dict[str, float]:
+    def validate(self, before_part: Callable[[int], None] | None = None, *, last: bool = False) -> dict[str, float]:
         """Metrics on the validation split with the current weights, in float32 like every other ranking.
 
-        All workers of the trial must call: each ranks a part of the entities, and all get the metrics. `before_part` is called before each
-        micro-batch that this worker encodes.
+        All workers of the trial must call: each ranks a part of the entities, and all get the metrics. What is inside the student and is to be
+        validated beside it is `valid/<variant>/...`; after the last epoch it may take the student's place, and the metrics are then its own.
+
+        Args:
+            before_part: called before each micro-batch that this worker encodes.
+            last: whether this is after the last epoch.
 
         Raises:
             OutOfMemoryError: it does not fit into memory.
         """
+        trainer, config, structure = self.trainer, self.config, self.trainer.structure
 
-        def ranked() -> LinkPredictionReport:
-            world = self.trainer.world
-            return encode.evaluate(self.student, self.assembler, self.task, workers=world, before_part=before_part)
+        def ranked() -> dict[str, dict[str, float]]:
+            # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
+            return rankings(self.student, structure.variants, self.assembler, self.task, trainer.world, before_part)
+
+        def teacher() -> Standing:
+            assert config.teacher is not None
+            return standing(config.teacher.path, config.data.path, config.data_fingerprint, trainer.world)
 
         precision, self.student.precision = self.student.precision, "fp32"
         try:
-            # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
-            report = self.trainer.memory.encode(ranked, "a validation", self.assembler.max_tokens, self.trainer.teacher)
-            found = dict(report.metrics)
+            found = trainer.memory.encode(ranked, "a validation", self.assembler.max_tokens, trainer.teacher)
         finally:
             self.student.precision = precision
+        inner = {name: found[name][SELECTION] for name in found if name}
+        became = structure.after_validation(inner, last, teacher)
+        if became is not None:
+            trainer.reshaped()
+            found[became] = {**found[became], DEPTH: float(self.student.num_layers)}
         # Of a shape that nobody asked for: not to be mistaken for one that may be promoted.
-        complete = self.trainer.structure.complete
-        return found if complete else {f"{UNFINISHED}/{name}": value for name, value in found.items()}
+        start = "" if structure.complete else f"{UNFINISHED}/"
+        own = {f"{start}{name}": value for name, value in found[became or ""].items()}
+        return {**own, **{key: value for name in inner for key, value in as_variant(name, found[name]).items()}}
 
 
 def build_parts(

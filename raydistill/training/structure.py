@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from raydistill.models.biencoder import BiEncoder
-from raydistill.students.reshaping import Reshaper, StructureChange
+from raydistill.students.reshaping import Choosing, Reshaper, Standing, StructureChange
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
@@ -55,6 +55,28 @@ class Structure:
                 self._follow(change)
         return any(change is not None for change in changes)
 
+    @property
+    def variants(self) -> dict[str, BiEncoder]:
+        """What is to be validated beside the student, by name."""
+        return {name: one for choosing in self._choosing for name, one in choosing.variants(self.student).items()}
+
+    def after_validation(
+        self, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
+    ) -> str | None:
+        """Let all decide by what was found; the name of the variant that the student is now, or None."""
+        became = None
+        for choosing in self._choosing:
+            answer = choosing.after_validation(self.student, measured, last, teacher)
+            if answer is not None:
+                became, change = answer
+                self._follow(change)
+        return became
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint's record says in place of what the trial began with."""
+        return {key: one[key] for one in self.records() for key in ("layers", "layer_map") if key in one}
+
     def records(self) -> list[dict[str, Any]]:
         """What a checkpoint says of them."""
         return [{**one.record(), "name": one.name, "complete": one.complete} for one in self.reshapers]
@@ -71,6 +93,10 @@ class Structure:
             one.restore(self.student, record, kept)
         if self.reshapers:
             self.optimizer.adopt()
+
+    @property
+    def _choosing(self) -> list[Choosing]:
+        return [one for one in self.reshapers if isinstance(one, Choosing)]
 
     def _follow(self, change: StructureChange) -> None:
         kept = dict(change.kept)

@@ -29,7 +29,7 @@ class EpochReport:
         epoch: epochs completed, from 1.
         epochs: epochs planned.
         step: optimizer steps taken.
-        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `learning_rate`, `examples_per_second`.
+        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `valid/<variant>/mrr` of models inside the student, `student/layers` where one took its place, `learning_rate`, `examples_per_second`.
         checkpoint: path of this epoch's checkpoint; None on workers other than the first.
         digest: SHA-256 of its manifest; None likewise.
         finished: whether this is the last epoch.
@@ -162,7 +162,7 @@ def _train(
         epoch = trainer.progress.epoch
         if epoch % settings.evaluate_every and epoch < settings.epochs:
             continue
-        measured = parts.validate(interruption.while_validating(parts))
+        measured = parts.validate(interruption.while_validating(parts), last=epoch == settings.epochs)
         timings = trainer.averages()
         learned = {key: timings.pop(key) for key in list(timings) if key not in ("seconds", "examples_per_second")}
         metrics = {**measured, **learned, "learning_rate": parts.optimizer.rate(trainer.global_step - 1)}

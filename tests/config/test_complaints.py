@@ -96,6 +96,7 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
             {"method": "pmd"},
             'grades.0.method: received "pmd"; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
             'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
+            'grades.0.method: received "pmd"; expected a section whose name is amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -113,6 +114,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
             {"method": {"name": "pdm"}},
             "method: unknown method 'pdm'; expected one of boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
             "method: unknown method 'pdm'; expected one of combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
+            "method: unknown method 'pdm'; expected one of amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -122,6 +124,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
             {"method": {"alpha": 0.1}},
             "method: no `name` given; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
             "method: no `name` given; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
+            "method: no `name` given; expected a section whose name is amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),
@@ -182,6 +185,7 @@ def test_alpha_and_beta_leave_the_task_a_share() -> None:
     "method",
     [
         {"name": "mgsr", "contrastive": 0, "clipped": {"choice": [0, 1]}, "span": {"uniform": [0, 1]}},
+        {"name": "amd", "contrastive": 0, "prediction": {"choice": [0, 2]}, "feature": 0},
         {"name": "tinybert", "contrastive": 0, "embedding": 0, "attention": 0, "hidden": 0, "prediction": 0},
     ],
 )
@@ -198,6 +202,7 @@ def test_a_loss_of_nothing_is_refused(method: dict[str, Any]) -> None:
         ([{"name": "pmd"}], "received 1 entries; expected at least 2"),
         ([{"name": "pmd"}, {"name": "boot"}], "boot's examples are random and have no right answer"),
         ([{"name": "pmd"}, {"name": "none"}], "unknown method 'none'"),
+        ([{"name": "pmd"}, {"name": "amd"}], "parts are pmd, amd; expected none that is amd"),
         ([{"name": "pmd"}, {"name": "minilm", "relaton": 2}], "unknown key 'relaton'"),
         ([{"name": "pmd"}, {"name": "education"}], "its student grows, so the layers that the terms of others look at"),
     ],
@@ -205,6 +210,22 @@ def test_a_loss_of_nothing_is_refused(method: dict[str, Any]) -> None:
 def test_parts_that_do_not_fit_together_are_refused(parts: list[dict[str, Any]], told: str) -> None:
     """Two terms of one name, or a sum of one."""
     [line] = lines_for({"method": {"name": "combined", "parts": parts}})
+    assert line.startswith("method")
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ({"depths": [3, 2, 3]}, "depths are [3, 2, 3]; expected each once"),
+        ({"depths": []}, "received 0 entries; expected at least 1"),
+        ({"depths": [0, 3]}, "received 0; expected an integer of at least 1"),
+        ({"student_layers": -1}, "received -1; expected an integer of at least 0"),
+    ],
+)
+def test_candidates_that_are_none_are_refused(method: dict[str, Any], told: str) -> None:
+    """A candidate without a layer, or one that counts twice."""
+    [line] = lines_for({"method": {"name": "amd", **method}})
     assert line.startswith("method")
     assert told in line
 

@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "minilmv2": {"name": "minilm", "variant": "minilmv2", "relation_heads": 8, "teacher_layer": 1, "contrastive": 0.5},
     "mgsr": {"name": "mgsr", "length": 3},
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
+    "amd": {"name": "amd", "temperature": 2.0},
     "pmd+tinybert": {
         "name": "combined",
         "parts": [{"name": "pmd", "alpha": 0.2, "beta": 0.3}, {"name": "tinybert"}, {"name": "minilm"}],

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from raydistill.config.trial import TrialConfig
+from raydistill.training.checkpoint import read_record
 from raydistill.training.gather import SharedGradients, World
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -30,6 +31,15 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "self-feature": ("self-feature", {"contrastive": {"self_negatives": True}}),
     "boot": ("boot", {}),
     "gradient cache, boot, text-free": ("boot-random", {"training": CACHED}),
+    "assistants": ("amd", {"layers": 3, "contrastive": {"self_negatives": True}}),
+    "gradient cache, assistants": ("amd", {"layers": 3, "training": CACHED}),
+    "assistants, a worker without a text": (
+        "amd",
+        {
+            "training": {**SMALL_STEPS, "batch_size": 2},
+            "contrastive": {"train_temperature": False, "self_negatives": True},
+        },
+    ),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),
@@ -112,6 +122,20 @@ def test_workers_of_a_trial_report_together_and_resume_together(
     [again], [too] = run_workers(tmp_path, [(config, 0, {})], 2)
     assert [report["epoch"] for report in again] == [report["epoch"] for report in too] == [2]
     assert again[0]["digest"] == first[-1]["digest"]
+
+
+@pytest.mark.slow
+def test_workers_choose_one_assistant_together(config_of: Callable[..., TrialConfig], tmp_path: Path) -> None:
+    """Workers that end with different layers, or that wait for each other for ever when one of them asks for the teacher."""
+    config = config_of("amd", layers=3, training={"epochs": 1})
+    [[report]], [[other]] = run_workers(tmp_path, [(config, 0, {})], 2)
+    timings = ("seconds", "examples_per_second")
+    first, second = (
+        {key: one["metrics"][key] for key in one["metrics"] if key not in timings} for one in (report, other)
+    )
+    assert first == second
+    record = read_record(report["checkpoint"])
+    assert record["metrics"]["valid/both/mrr"] == first[f"valid/layers{record['layers']}/mrr"]
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "times and random texts": ("boot-random", {"encoder": DROPOUT}),
     "growing": ("education", {"encoder": DROPOUT}),
     "growing from the teacher": ("education", {"encoder": DROPOUT, "init": "teacher"}),
+    "assistants": ("amd", {"encoder": DROPOUT, "layers": 3}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 

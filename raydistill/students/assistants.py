@@ -1,0 +1,110 @@
+"""Which of several candidates becomes the assistant between a teacher and its student: performance lost for each size saved. Numbers alone, no torch.
+
+Source:
+    AMD (Han et al., ECCV 2024, arXiv 2407.04208), the negative performance-scale derivative. Its name and role are those of the paper as others report it;
+    sign and normalisation are from memory. Ours: what is as small as the student or as large as the teacher is no candidate, and of equals the larger one wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raydistill.errors import CapabilityError
+
+
+@dataclass(frozen=True)
+class Model:
+    """How big and how good a model is.
+
+    Args:
+        parameters: its size, counted alike for all that are compared.
+        mrr: filtered MRR on the validation split, a ratio.
+    """
+
+    parameters: int
+    mrr: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate in the table of a choice.
+
+    Args:
+        layers: how deep.
+        parameters: its size.
+        scale: its size as a share of its teacher's.
+        mrr: filtered MRR on the validation split, a ratio.
+        npsd: points of MRR in percent for the whole of the teacher's size, the larger the better; None = it cannot be chosen.
+        reason: why it cannot.
+    """
+
+    layers: int
+    parameters: int
+    scale: float
+    mrr: float
+    npsd: float | None
+    reason: str = ""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """In types JSON knows."""
+        return asdict(self)
+
+
+def npsd(performance: float, scale: float, teacher_performance: float, teacher_scale: float = 1.0) -> float:
+    """Negative performance-scale derivative, `-(P_T - P_i) / (S_T - S_i)`: what is gained for each size saved. A candidate better than its teacher has one above 0.
+
+    Args:
+        performance: of the candidate, in any unit.
+        scale: of the candidate, a share of the teacher's size; below `teacher_scale`.
+        teacher_performance: in the same unit.
+        teacher_scale: S_T.
+    """
+    return -(teacher_performance - performance) / (teacher_scale - scale)
+
+
+def scored(candidates: Sequence[tuple[int, Model]], teacher: Model, student_parameters: int) -> list[Scored]:
+    """The table of all candidates, in their order.
+
+    Args:
+        candidates: how deep, and what it is like.
+        teacher: of them all.
+        student_parameters: size of the student that the assistant is to teach; 0 = there is none.
+    """
+    return [_scored(layers, model, teacher, student_parameters) for layers, model in candidates]
+
+
+def best(table: Sequence[Scored]) -> Scored:
+    """The candidate that loses least for what it saves; of equals the larger.
+
+    Raises:
+        CapabilityError: none can be chosen.
+    """
+    able = [(one.npsd, one.parameters, one) for one in table if one.npsd is not None]
+    if not able:
+        raise CapabilityError(
+            "no candidate can be the assistant: " + "; ".join(f"{one.layers} layers: {one.reason}" for one in table),
+            expected="a candidate larger than the student below it, smaller than its teacher, and with a finite MRR",
+            consequence="nobody would stand between the two",
+            remedy="widen method.depths, lower method.student_layers, or leave this grade out",
+        )
+    return max(able, key=lambda one: one[:2])[2]
+
+
+def standing_in_the_way(parameters: int, teacher_parameters: int, student_parameters: int) -> str:
+    """Why a model of a size is no assistant; nothing where it may be one."""
+    if parameters <= student_parameters:
+        return "not larger than the student"
+    return "" if parameters < teacher_parameters else "not smaller than its teacher"
+
+
+def _scored(layers: int, model: Model, teacher: Model, student_parameters: int) -> Scored:
+    scale = model.parameters / teacher.parameters
+    reason = standing_in_the_way(model.parameters, teacher.parameters, student_parameters)
+    if not reason and not math.isfinite(model.mrr):
+        reason = "its MRR is no number"
+    value = None if reason else npsd(100 * model.mrr, scale, 100 * teacher.mrr)
+    return Scored(layers, model.parameters, scale, model.mrr, value, reason)

@@ -1,0 +1,89 @@
+"""What a validation finds: of a student, of the models inside it, and of its teacher, with whom they are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+
+from raydistill.data.assembly import TextAssembler
+from raydistill.evaluation import encode
+from raydistill.evaluation.protocol import LinkPredictionTask
+from raydistill.kg.store import Dataset
+from raydistill.models.biencoder import BiEncoder
+from raydistill.students.reshaping import Standing
+from raydistill.teachers.views import NoTeacher
+from raydistill.training.checkpoint import read_record
+from raydistill.training.evaluate import open_checkpoint
+from raydistill.training.gather import World
+from raydistill.training.memory import MemoryPlan
+
+SELECTION = "valid/both/mrr"
+DEPTH = "student/layers"
+_BOTH = "valid/both/"
+
+
+def rankings(
+    student: BiEncoder,
+    variants: Mapping[str, BiEncoder],
+    assembler: TextAssembler,
+    task: LinkPredictionTask,
+    world: World,
+    before_part: Callable[[int], None] | None,
+) -> dict[str, dict[str, float]]:
+    """Metrics of a student, under no name, and of its variants by their names."""
+
+    def ranked(model: BiEncoder) -> dict[str, float]:
+        return dict(encode.evaluate(model, assembler, task, workers=world, before_part=before_part).metrics)
+
+    own = ranked(student)
+    return {"": own} | {name: own if one is student else ranked(one) for name, one in variants.items()}
+
+
+def as_variant(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics over both directions, named after a variant."""
+    return {f"valid/{name}/{key.removeprefix(_BOTH)}": value for key, value in metrics.items() if key.startswith(_BOTH)}
+
+
+def standing(path: str, data: str, data_fingerprint: str, world: World) -> Standing:
+    """How good a teacher is, as its checkpoint says, and how big. Where it was not validated on this dataset, that is done now.
+
+    Args:
+        path: its checkpoint.
+        data: the dataset directory.
+        data_fingerprint: its fingerprint.
+        world: the workers of the trial; all must call.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    record, sizes = read_record(path), checkpoint_size(path)
+    mrr = record["metrics"].get(SELECTION) if record["data_fingerprint"] == data_fingerprint else None
+    return Standing(_measured(path, data, world) if mrr is None else mrr, *sizes)
+
+
+def checkpoint_size(path: str | Path) -> tuple[int, int]:
+    """Parameters of a checkpoint's model, the temperature among them, and how many of them are embeddings."""
+    total, embeddings = 1, 0
+    for file in sorted(Path(path).glob("*_encoder/model.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - no mapping
+                count = 1
+                for length in weights.get_slice(name).get_shape():
+                    count *= length
+                total += count
+                embeddings += count if name.startswith("embeddings.") else 0
+    return total, embeddings
+
+
+def _measured(path: str, data: str, world: World) -> float:
+    dataset = Dataset.load(data)
+    task = encode.link_prediction_task(dataset, "valid")
+    model, assembler = open_checkpoint(path, dataset)
+
+    def ranked() -> float:
+        return encode.evaluate(model, assembler, task, workers=world).metrics[SELECTION]
+
+    what = "the ranking of the teacher, which has no validation on record"
+    return MemoryPlan(model, world, "auto").encode(ranked, what, assembler.max_tokens, NoTeacher())
