@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
 from raydistill.config.method_section import MethodSection
+from raydistill.config.quantizing import DQSection
 from raydistill.config.space import (
     SearchedPositive,
     SearchedShare,
@@ -149,6 +150,7 @@ Distilling = (
     | DKDSection
     | PKDSection
     | TinyBERTSection
+    | DQSection
 )
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
@@ -202,6 +204,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "dkd": DKDSection,
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
+    "dq": DQSection,
     "combined": CombinedSection,
     "none": NoneSection,
 }

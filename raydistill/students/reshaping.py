@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,8 +12,18 @@ from raydistill.models.biencoder import BiEncoder
 
 Kept = tuple[Tensor | None, ...]
 """For each dimension of a parameter the positions that stay, `(kept,)` int64, in their new order; None = all."""
-Across = Callable[[Tensor], Tensor]
-"""A tensor's mean over the workers of a trial; all of them must ask alike."""
+
+
+class Across(Protocol):
+    """What the workers of a trial have together; all of them must ask alike."""
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """A tensor's mean over the workers."""
+        ...
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Its element-wise maximum over them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,15 @@ class Reshaper(Protocol):
 
     def restore(self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Bring a prepared student, and this, to where `record` and `tensors` were taken; the weights are loaded afterwards."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A reshaper that looks at more of a step than its gradients."""
+
+    def forget(self) -> None:
+        """An attempt at a step did not fit into memory, and is made again: what was seen of it counts for nothing."""
         ...
 
 

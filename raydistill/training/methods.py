@@ -28,6 +28,7 @@ from raydistill.training.baselines import (
 )
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
+from raydistill.training.quantizing import dq_reshaper, dq_terms
 from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
@@ -192,8 +193,9 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "dkd": dkd_terms,
     "pkd": pkd_terms,
     "tinybert": tinybert_terms,
+    "dq": dq_terms,
     "combined": _combined,
     "none": none_terms,
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"dq": dq_reshaper}
 """Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""
