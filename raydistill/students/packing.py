@@ -7,6 +7,7 @@ pooler's, which nothing here uses) are rounded like those inside.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from raydistill.models.vocabulary import whole_state
 from raydistill.students.quantized import EMBEDDINGS, Formats, formats_of, install, ranges_of, uninstall
 from raydistill.students.quantizers import FLOAT, TERNARY, codes_of, value_of
 
-FILE, KIND = "packed.safetensors", "raydistill packed 1"
+FILE, HEADER, KIND = "packed.safetensors", "raydistill", "packed 1"
 CODES, SCALE, LIMIT = ".codes", ".scale", ".limit"
 _IN_A_BYTE = 4
 
@@ -63,8 +64,9 @@ def write_packed(folder: Path, encoder: nn.Module) -> None:
     tensors = packed_tensors(whole_state(encoder), formats)
     for place, one in ranges_of(encoder):
         tensors[f"{place}{LIMIT}"] = one.limit.detach().to("cpu").clone()
-    header = {"kind": KIND, **{name: str(bits) for name, bits in asdict(formats).items()}}
-    save_file(tensors, folder / FILE, metadata=header)
+    # One entry: several would be written in any order, and equal work would have other bytes.
+    header = json.dumps({"kind": KIND, **asdict(formats)}, sort_keys=True)
+    save_file(tensors, folder / FILE, metadata={HEADER: header})
 
 
 def load_packed(folder: Path) -> nn.Module:
@@ -118,7 +120,7 @@ def _type(bits: int) -> torch.dtype:
 def _read(folder: Path) -> tuple[Formats, dict[str, Tensor]]:
     try:
         with safe_open(folder / FILE, framework="pt") as file:
-            header: dict[str, Any] = file.metadata() or {}
+            header: dict[str, Any] = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             if header.get("kind") != KIND:
                 raise _unreadable(folder, f"its kind is {header.get('kind')!r}, expected {KIND!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
