@@ -77,9 +77,7 @@ def test_float_formats_are_the_encoder_itself(model_of: Make, texts: Callable[..
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_encoder_is_that_of_rounded_numbers_written_out(
-    model_of: Make, texts: Callable[..., Texts], kind: str
-) -> None:
+def test_encoder_is_that_of_rounded_numbers_written_out(model_of: Make, texts: Callable[..., Texts], kind: str) -> None:
     """A weight, an input or one of attention's four operands that is not rounded, or rounded where it should not be: a loop over texts and heads is the twin."""
     model = calibrated(model_of(kind), Formats(8, 2, 8), texts(kind))
     encoder: Any = model.query_encoder
@@ -127,7 +125,9 @@ def test_encoder_is_that_of_rounded_numbers_written_out(
 def test_captured_queries_are_those_that_attention_multiplies(model_of: Make, texts: Callable[..., Texts]) -> None:
     """Attention compared with the teacher's that the student never computed."""
     model = calibrated(model_of(), Formats(8, 8, 8), texts())
-    limit = {name: one.limit for name, one in ranges_of(model.query_encoder)}["encoder.layer.1.attention.self.operands.keys"]
+    limit = {name: one.limit for name, one in ranges_of(model.query_encoder)}[
+        "encoder.layer.1.attention.self.operands.keys"
+    ]
     with torch.no_grad():
         keys = model.encode(texts(), "query", Needs(frozenset({QKV(1)}))).states[QKV(1)][:, 1]
     assert torch.equal(clipped(keys, limit, 8), keys)
@@ -333,7 +333,9 @@ def test_student_takes_what_a_quantised_teacher_computes_with(
     assert formats_of(student) is None
     assert not list(ranges_of(student))
     assert {type(one) for one in student.modules() if isinstance(one, nn.Linear)} == {nn.Linear}
-    taken, source = (one.attention.self.key.weight for one in (student.encoder.layer[1], model.query_encoder.encoder.layer[3]))  # type: ignore[union-attr, index]
+    taken, source = (
+        one.attention.self.key.weight for one in (student.encoder.layer[1], model.query_encoder.encoder.layer[3])
+    )  # type: ignore[union-attr, index]
     assert torch.equal(taken, rounded(source, 2))
     assert taken.requires_grad
     assert torch.equal(vectors(model, texts()), before), "the teacher was changed"
