@@ -11,12 +11,13 @@ from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, 
 from raydistill.config.boot import BootSection
 from raydistill.config.growing import EducationSection
 from raydistill.config.method_section import MethodSection
+from raydistill.config.mgsr import MGSRSection
+from raydistill.config.minilm import MiniLMSection
+from raydistill.config.quantizing import DQSection
+from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import (
-    SearchedPositive,
     SearchedShare,
-    SearchedWeight,
     bounds,
-    require_some_weight,
 )
 
 
@@ -53,96 +54,6 @@ class PMDSection(MethodSection):
         return self
 
 
-class MGSRSection(MethodSection):
-    """Multi-granularity semantic revision: CE + the divergence on the dense part of the teacher's scores along revised lists + the correlation of neighbouring tokens."""
-
-    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
-        "clipped": {"log_uniform": [0.1, 3.0]},
-        "span": {"log_uniform": [0.1, 3.0]},
-    }
-
-    name: Literal["mgsr"] = Field("mgsr", description="which method this section is of")
-    contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
-    clipped: SearchedWeight = Field(1.0, description="weight of the clipped divergence")
-    span: SearchedWeight = Field(1.0, description="weight of the span term")
-    length: int = Field(
-        10, ge=1, description="places of the student's list, at each of which it is compared with its teacher"
-    )
-    mass: float = Field(
-        0.7,
-        gt=0,
-        lt=1,
-        description="share of the teacher's probability that the learned clipping has to keep; below it costs",
-    )
-    least: int = Field(2, ge=1, description="candidates that are kept however narrow the clipping is")
-    span_distance: Literal["cosine", "squares"] = Field(
-        "cosine",
-        description="of the products of neighbouring tokens' distributions; squares shrink with the number of candidates",
-    )
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> MGSRSection:
-        require_some_weight("contrastive, clipped and span", (self.contrastive, self.clipped, self.span))
-        return self
-
-
-class SelfFeatureSection(MethodSection):
-    """Self-feature regularisation: no teacher; the student's deep layer teaches its shallow ones, and its earlier opinion softens the labels."""
-
-    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
-        "gamma": {"log_uniform": [0.01, 1.0]},
-        "smoothing": {"uniform": [0.0, 0.3]},
-    }
-
-    name: Literal["self-feature"] = Field("self-feature", description="which method this section is of")
-    gamma: SearchedPositive = Field(0.1, description="weight of the transport term")
-    smoothing: SearchedShare = Field(
-        0.1,
-        description="share of a target that is the student's own earlier opinion, in the last epoch; it rises from 0 in the first",
-    )
-    groups: int | None = Field(
-        None,
-        ge=1,
-        description="channels are averaged in so many groups before they are compared; null = each by itself",
-    )
-    projection: bool = Field(False, description="bring shallow states to the deep ones through a learned projection")
-
-
-class MiniLMSection(MethodSection):
-    """Self-attention distillation: CE + the relations between the tokens of a text in one layer, by KL, head by head."""
-
-    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {"relation": {"log_uniform": [0.1, 10.0]}}
-
-    name: Literal["minilm"] = Field("minilm", description="which method this section is of")
-    variant: Literal["minilm", "minilmv2"] = Field(
-        "minilm",
-        description="minilm: attention distributions and relations of values; minilmv2: relations of queries, of keys and of values",
-    )
-    contrastive: SearchedWeight = Field(
-        1.0, description="weight of the contrastive term; 0 = the relations alone, as published"
-    )
-    relation: SearchedPositive = Field(1.0, description="weight of each kind of relation")
-    relation_heads: int | None = Field(
-        None,
-        ge=1,
-        description="minilmv2 only: heads that queries, keys and values are divided into; null = the encoder's",
-    )
-    teacher_layer: int | None = Field(
-        None,
-        ge=0,
-        description="layer of the teacher to learn from, counted from 0; null = its last; always the student's last learns",
-    )
-
-    @model_validator(mode="after")
-    def _heads_of_relations(self) -> MiniLMSection:
-        if self.variant == "minilm" and self.relation_heads is not None:
-            raise ValueError(
-                f"relation_heads is {self.relation_heads}, and variant minilm compares the models' own attention heads; set variant to minilmv2, or "
-                "leave relation_heads out"
-            )
-        return self
-
-
 Distilling = (
     PMDSection
     | MGSRSection
@@ -155,6 +66,7 @@ Distilling = (
     | TinyBERTSection
     | BootSection
     | EducationSection
+    | DQSection
 )
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
@@ -240,6 +152,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "tinybert": TinyBERTSection,
     "boot": BootSection,
     "education": EducationSection,
+    "dq": DQSection,
     "combined": CombinedSection,
     "none": NoneSection,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,25 @@ from raydistill.devices import sent
 
 Layer = Callable[[Any, Tensor, bool], tuple[Tensor, Tensor | None]]
 """Takes a layer and the states `(tokens, hidden)` before it, and gives those after it; and, where asked for, what its attention was computed from, `(tokens, 3, hidden)`."""
+
+
+class Operands(Protocol):
+    """Changes what an attention multiplies. An encoder that wants it has one as `operands` of each attention; most have none."""
+
+    def before(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of all tokens, `(tokens, hidden)` each."""
+        ...
+
+    def weighed(self, shares: Tensor) -> Tensor:
+        """What each token takes of each, `(texts, heads, longest, longest)`, before dropout; padding takes something, and nothing is taken of it."""
+        ...
+
+
+def operands_of(own: Any) -> Operands | None:
+    """What changes the operands of an attention; None = they are multiplied as they are."""
+    return getattr(own, "operands", None)
+
+
 SHORTEST_SHARE = 0.8
 """A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
 
@@ -30,6 +49,8 @@ def in_groups(texts: Texts, device: torch.device) -> Layer:
     def through(layer: Any, hidden: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self
         queries, keys, values = own.query(hidden), own.key(hidden), own.value(hidden)
+        if (operands := operands_of(own)) is not None:
+            queries, keys, values = operands.before(queries, keys, values)
         context = torch.cat([_attended(own, group, queries, keys, values) for group in groups])
         attended = layer.attention.output(context, hidden)
         after: Tensor = layer.output(layer.intermediate(attended), attended)
@@ -90,7 +111,8 @@ def _attended(own: Any, group: _Group, queries: Tensor, keys: Tensor, values: Te
     """What the tokens of a group gather from each other, `(tokens, hidden)`."""
     count, drop = own.num_attention_heads, own.dropout.p if own.training else 0.0
     q, k, v = (group.heads(states, count) for states in (queries, keys, values))
-    if q.is_cuda:
+    operands = operands_of(own)
+    if q.is_cuda and operands is None:
         there = None if group.absent is None else ~group.absent
         fused = nn.functional.scaled_dot_product_attention(q, k, v, there, drop, scale=own.scaling)
         return group.flat(fused)
@@ -98,5 +120,7 @@ def _attended(own: Any, group: _Group, queries: Tensor, keys: Tensor, values: Te
     scores = (q * own.scaling) @ k.transpose(2, 3)
     if group.absent is not None:
         scores = scores.masked_fill(group.absent, -torch.inf)
-    shares = nn.functional.dropout(scores.softmax(-1), drop, own.training)
-    return group.flat(shares @ v)
+    shares = scores.softmax(-1)
+    if operands is not None:
+        shares = operands.weighed(shares)
+    return group.flat(nn.functional.dropout(shares, drop, own.training) @ v)

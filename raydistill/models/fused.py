@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
 from raydistill.devices import sent
-from raydistill.models.attention import Layer
+from raydistill.models.attention import Layer, operands_of
 
 logger = logging.getLogger(__name__)
 WIDEST_HEAD = 256
@@ -34,7 +34,8 @@ def can_be_fused(model: Any, hidden: Tensor) -> bool:
     """Whether an encoder's layers can take this way: on a GPU that knows bfloat16 and FlashAttention, where products are made in bfloat16."""
     heads = model.config.hidden_size // model.config.num_attention_heads
     fits = heads <= WIDEST_HEAD and heads % 8 == 0
-    return hidden.is_cuda and fits and torch.is_autocast_enabled("cuda") and _device_is_able()
+    plain = all(operands_of(layer.attention.self) is None for layer in model.encoder.layer)
+    return plain and hidden.is_cuda and fits and torch.is_autocast_enabled("cuda") and _device_is_able()
 
 
 @functools.cache

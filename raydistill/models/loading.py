@@ -54,6 +54,29 @@ def load_encoder(folder: Path) -> nn.Module:
     return encoder
 
 
+def shaped_encoder(folder: Path) -> nn.Module:
+    """An encoder of the shape that config.json tells, in evaluation mode, for weights that are stored in another way.
+
+    Raises:
+        EncoderError: there is no such configuration.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModel.from_config(config, attn_implementation=_attention())  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, RuntimeError, KeyError) as problem:
+            raise EncoderError(
+                f"the configuration in {folder} cannot be read: {str(problem).splitlines()[0]}",
+                expected="an encoder's config.json",
+                consequence="there would be no model to put the weights into",
+                remedy="fetch or save the encoder again",
+            ) from None
+    encoder: nn.Module = model.float().eval()
+    return encoder
+
+
 def _attention() -> str:
     """How attention is computed.
 

@@ -80,6 +80,23 @@ def attention_score_mse(student: Pair, teacher: Pair, text_of_token: Tensor, num
     return _mean_of_queries((squares / seen).sum(3), there)
 
 
+def attention_share_mse(student: Pair, teacher: Pair, text_of_token: Tensor, num_texts: int, *, heads: int) -> Weighted:
+    """Mean squared difference of attention probabilities.
+
+        value_t = 1 / (H |t|^2) sum_{h, i in t, j in t} ( q_hij - p_hij )^2,   p and q as in `relation_divergence`
+
+    Args, returns and errors are those of `relation_divergence`; without unit. A text of many tokens has small shares, and so a small value.
+
+    Source:
+        DQ-BART (Li et al., ACL 2022, arXiv 2203.11239), the attention part of its distillation loss. Its public code averages over padding too; here there is none.
+    """
+    own, theirs, there = _scores(student, teacher, text_of_token, num_texts, heads)
+    pairs = there.expand_as(own)
+    # Where nothing is compared both logarithms are 0, and so is the difference.
+    squares = (_by_rows(own, pairs).exp() - _by_rows(theirs, pairs).exp()).square()
+    return _mean_of_queries((squares / there.sum(3, keepdim=True).clamp(min=1)).sum(3), there)
+
+
 def _scores(
     student: Pair, teacher: Pair, text_of_token: Tensor, num_texts: int, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raydistill.config.growing import EducationSection
-from raydistill.config.methods import Method, MiniLMSection, SelfFeatureSection, parts_of
+from raydistill.config.methods import Method, parts_of
+from raydistill.config.minilm import MiniLMSection
+from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.errors import CapabilityError
 from raydistill.students.stages import timetable
 

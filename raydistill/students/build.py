@@ -7,10 +7,11 @@ import copy
 from torch import nn
 
 from raydistill.models.biencoder import BiEncoder, Pooling, Precision
+from raydistill.students.quantized import uninstall
 
 
 def take_layers(encoder: nn.Module, layer_map: tuple[int, ...]) -> nn.Module:
-    """A copy of `encoder` that has only the layers `layer_map`, bit-equal to the originals; embeddings and pooler come along."""
+    """A copy of `encoder` that has only the layers `layer_map`, bit-equal to what the originals compute with; embeddings and pooler come along."""
     # Only the wanted layers are copied: a deep copy of a 12-layer encoder for 3 layers would triple the peak memory.
     layers: nn.ModuleList = encoder.encoder.layer  # type: ignore[union-attr, assignment]
     encoder.encoder.layer = nn.ModuleList()  # type: ignore[union-attr]
@@ -19,6 +20,8 @@ def take_layers(encoder: nn.Module, layer_map: tuple[int, ...]) -> nn.Module:
     finally:
         encoder.encoder.layer = layers  # type: ignore[union-attr]
     student.encoder.layer = nn.ModuleList(copy.deepcopy(layers[index]) for index in layer_map)  # type: ignore[union-attr]
+    # Of a quantised source a student takes what it computes with, not its number format.
+    uninstall(student)
     student.config.num_hidden_layers = len(layer_map)  # type: ignore[union-attr]
     return student
 

@@ -12,8 +12,18 @@ from raydistill.models.biencoder import BiEncoder
 
 Kept = tuple[Tensor | None, ...]
 """For each dimension of a parameter the positions that stay, `(kept,)` int64, in their new order; None = all."""
-Across = Callable[[Tensor], Tensor]
-"""A tensor's mean over the workers of a trial; all of them must ask alike."""
+
+
+class Across(Protocol):
+    """What the workers of a trial have together; all of them must ask alike."""
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """A tensor's mean over the workers."""
+        ...
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Its element-wise maximum over them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,15 @@ class Choosing(Protocol):
         Returns:
             Which variant the student is now, and what became of its parameters; None = it is what it was.
         """
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A reshaper that looks at more of a step than its gradients."""
+
+    def forget(self) -> None:
+        """An attempt at a step did not fit into memory, and is made again: what was seen of it counts for nothing."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Checkpoints: verified directories from which training goes on bit for bit, and which transformers can load.
 
-    CHECKPOINT/  query_encoder/  entity_encoder/     each loads with AutoModel.from_pretrained (shared towers: the first only)
+    CHECKPOINT/  query_encoder/  entity_encoder/     each loads with AutoModel.from_pretrained (shared towers: the first only); packed where quantised
                  tokenizer/
                  raydistill.json                     what the model is and where it comes from
                  training/                           optimizer moments, position, averages so far
@@ -25,7 +25,7 @@ from torch import Tensor
 from raydistill.devices import TokensAtOnce, best_device, tokens_at_once
 from raydistill.errors import CheckpointError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.models.loading import load_encoder
+from raydistill.students.storing import stored_encoder
 from raydistill.training.manifest import verify_manifest
 
 logger = logging.getLogger(__name__)
@@ -146,8 +146,8 @@ def load_model(
     record = read_record(path)
     if not unfinished:
         _refuse_unfinished(path, record)
-    query = load_encoder(path / "query_encoder")
-    entity = query if record["shared_towers"] else load_encoder(path / "entity_encoder")
+    query = stored_encoder(path / "query_encoder")
+    entity = query if record["shared_towers"] else stored_encoder(path / "entity_encoder")
     model = BiEncoder(
         query,
         entity,

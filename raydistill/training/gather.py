@@ -83,13 +83,20 @@ class World:
 
     def total(self, tensor: Tensor) -> Tensor:
         """Element-wise sum over the workers; all must bring the same shape and type."""
+        return self._reduced(tensor, dist.ReduceOp.SUM)
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Element-wise maximum over the workers; all must bring the same shape and type."""
+        return self._reduced(tensor, dist.ReduceOp.MAX)
+
+    def _reduced(self, tensor: Tensor, how: Any) -> Tensor:
         if self.size == 1:
             return tensor
         # Always a copy: what the worker brings stays as it is.
-        added = tensor.detach().to(_exchange_device(), copy=True).contiguous()
+        found = tensor.detach().to(_exchange_device(), copy=True).contiguous()
         self.agree_to_go_on()
-        dist.all_reduce(added)
-        return added.to(tensor.device)
+        dist.all_reduce(found, how)
+        return found.to(tensor.device)
 
     def agree_to_go_on(self, well: bool = True) -> None:
         """Say whether this worker can go on, and hear whether all can; nothing where workers are not careful.

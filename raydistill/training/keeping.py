@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from raydistill.models.temporary import is_lasting
+from raydistill.students.storing import load_master_weights, master_weights
 from raydistill.training.checkpoint import (
     ASIDE,
     RESHAPING,
@@ -71,7 +72,8 @@ class CheckpointKeeper:
         self.history = position["history"]
         parts.trainer.progress = Progress(position["epoch"], position["step_in_epoch"], position["sums"])
         parts.restore_shape(read_record(path).get(RESHAPING, []), state.tensors)
-        _load_student(parts, path)
+        if not load_master_weights(parts.student, state.tensors):
+            _load_student(parts, path)
         load_own(own_of(parts.trainer.terms), state.tensors)
         parts.optimizer.load(state.tensors)
         _load_earlier(parts, state)
@@ -143,6 +145,7 @@ class CheckpointKeeper:
             "history": self.history,
         }
         tensors = {**parts.optimizer.tensors(), **own_tensors(own_of(parts.trainer.terms)), **structure.tensors()}
+        tensors.update(master_weights(parts.student))
         for index, (vectors, entities) in enumerate(
             zip(parts.trainer.pre_batch.vectors, parts.trainer.pre_batch.entities, strict=True)
         ):

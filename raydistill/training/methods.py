@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from raydistill.config.methods import (
-    CombinedSection,
-    MGSRSection,
-    MiniLMSection,
-    PMDSection,
-    SelfFeatureSection,
-    parts_of,
-)
+from raydistill.config.methods import CombinedSection, PMDSection, parts_of
+from raydistill.config.mgsr import MGSRSection
+from raydistill.config.minilm import MiniLMSection
+from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.students.reshaping import Reshaper
@@ -30,6 +26,7 @@ from raydistill.training.boot import boot_builder, boot_conditioner, boot_corrup
 from raydistill.training.education import education_source, education_terms, grower
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.own import drawn_from
+from raydistill.training.quantizing import dq_reshaper, dq_terms
 from raydistill.training.recipe import Recipe
 from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
@@ -198,6 +195,7 @@ METHODS: dict[str, Recipe] = {
     "dkd": Recipe(dkd_terms),
     "pkd": Recipe(pkd_terms),
     "tinybert": Recipe(tinybert_terms),
+    "dq": Recipe(dq_terms, reshaper=dq_reshaper),
     "combined": Recipe(_combined),
     "none": Recipe(none_terms),
 }

@@ -56,7 +56,7 @@ class RelationTerm(Plain):
 
 @dataclass(frozen=True)
 class AttentionScoreTerm(Plain):
-    """Squared error of attention scores before the softmax, mean over mapped layers, summed over both towers (TinyBERT)."""
+    """Squared error of attention, mean over mapped layers, summed over both towers: of scores before the softmax (TinyBERT), or what `objective` says."""
 
     weight: float
     student_layers: tuple[int, ...]
@@ -64,6 +64,7 @@ class AttentionScoreTerm(Plain):
     heads: int
     name: str = "attention"
     on: OnView = "clean"
+    objective: Callable[..., Weighted] = relations.attention_score_mse
 
     @property
     def student_needs(self) -> Needs:
@@ -76,16 +77,13 @@ class AttentionScoreTerm(Plain):
         return Needs(frozenset(QKV(layer) for layer in self.teacher_layers))
 
     def value(self, step: StepOutputs) -> Tensor:
-        """Mean over texts and layers, squared scores, summed over towers."""
+        """Mean over texts and layers, squared scores (or shares), summed over towers."""
         return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
         mapped = zip(self.student_layers, self.teacher_layers, strict=True)
         return _mean_of_layers(
-            [
-                _related(side, relations.attention_score_mse, ("queries", "keys"), own, theirs, self.heads)
-                for own, theirs in mapped
-            ]
+            [_related(side, self.objective, ("queries", "keys"), own, theirs, self.heads) for own, theirs in mapped]
         )
 
 

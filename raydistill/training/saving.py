@@ -17,6 +17,7 @@ from raydistill.errors import StorageError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.pretrained import TOKENIZER_FILES
 from raydistill.models.vocabulary import whole_state
+from raydistill.students.storing import store_weights
 from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, RECORD, TrainingState
 from raydistill.training.manifest import write_manifest
 
@@ -85,7 +86,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def _save_encoder(folder: Path, encoder: nn.Module) -> None:
     folder.mkdir(parents=True)
-    save_file(whole_state(encoder), folder / "model.safetensors", metadata={"format": "pt"})
+    store_weights(folder, encoder)
     config = encoder.config.to_dict()  # type: ignore[union-attr, operator]
     for volatile in ("_name_or_path", "transformers_version"):
         config.pop(volatile, None)
@@ -94,7 +95,7 @@ def _save_encoder(folder: Path, encoder: nn.Module) -> None:
 
 def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
     """Parameters (both towers, whole vocabulary, temperature) and bytes of the stored weights."""
-    files = list(folder.glob("*_encoder/model.safetensors"))
+    files = list(folder.glob("*_encoder/*.safetensors"))
     trained = sum(
         tensor.numel()
         for name in ("query_encoder", "entity_encoder")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from raydistill.models.biencoder import BiEncoder
-from raydistill.students.reshaping import Choosing, Reshaper, Standing, StructureChange
+from raydistill.students.reshaping import Choosing, Forgets, Reshaper, Standing, StructureChange
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
@@ -45,7 +45,14 @@ class Structure:
     def after_backward(self, step: int) -> None:
         """Let all look at a step's gradients."""
         for reshaper in self.reshapers:
-            reshaper.after_backward(self.student, step, self._across)
+            reshaper.after_backward(self.student, step, _Workers(self.world))
+
+    def forget_attempt(self) -> None:
+        """Remove what an attempt at a step left that is made again."""
+        self.optimizer.forget_gradients()
+        for reshaper in self.reshapers:
+            if isinstance(reshaper, Forgets):
+                reshaper.forget()
 
     def after_step(self, step: int) -> bool:
         """Let all change the student; whether its parameters are others now."""
@@ -104,7 +111,18 @@ class Structure:
             kept.update({f"{PREFIX}.{term.name}.{key}": places for key, places in term.follow(change).items()})
         self.optimizer.follow(replace(change, kept=kept))
 
-    def _across(self, tensor: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class _Workers:
+    """What a reshaper may ask of the other workers."""
+
+    world: World
+
+    def __call__(self, tensor: Tensor) -> Tensor:
         mean = tensor.detach().clone()
         self.world.average(mean)
         return mean
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Its element-wise maximum over the workers."""
+        return self.world.largest(tensor)

@@ -174,7 +174,7 @@ class Trainer:
         step, batch = self.global_step, prepared.batch
         longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
         taken = self.memory.fit(
-            lambda: self._gradients(prepared, step), self.optimizer.forget_gradients, longest, self.teacher
+            lambda: self._gradients(prepared, step), self.structure.forget_attempt, longest, self.teacher
         )
         with self.clock.part("optimizer"):
             # Of the last step, and all of this one's work has been handed to the device by now.

@@ -97,6 +97,7 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
             'grades.0.method: received "pmd"; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
             'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
             'grades.0.method: received "pmd"; expected a section whose name is amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
+            'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, dq, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -115,6 +116,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
             "method: unknown method 'pdm'; expected one of boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
             "method: unknown method 'pdm'; expected one of combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
             "method: unknown method 'pdm'; expected one of amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
+            "method: unknown method 'pdm'; expected one of combined, dkd, dq, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -125,6 +127,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
             "method: no `name` given; expected a section whose name is boot, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
             "method: no `name` given; expected a section whose name is combined, dkd, education, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
             "method: no `name` given; expected a section whose name is amd, combined, dkd, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
+            "method: no `name` given; expected a section whose name is combined, dkd, dq, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),

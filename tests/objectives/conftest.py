@@ -22,7 +22,7 @@ from raydistill.objectives.decoupled import decoupled_divergence
 from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
-from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.relations import attention_score_mse, attention_share_mse, relation_divergence
 from raydistill.objectives.sliced import sliced_divergence
 from raydistill.objectives.spans import span_correlation
 from raydistill.objectives.transport import self_transport
@@ -335,6 +335,7 @@ CASES = (
     Case("bootstrap", bootstrap, ((4, 3),), _bootstrap, absent=WHOLE),
     Case("boundary", boundary, ((4, 3),), _boundary),
     Case("attention_score_mse", attention_score_mse, ((9, 4), (9, 4)), _related(attention_score_mse), absent=WHOLE),
+    Case("attention_share_mse", attention_share_mse, ((9, 4), (9, 4)), _related(attention_share_mse), absent=WHOLE),
 )
 
 

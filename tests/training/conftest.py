@@ -25,6 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "pkd-last": {"name": "pkd", "alpha": 0.4, "beta": 5.0, "match": "last", "pooling": "cls"},
     "dkd": {"name": "dkd", "beta": 2.0, "temperature": 2.0},
     "tinybert": {"name": "tinybert"},
+    "dq": {"name": "dq"},
+    "dq-ternary": {"name": "dq", "weight_bits": 2, "embedding_bits": 8},
     "minilm": {"name": "minilm"},
     "minilmv2": {"name": "minilm", "variant": "minilmv2", "relation_heads": 8, "teacher_layer": 1, "contrastive": 0.5},
     "mgsr": {"name": "mgsr", "length": 3},

@@ -40,6 +40,8 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
             "contrastive": {"train_temperature": False, "self_negatives": True},
         },
     ),
+    "dq": ("dq", {}),
+    "gradient cache, dq": ("dq-ternary", {"training": CACHED}),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),

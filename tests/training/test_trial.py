@@ -35,6 +35,8 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "from the teacher": ("kl", {"encoder": DROPOUT, "init": "teacher"}),
     "roberta": ("pmd-reference", {"encoder": {**DROPOUT, "kind": "roberta"}}),
     "projection": ("tinybert", {"encoder": DROPOUT}),
+    "eight bits": ("dq", {"encoder": DROPOUT}),
+    "ternary": ("dq-ternary", {"encoder": {**DROPOUT, "shared_towers": True}, "init": "teacher"}),
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
     "times and random texts": ("boot-random", {"encoder": DROPOUT}),

@@ -1,0 +1,42 @@
+"""The section of distilling and quantising at the same time."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from raydistill.config.method_section import MethodSection
+from raydistill.config.space import SearchedWeight, require_some_weight
+
+
+class DQSection(MethodSection):
+    """Joint distillation and quantisation (DQ-BART): a student of few bits learns scores, attention and states from a teacher of full precision."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "prediction": {"log_uniform": [0.01, 10.0]},
+        "attention": {"log_uniform": [0.1, 1000.0]},
+        "hidden": {"log_uniform": [0.01, 10.0]},
+    }
+
+    name: Literal["dq"] = Field("dq", description="which method this section is of")
+    weight_bits: Literal[2, 8, 16] = Field(8, description="bits of the weights of linear layers; 2 = ternary")
+    embedding_bits: Literal[2, 8, 16] | None = Field(
+        None, description="bits of the embeddings' rows; null = weight_bits"
+    )
+    activation_bits: Literal[8, 16, 32] = Field(
+        8, description="bits of what is multiplied with weights and in attention; 32 = not rounded"
+    )
+    range_memory: float = Field(
+        0.9, ge=0, lt=1, description="share of an activation's range that stays from one step to the next"
+    )
+    contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
+    prediction: SearchedWeight = Field(1.0, description="weight of the squared error of logits")
+    attention: SearchedWeight = Field(1.0, description="weight of the squared error of attention probabilities")
+    hidden: SearchedWeight = Field(1.0, description="weight of the squared error of embeddings and token states")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> DQSection:
+        weights = self.contrastive, self.prediction, self.attention, self.hidden
+        require_some_weight("contrastive, prediction, attention and hidden", weights)
+        return self

@@ -1,0 +1,60 @@
+"""Joint distillation and quantisation: its section as terms, and as what gives the student fewer bits."""
+
+from __future__ import annotations
+
+from raydistill.config.quantizing import DQSection
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError
+from raydistill.models.features import EMBEDDINGS
+from raydistill.objectives import relations
+from raydistill.students.quantization import Quantization
+from raydistill.students.quantized import Formats
+from raydistill.students.reshaping import Reshaper
+from raydistill.training.baselines import contrastive_term, number, spaced_layers
+from raydistill.training.quantizing_terms import StateTerm
+from raydistill.training.relation_terms import AttentionScoreTerm
+from raydistill.training.score_terms import ScoreTerm
+from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.terms import Term
+
+
+def dq_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """CE + logits + attention probabilities + states, each a mean squared error (DQ-BART, Li et al. 2022).
+
+    Raises:
+        CapabilityError: models that cannot be compared layer by layer, head by head or unit by unit, as far as a term of some weight does.
+    """
+    method = config.method
+    assert isinstance(method, DQSection)
+    prediction, attention, hidden = (number(weight) for weight in (method.prediction, method.attention, method.hidden))
+    terms: list[Term] = [
+        contrastive_term(config, number(method.contrastive)),
+        ScoreTerm(prediction, space="logits", name="prediction"),
+    ]
+    own = tuple(range(shapes.student.layers))
+    if attention:
+        shapes.require_equal_heads("method dq compares attention head by head")
+        theirs, heads = spaced_layers(shapes), shapes.student.heads
+        terms.append(AttentionScoreTerm(attention, own, theirs, heads, objective=relations.attention_share_mse))
+    if hidden:
+        _require_equal_widths(shapes)
+        terms.append(StateTerm(hidden, (EMBEDDINGS, *own), (EMBEDDINGS, *spaced_layers(shapes))))
+    return terms
+
+
+def dq_reshaper(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
+    """What rounds the student's numbers."""
+    method = config.method
+    assert isinstance(method, DQSection)
+    formats = Formats(method.weight_bits, method.embedding_bits or method.weight_bits, method.activation_bits)
+    return Quantization(formats, method.range_memory)
+
+
+def _require_equal_widths(shapes: Shapes) -> None:
+    if shapes.student.width != shapes.teacher.width:
+        raise CapabilityError(
+            f"method dq compares token states; the student is {shapes.student.width} wide, its teacher {shapes.teacher.width}",
+            expected="equal widths",
+            consequence="units would have none to be compared with",
+            remedy="set method.hidden to 0",
+        )
