@@ -15,7 +15,7 @@ class BootSection(MethodSection):
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "boundary": {"log_uniform": [0.1, 10.0]},
-        "score": {"log_uniform": [0.01, 10.0]},
+        "score": {"uniform": [0.0, 3.0]},
     }
 
     name: Literal["boot"] = Field("boot", description="which method this section is of")
