@@ -14,6 +14,8 @@ from raydistill.devices import sent
 
 Layer = Callable[[Any, Tensor, bool], tuple[Tensor, Tensor | None]]
 """Takes a layer and the states `(tokens, hidden)` before it, and gives those after it; and, where asked for, what its attention was computed from, `(tokens, 3, hidden)`."""
+SHORTEST_SHARE = 0.8
+"""A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
 
 
 class Operands(Protocol):
@@ -31,10 +33,6 @@ class Operands(Protocol):
 def operands_of(own: Any) -> Operands | None:
     """What changes the operands of an attention; None = they are multiplied as they are."""
     return getattr(own, "operands", None)
-
-
-SHORTEST_SHARE = 0.8
-"""A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
 
 
 def in_groups(texts: Texts, device: torch.device) -> Layer:

@@ -13,7 +13,6 @@ from raydistill.data.texts import Texts
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.students.quantized import Formats, Range, install, ranges_of
-from raydistill.students.quantizers import FLOAT
 from raydistill.students.reshaping import Across, StructureChange
 
 Calibration = Iterable[tuple[Tower, Texts]]
@@ -114,7 +113,7 @@ class Quantization:
 
 def _install(model: BiEncoder, formats: Formats) -> dict[str, Range]:
     """Put the modules into a model's encoders; its ranges by name."""
-    if formats.activations != FLOAT and not model.packs:
+    if not model.packs:
         raise CapabilityError(
             "an encoder of unknown parts is to be quantised",
             expected="an encoder of a BERT-like kind: bert, roberta, xlm-roberta or camembert",

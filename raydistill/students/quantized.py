@@ -151,8 +151,8 @@ def install(encoder: nn.Module, formats: Formats) -> None:
             for name, plain in list(parent.named_children()):
                 if isinstance(plain, nn.Linear):
                     setattr(parent, name, QuantizedLinear(plain, formats))
-        if formats.activations != FLOAT:
-            layer.attention.self.operands = QuantizedOperands(formats.activations)
+        # Of 32 bits too: it keeps the layer from kernels that read weights by themselves.
+        layer.attention.self.operands = QuantizedOperands(formats.activations)
     for name in EMBEDDINGS if formats.embeddings != FLOAT else ():
         plain = getattr(model.embeddings, name)
         kind = QuantizedTrimmedEmbedding if isinstance(plain, TrimmedEmbedding) else QuantizedEmbedding
@@ -181,8 +181,7 @@ def uninstall(encoder: nn.Module) -> None:
                 continue
             setattr(parent, name, plain.train(module.training))
     for layer in model.encoder.layer:
-        if hasattr(layer.attention.self, "operands"):
-            del layer.attention.self.operands
+        del layer.attention.self.operands
     delattr(model, _FORMATS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -340,6 +341,23 @@ def test_student_takes_what_a_quantised_teacher_computes_with(
     assert taken.requires_grad
     assert torch.equal(vectors(model, texts()), before), "the teacher was changed"
     install(student, Formats(8, 8, 8))
+
+
+def test_fused_layers_are_left_to_encoders_that_multiply_what_is_there(
+    model_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that looks at weights alone: on a GPU nothing would be rounded in training, and everything in ranking."""
+    from raydistill.models import fused
+
+    monkeypatch.setattr(fused, "_device_is_able", lambda: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+    encoder, on_gpu = model_of().query_encoder, SimpleNamespace(is_cuda=True)
+    assert fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
+    install(encoder, Formats(8, 8, 32))
+    assert not fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
+    uninstall(encoder)
+    install(encoder, Formats(8, 8, 8))
+    assert not fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
 
 
 def test_shared_towers_are_quantised_once(model_of: Make, texts: Callable[..., Texts]) -> None:
