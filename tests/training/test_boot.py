@@ -283,7 +283,13 @@ def test_student_of_random_texts_beats_one_that_learned_nothing(
     taught = train(trial_config(**shape), tmp_path / "teacher")[-1].checkpoint
     assert taught is not None
     method = {"name": "boot", "source": "text-free", "examples": 1600, "score": 1.0}
-    training = {"epochs": 6, "batch_size": 32, "learning_rate": 3e-3, "evaluate_every": 6, "tokens_per_micro_batch": 4096}
+    training = {
+        "epochs": 6,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "evaluate_every": 6,
+        "tokens_per_micro_batch": 4096,
+    }
     config = trial_config(method=method, training=training, teacher=Path(taught))
     parts, task = build_parts(config, World.alone()), encode.link_prediction_task(dataset, "train")
     before = encode.evaluate(parts.student, parts.assembler, task).metrics["train/both/mrr"]
