@@ -83,11 +83,8 @@ class Trainer:
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
-        self._separate = (
-            not corruption.shared
-            and corruption.ratio > 0
-            and any("corrupted" in (term.on, term.teacher_on) for term in self.terms)
-        )
+        looked_at = self._wanted["corrupted"] != Wanted(None, None)
+        self._separate = not corruption.shared and corruption.ratio > 0 and looked_at
 
     @property
     def global_step(self) -> int:
