@@ -32,6 +32,7 @@ from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
+from raydistill.training.selecting import reinforced_terms
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
 from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.terms import ContrastiveTerm, Ramp, Term
@@ -188,6 +189,7 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "mgsr": _mgsr,
     "minilm": _minilm,
     "self-feature": _self_feature,
+    "reinforced": reinforced_terms,
     "logits": logits_terms,
     "dkd": dkd_terms,
     "pkd": pkd_terms,

@@ -26,6 +26,8 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "mgsr": ("mgsr", {}),
     "dkd": ("dkd", {}),
     "self-feature": ("self-feature", {"contrastive": {"self_negatives": True}}),
+    "reinforced": ("reinforced", {}),
+    "gradient cache, reinforced": ("reinforced", {"training": CACHED}),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),

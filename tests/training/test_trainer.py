@@ -170,7 +170,7 @@ def test_every_method_takes_finite_steps_that_change_the_student_alone(
     assert all(math.isfinite(value) for value in averages.values()), averages
     weighted = sum(term.weight_at(0) * averages[f"loss/{term.name}"] for term in trainer.terms)
     assert averages["loss"] == pytest.approx(weighted, rel=1e-5)
-    noted = {"kept/mass", "kept/candidates", "kept/hinge"} if method == "mgsr" else set()
+    noted = NOTED.get(method, set())
     assert {key for key in averages if "/" in key} - noted == {
         f"{kind}/{term.name}" for kind in ("loss", "gradient_norm") for term in trainer.terms
     }

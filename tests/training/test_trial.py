@@ -37,6 +37,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "projection": ("tinybert", {"encoder": DROPOUT}),
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
+    "policy": ("reinforced", {"encoder": DROPOUT}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 
