@@ -26,29 +26,34 @@ MOST_ADVANTAGE = 4.0
 
 
 def teacher_features(student_logits: Tensor, teacher_logits: Tensor, positives: Tensor, valid: Tensor) -> Tensor:
-    """What is seen of one teacher: its highest probabilities, its entropy, its cross-entropy on the right answer, and how far the student agrees with it.
+    """What is seen of each teacher: its highest probabilities, its entropy, its cross-entropy on the right answer, and how far the student agrees with it.
 
     Nothing of it depends on the order of candidates; the last three are shares of what as many candidates allow, so hardly on their number. (Published: the
-    teacher's whole vector of probabilities, which has no meaning where candidates change from batch to batch.) No gradient reaches either model.
+    teacher's whole vector of probabilities, which has no meaning where candidates change from batch to batch.) No gradient reaches any model.
 
     Args:
         student_logits: (batch, candidates), without margin.
-        teacher_logits: (batch, candidates), without margin.
+        teacher_logits: (batch, teachers, candidates), without margin.
         positives: (batch,) int64, the right candidate.
         valid: (batch, candidates) bool, True = is compared; the right candidate always is.
 
     Returns:
-        (batch, FEATURES) float32: probabilities in falling order, 0 where there are fewer candidates; entropy in units of that of guessing; cross-entropy in
-        units of that of guessing, at most 4; probability that both models give to the same candidates, 0 to 1.
+        (batch, teachers, FEATURES) float32: probabilities in falling order, 0 where there are fewer candidates; entropy in units of that of guessing;
+        cross-entropy in units of that of guessing, at most 4; probability that both models give to the same candidates, 0 to 1.
     """
-    log_p, log_q = (valid_log_softmax(logits.detach().float(), valid) for logits in (teacher_logits, student_logits))
-    p, q = (logs.exp().masked_fill(~valid, 0.0) for logs in (log_p, log_q))
-    count = min(HIGHEST, p.shape[1])
-    highest = torch.nn.functional.pad(p.topk(count, dim=1).values, (0, HIGHEST - count))
-    guessing = valid.sum(1).clamp(min=2).to(p.dtype).log()
-    entropy = -(p * log_p).sum(1) / guessing
-    missed = (-log_p.gather(1, positives[:, None])[:, 0] / guessing).clamp(max=4.0)
-    return torch.cat([highest, torch.stack([entropy, missed, torch.minimum(p, q).sum(1)], dim=1)], dim=1)
+    batch, teachers, candidates = teacher_logits.shape
+    rows, listed = teacher_logits.detach().float().flatten(0, 1), valid.repeat_interleave(teachers, 0)
+    log_p = valid_log_softmax(rows, listed).view(batch, teachers, candidates)
+    log_q = valid_log_softmax(student_logits.detach().float(), valid)[:, None]
+    # Logarithms are 0 where nothing is compared, and the probability there is not 1.
+    p, q = (logs.exp() * valid[:, None] for logs in (log_p, log_q))
+    count = min(HIGHEST, candidates)
+    highest = torch.nn.functional.pad(p.topk(count).values, (0, HIGHEST - count))
+    guessing = valid.sum(1, keepdim=True).clamp(min=2).to(p.dtype).log()
+    entropy = -(p * log_p).sum(2) / guessing
+    right = log_p.gather(2, positives[:, None, None].expand(-1, teachers, 1))[:, :, 0]
+    missed = (-right / guessing).clamp(max=4.0)
+    return torch.cat([highest, torch.stack([entropy, missed, torch.minimum(p, q).sum(2)], dim=2)], dim=2)
 
 
 def probabilities(raw: Tensor) -> Tensor:

@@ -68,13 +68,11 @@ class SelectedTeachersTerm(Plain):
         positives, scales = sent(batch.columns, device), self._scales(step)
         student = encoded.scores[rows]
         teachers = [encoded.scores_of_teacher(number)[rows] for number in range(len(scales))]
-        losses = [self._loss(step, student, scores, k, valid) for scores, k in zip(teachers, scales, strict=True)]
-        own = student * step.inverse_temperature
-        features = [
-            selection.teacher_features(own, scores * k, positives, valid)
-            for scores, k in zip(teachers, scales, strict=True)
-        ]
-        pi = self.policy(torch.stack(features, dim=1), encoded.query_vectors[rows])
+        own, pairs = student * step.inverse_temperature, list(zip(teachers, scales, strict=True))
+        losses = [self._loss(step, student, scores, k, valid) for scores, k in pairs]
+        theirs = torch.stack([scores * k for scores, k in pairs], dim=1)
+        features = selection.teacher_features(own, theirs, positives, valid)
+        pi = self.policy(features, encoded.query_vectors[rows])
         chosen = self._chosen(pi, step)
         taught = selection.taught_by(chosen)
         weights = selection.shares(taught.to(pi.dtype))

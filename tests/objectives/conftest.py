@@ -22,6 +22,7 @@ from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
 from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.selection import mixed
 from raydistill.objectives.spans import span_correlation
 from raydistill.objectives.transport import self_transport
 from raydistill.objectives.weighted import Weighted
@@ -102,6 +103,12 @@ def _logit_mse(student: list[Tensor], teacher: list[Tensor], variant: str) -> We
 def _kl_divergence(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
     scores, valid, _ = _table(student[0], variant)
     return kl_divergence(scores, _table(teacher[0], variant)[0], valid, temperature=2.0)
+
+
+def _mixed(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    both = [_kl_divergence(student, teacher, variant), _score_mse(student, teacher, variant)]
+    shares = torch.tensor([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])[: len(both[0].values)]
+    return mixed(both, shares.to(both[0].values.dtype))
 
 
 def _decoupled(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
@@ -268,6 +275,7 @@ CASES = (
     Case("kl_divergence", kl_divergence, ((4, 5),), _kl_divergence),
     Case("masked_feature_per_token", masked_feature_per_token, ((9, 3),), _per_token),
     Case("masked_feature_pooled", masked_feature_pooled, ((9, 3),), _pooled),
+    Case("mixed", mixed, ((4, 5),), _mixed),
     Case("decoupled_divergence", decoupled_divergence, ((4, 5),), _decoupled),
     Case("clipped_divergence", clipped_divergence, ((4, 5),), _clipped),
     # Which token is next to which is what it is about.

@@ -18,6 +18,10 @@ from raydistill.training.randomness import mix
 Make = Callable[..., TrialParts]
 Seen = list[tuple[str, str, list[int]]]
 LIVE = {"training": {"remember_teacher": False}}
+NOTED = {
+    "mgsr": {"kept/mass", "kept/candidates", "kept/hinge"},
+    "reinforced": {"policy/reward", "policy/chosen0", "policy/chosen1"},
+}
 
 
 def first_batch(parts: TrialParts) -> TripleBatch:
