@@ -165,10 +165,9 @@ def build_parts(
     )
     teacher_model, others = checked_teacher(config, facts, precision), checked_others(config, facts, precision)
     student = student_of(config, facts, teacher_model, precision)
-    models = [model for model in (student, teacher_model, *others) if model is not None]
     if config.training.trim_vocabulary:
-        trim(assembler, *models)
-    for model in models:
+        trim(assembler, student, teacher_model, *others)
+    for model in filter(None, (student, teacher_model, *others)):
         model.to(device)
     source = source_of(config, dataset)
     truth = TruthIndex.from_triples(dataset.train, dataset.num_entities, dataset.num_relations)
