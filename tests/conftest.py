@@ -116,14 +116,14 @@ def dataset(dataset_folder: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Make (once) a tiny encoder: `encoder_folder("bert" or "roberta", dropout=..., layers=...)`."""
-    made: dict[tuple[str, float, int], Path] = {}
+    """Make (once) a tiny encoder: `encoder_folder("bert" or "roberta", dropout=..., layers=..., width=...)`."""
+    made: dict[tuple[str, float, int, int], Path] = {}
 
-    def make(kind: str = "bert", *, dropout: float = 0.0, layers: int = 4) -> Path:
-        key = (kind, dropout, layers)
+    def make(kind: str = "bert", *, dropout: float = 0.0, layers: int = 4, width: int = 16) -> Path:
+        key = (kind, dropout, layers, width)
         if key not in made:
             made[key] = tmp_path_factory.mktemp(f"{kind}{layers}")
-            {"bert": _write_bert, "roberta": _write_roberta}[kind](made[key], dropout, layers)
+            {"bert": _write_bert, "roberta": _write_roberta}[kind](made[key], dropout, layers, width)
         return made[key]
 
     return make
@@ -169,7 +169,7 @@ def assembler_of() -> Callable[..., TextAssembler]:
 def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., TrialConfig]:
     """Make a trial's configuration for the tiny encoder; sections are given as mappings of what differs.
 
-    `encoder` may name `kind`, `dropout` and `depth` of the tiny encoder beside the section's own fields; `teacher` is the path of a checkpoint.
+    `encoder` may name `kind`, `dropout`, `depth` and `width` of the tiny encoder beside the section's own fields; `teacher` is the path of a checkpoint.
     """
 
     def make(
@@ -189,7 +189,10 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
 
         shape = dict(encoder or {})
         folder = encoder_folder(
-            shape.pop("kind", "bert"), dropout=shape.pop("dropout", 0.0), layers=shape.pop("depth", 4)
+            shape.pop("kind", "bert"),
+            dropout=shape.pop("dropout", 0.0),
+            layers=shape.pop("depth", 4),
+            width=shape.pop("width", 16),
         )
         facts = locate_encoder(str(folder))
         reference = None if teacher is None else {"path": str(teacher), "digest": verify_checkpoint(teacher)}
@@ -226,18 +229,17 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def teacher_checkpoint(trial_config: Callable[..., TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Train (once) a teacher of four layers: `teacher_checkpoint(kind="bert", shared_towers=False)` is its checkpoint's path."""
-    made: dict[tuple[str, bool], Path] = {}
+    """Train (once) a teacher of four layers: `teacher_checkpoint(kind="bert", shared_towers=False, width=16)` is its checkpoint's path."""
+    made: dict[tuple[str, bool, int], Path] = {}
 
-    def make(kind: str = "bert", *, shared_towers: bool = False) -> Path:
+    def make(kind: str = "bert", *, shared_towers: bool = False, width: int = 16) -> Path:
         from raydistill.training.gather import World
         from raydistill.training.trial import run_trial
 
-        key = (kind, shared_towers)
+        key = (kind, shared_towers, width)
         if key not in made:
-            config = trial_config(
-                layers=4, encoder={"kind": kind, "shared_towers": shared_towers}, training={"epochs": 1}
-            )
+            shape = {"kind": kind, "shared_towers": shared_towers, "width": width}
+            config = trial_config(layers=4, encoder=shape, training={"epochs": 1})
             *_, last = run_trial(config, tmp_path_factory.mktemp("teacher"), World.alone())
             assert last.checkpoint is not None
             made[key] = Path(last.checkpoint)
@@ -246,7 +248,7 @@ def teacher_checkpoint(trial_config: Callable[..., TrialConfig], tmp_path_factor
     return make
 
 
-def _write_bert(folder: Path, dropout: float, layers: int) -> None:
+def _write_bert(folder: Path, dropout: float, layers: int, width: int) -> None:
     """Words of the graph as far as they are common, single letters for the rest; what is neither becomes [UNK]."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
@@ -273,7 +275,7 @@ def _write_bert(folder: Path, dropout: float, layers: int) -> None:
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
@@ -288,7 +290,7 @@ def _write_bert(folder: Path, dropout: float, layers: int) -> None:
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
 
 
-def _write_roberta(folder: Path, dropout: float, layers: int) -> None:
+def _write_roberta(folder: Path, dropout: float, layers: int, width: int) -> None:
     """Merges learnt from the graph's own texts, so that pieces have more than one byte."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -303,7 +305,7 @@ def _write_roberta(folder: Path, dropout: float, layers: int) -> None:
     tokenizer.save_pretrained(folder)
     config = RobertaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,

@@ -14,6 +14,7 @@ from raydistill.config.method_section import MethodSection
 from raydistill.config.mgsr import MGSRSection
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.quantizing import DQSection
+from raydistill.config.selecting import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import (
     SearchedShare,
@@ -60,6 +61,7 @@ Distilling = (
     | MiniLMSection
     | SelfFeatureSection
     | AssistantSection
+    | ReinforcedSection
     | LogitsSection
     | DKDSection
     | PKDSection
@@ -146,6 +148,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "minilm": MiniLMSection,
     "self-feature": SelfFeatureSection,
     "amd": AssistantSection,
+    "reinforced": ReinforcedSection,
     "logits": LogitsSection,
     "dkd": DKDSection,
     "pkd": PKDSection,

@@ -44,6 +44,7 @@ class TrialConfig(Section):
     teacher: TeacherReference | None = Field(
         None, description="for a trial whose teacher changes: the grade above in place of a digest, and no path"
     )
+    others: tuple[TeacherReference, ...] = Field((), description="who teaches beside it, where a method has several")
     settle_epochs: int | None = Field(None, description="last epochs under the final teacher; None = it never changes")
     seed: int = 0
 
@@ -58,6 +59,10 @@ class TrialConfig(Section):
         content["encoder"].pop("name")
         if self.teacher is not None:
             content["teacher"].pop("path")
+        for other in content["others"]:
+            other.pop("path")
+        if not self.others:
+            content.pop("others")
         for name in HARMLESS_TRAINING:
             content["training"].pop(name)
         if self.training.corruptions is None or self.mask_ratio == 0:

@@ -28,14 +28,16 @@ class Needs:
     Args:
         layers: of which layers, and what.
         masked_only: whether the states of masked tokens are enough; those of the others may then be anything.
+        others: of a teacher, whether the vectors of those who teach beside it are wanted, too.
     """
 
     layers: frozenset[Feature] = frozenset()
     masked_only: bool = False
+    others: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         wholly = any(one.layers and not one.masked_only for one in (self, other))
-        return Needs(self.layers | other.layers, masked_only=not wholly)
+        return Needs(self.layers | other.layers, not wholly, self.others or other.others)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class TowerOutput:
     Args:
         vectors: pooled, L2-normalised, `(texts, hidden)` float32.
         states: what was captured, flat in the order of the texts' tokens, `(tokens, hidden)` or as `QKV` says.
+        others: vectors of those who teach beside it, each `(texts, hidden)` with a width of its own.
     """
 
     vectors: Tensor
     states: dict[Feature, Tensor]
+    others: tuple[Tensor, ...] = ()

@@ -103,6 +103,10 @@ class Coordinator:
         """See `Teaching.teacher`."""
         return self.ladder.teacher(lineage, grade)
 
+    async def earlier(self, lineage: str, grade: int) -> tuple[TeacherReference, ...]:
+        """See `Teaching.earlier`."""
+        return self.ladder.earlier(lineage, grade)
+
     async def winner(self, lineage: str, grade: int) -> TrialRecord:
         """See `Ladder.winner`."""
         return self.ladder.winner(lineage, grade)

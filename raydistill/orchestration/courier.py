@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
+from raydistill.config.other_teachers import other_places, relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.orchestration.depot import Depot, announced_folder
@@ -33,7 +34,8 @@ def served(
 ) -> Workshop:
     """The workshop for a campaign: as it is where everything is local, else behind a courier."""
     depot = Depot(filesystem)
-    places = [config.data.path, *([config.teacher.checkpoint] if config.teacher.checkpoint is not None else [])]
+    places = [config.data.path, *other_places(config)]
+    places += [config.teacher.checkpoint] if config.teacher.checkpoint is not None else []
     if store.remote is None and not any("://" in place or depot.is_needed(place) for place in places):
         return workshop
     return Courier(workshop, depot, store).workshop()
@@ -66,12 +68,17 @@ class Courier:
         )
 
     def survey(self, config: CampaignConfig) -> Ground:
-        """What a campaign stands on; a given teacher keeps the name of its place."""
-        ground = self.inner.survey(self._here(config))
-        place = config.teacher.checkpoint
-        if ground.given_teacher is None or place is None or not ("://" in place or self.depot.is_needed(place)):
-            return ground
-        return replace(ground, given_teacher=TeacherReference(path=place, digest=ground.given_teacher.digest))
+        """What a campaign stands on; teachers that were given keep the names of their places."""
+        ground = self.inner.survey(relocated(self._here(config), self._checkpoint))
+        others = {place: self._named(place, ground.others[self._checkpoint(place)]) for place in other_places(config)}
+        ground = replace(ground, others=others)
+        place, given = config.teacher.checkpoint, ground.given_teacher
+        return ground if given is None or place is None else replace(ground, given_teacher=self._named(place, given))
+
+    def _named(self, place: str, found: TeacherReference) -> TeacherReference:
+        """A checkpoint that was found here, by the name of the place where others find it."""
+        elsewhere = "://" in place or self.depot.is_needed(place)
+        return TeacherReference(path=place, digest=found.digest) if elsewhere else found
 
     def run_trial(
         self,
@@ -97,7 +104,8 @@ class Courier:
         kept: KeptTeachers,
     ) -> Iterator[EpochReport]:
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
-        config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher)})
+        others = tuple(self._at_hand(other) for other in config.others)
+        config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher), "others": others})
         told = config, directory, world, teacher_at, interrupted, partial(self._brought, kept)
         if self.store.remote is None:
             yield from self.inner.run_trial(*told)
@@ -158,6 +166,9 @@ class Courier:
         # Where teachers change, the configuration names none yet: the path is empty.
         if teacher is None or not teacher.path:
             return teacher
+        return self._at_hand(teacher)
+
+    def _at_hand(self, teacher: TeacherReference) -> TeacherReference:
         return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
 
     def _checkpoint(self, place: str, folder: Path | None = None) -> str:

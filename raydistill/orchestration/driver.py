@@ -207,7 +207,7 @@ class Driver:
         seeds = [one.seed for one in self.lineages]
         trials = study.limit * neighbours(grade, seeds, len(self.plans), self.config.schedule.name)
         workers, each = self.machines.share(trials)
-        return replace(study, cpus=each, workers=workers)
+        return replace(study, cpus=each, workers=workers, earlier=ask(self.coordinator.earlier.remote(name, grade)))
 
     def _start(self, job: Job) -> None:
         job.runner = self.runners.take()

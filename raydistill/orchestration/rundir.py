@@ -14,6 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from raydistill.config.load import config_of, dump_config
+from raydistill.config.other_teachers import relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.training import HARMLESS_TRAINING
 from raydistill.errors import RunDirectoryError
@@ -22,8 +23,8 @@ from raydistill.planning.grades import Ground
 from raydistill.planning.state import CampaignState
 
 CONFIG, ENVIRONMENT, METRICS, LEDGER = "config.yaml", "environment.json", "metrics.parquet", "ledger"
-PLACES = ("data.path", "encoder.name", "teacher.checkpoint")
-"""Settings that say where something lies: it may be moved, as long as its content stays."""
+PLACES, NAMED = ("data.path", "encoder.name", "teacher.checkpoint"), ".teachers"
+"""Settings that say where something lies, and how names of others end that do: it may be moved, as long as its content stays."""
 HARMLESS: dict[str, bool | set[str]] = {"resources": True, "storage": True, "training": set(HARMLESS_TRAINING)}
 """Sections, and settings of others, that change where and how fast a campaign runs, not what it computes: they may differ when a run is resumed."""
 
@@ -105,7 +106,7 @@ def _is_bare(path: str) -> bool:
 
 def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     """SHA-256 of everything that decides a campaign's results: configuration, data and encoder by content, not by place."""
-    content = config.model_dump(mode="json", exclude=HARMLESS)
+    content = relocated(config, lambda place: ground.others[place].digest).model_dump(mode="json", exclude=HARMLESS)
     content["data"].pop("path")
     content["encoder"].pop("name")
     content["teacher"].pop("checkpoint")
@@ -159,7 +160,7 @@ def check_owner(place: str | Path | RunStore, config: CampaignConfig, *, resume:
 def differences(ours: CampaignConfig, theirs: CampaignConfig) -> list[str]:
     """One line per setting that differs and matters: `path: run has X, now Y`."""
     left, right = (_flat(one.model_dump(mode="json", exclude=HARMLESS)) for one in (ours, theirs))
-    names = [name for name in sorted(left.keys() | right.keys()) if name not in PLACES]
+    names = [name for name in sorted(left.keys() | right.keys()) if name not in PLACES and not name.endswith(NAMED)]
     return [
         f"{name}: the run has {left.get(name)!r}, now {right.get(name)!r}"
         for name in names
@@ -191,7 +192,8 @@ def ground_facts(ground: Ground) -> dict[str, str | None]:
     """What a campaign stands on, as environment.json says it."""
     given = ground.given_teacher.digest if ground.given_teacher is not None else None
     names = {"dataset_fingerprint": ground.dataset_fingerprint, "encoder_fingerprint": ground.encoder_fingerprint}
-    return {**names, "given_teacher": given}
+    others = {"named_teachers": ", ".join(one.digest for one in ground.others.values())} if ground.others else {}
+    return {**names, "given_teacher": given, **others}
 
 
 def write_config(place: str | Path | RunStore, config: CampaignConfig) -> None:

@@ -13,6 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
+from raydistill.planning.others import others_of
 from raydistill.planning.records import TrialKey
 from raydistill.planning.search import Space, grade_space, trial_limit
 
@@ -31,6 +32,7 @@ class Study:
         concurrency: trials at once.
         cpus: CPUs of each worker.
         workers: of each trial, where there is room for all.
+        earlier: the promoted checkpoints of the grades further up, the nearest first.
     """
 
     config: CampaignConfig
@@ -42,6 +44,7 @@ class Study:
     concurrency: int = 1
     cpus: float = 1.0
     workers: int = 1
+    earlier: tuple[TeacherReference, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -74,7 +77,8 @@ class Study:
         section = self.plan.section.model_dump(mode="json") if self.plan.section is not None else None
         method = method_of(self.lineage, self.plan).model_dump(mode="json")
         teacher = self.teacher.digest if self.teacher is not None else None
-        content = [self.plan.layers, section, method, self.lineage.seed, teacher]
+        others = others_of(method_of(self.lineage, self.plan), self.ground.others, self.teacher, self.earlier)
+        content = [self.plan.layers, section, method, self.lineage.seed, teacher, [one.digest for one in others]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def key(self, number: int) -> TrialKey:
@@ -83,7 +87,7 @@ class Study:
 
     def resolve(self, parameters: Mapping[str, Any]) -> TrialConfig:
         """One trial, every value chosen."""
-        return trial_config(self.config, self.lineage, self.plan, parameters, self.ground, self.teacher)
+        return trial_config(self.config, self.lineage, self.plan, parameters, self.ground, self.teacher, self.earlier)
 
     def directory(self, identity: str) -> Path:
         """Where a trial writes."""

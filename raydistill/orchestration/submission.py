@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import raydistill
 from raydistill.config.load import dump_config
+from raydistill.config.other_teachers import relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ConfigError
 from raydistill.orchestration.cluster import ENVIRONMENT
@@ -99,7 +100,7 @@ def placed(config: CampaignConfig) -> CampaignConfig:
     if config.teacher.checkpoint is not None:
         checkpoint = absolute(config.teacher.checkpoint)
         changes["teacher"] = config.teacher.model_copy(update={"checkpoint": checkpoint})
-    return config.model_copy(update=changes)
+    return relocated(config.model_copy(update=changes), absolute)
 
 
 def absolute(path: str) -> str:

@@ -14,7 +14,7 @@ from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.shelf import announcement, prune, shelf_of
 from raydistill.planning.records import Taught, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
-from raydistill.planning.schedule import above, teacher_of, teacher_of_epoch
+from raydistill.planning.schedule import above, earlier_teachers, teacher_of, teacher_of_epoch
 
 
 class Teaching(Chronicle):
@@ -39,6 +39,11 @@ class Teaching(Chronicle):
             return TeacherReference(path="", digest=f"{lineage}, grade {above(grade, 'pipelined')}")
         promotion = teacher_of(self.state, lineage, grade, self.rules.schedule)
         return None if promotion is None else TeacherReference(path=promotion.checkpoint, digest=promotion.digest)
+
+    def earlier(self, lineage: str, grade: int) -> tuple[TeacherReference, ...]:
+        """What the grades above the one that teaches a grade have promoted, the nearest first."""
+        found = earlier_teachers(self.state, lineage, grade, self.rules.schedule)
+        return tuple(TeacherReference(path=one.checkpoint, digest=one.digest) for one in found)
 
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
         """Who teaches an epoch (from 0) of a trial whose teacher changes; None = its final teacher is not there yet.

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from raydistill.config.other_teachers import other_places
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
+from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
-from raydistill.models.pretrained import locate_encoder
+from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
 from raydistill.planning.grades import Ground
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def survey(config: CampaignConfig) -> Ground:
     Raises:
         DataError: the dataset is missing or damaged.
         EncoderError: the encoder is.
-        CheckpointError: the given teacher is.
+        CheckpointError: the given teacher is, or another one that a method names.
+        CapabilityError: such a one has another tokenizer.
     """
     dataset = Dataset.load(config.data.path)
     encoder = locate_encoder(config.encoder.name)
@@ -89,7 +92,22 @@ def survey(config: CampaignConfig) -> Ground:
         layers,
         encoder_width=encoder.hidden_size,
         num_relations=len(set(dataset.train[:, 1].tolist())),
+        others={place: _named(place, encoder) for place in other_places(config)},
     )
+
+
+def _named(place: str, encoder: EncoderFacts) -> TeacherReference:
+    """A checkpoint that a method names as teacher."""
+    path = str(Path(place).absolute())
+    digest = _verify(path)
+    if tokenizer_digest(Path(path) / "tokenizer") != encoder.tokenizer_fingerprint:
+        raise CapabilityError(
+            f"teacher {place} has another tokenizer than the campaign's encoder",
+            expected="one tokenizer for student and teachers",
+            consequence="it would read the student's token ids as other words",
+            remedy="name checkpoints of an encoder with the same tokenizer in method.teachers",
+        )
+    return TeacherReference(path=path, digest=digest)
 
 
 def _run_trial(

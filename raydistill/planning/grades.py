@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from raydistill.config.baselines import NoneSection
 from raydistill.config.methods import Method, has_teacher, label_of, masks_itself, sees_masks
+from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import Init, View
 from raydistill.config.training import TrainingSection
@@ -17,6 +18,7 @@ from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.planning.assistants import promoted_layers, settled
 from raydistill.planning.method_values import refused, resolved_method
+from raydistill.planning.others import others_of
 from raydistill.planning.schedule import above
 from raydistill.students.layers import resolve_layer_map
 
@@ -44,6 +46,7 @@ class Ground:
         given_teacher_layers: its depth.
         encoder_width: hidden units of the pre-trained encoder; None where that is not known.
         num_relations: relations that have a training triple; None likewise.
+        others: the checkpoints that methods name as teachers, by the places they name.
     """
 
     dataset_fingerprint: str
@@ -53,6 +56,7 @@ class Ground:
     given_teacher_layers: int | None = None
     encoder_width: int | None = None
     num_relations: int | None = None
+    others: Mapping[str, TeacherReference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def trial_config(
     parameters: Parameters,
     ground: Ground,
     teacher: TeacherReference | None,
+    earlier: Sequence[TeacherReference] = (),
 ) -> TrialConfig:
     """Resolve one trial: nothing is left to defaults or to search.
 
@@ -136,6 +141,7 @@ def trial_config(
         parameters: the chosen values, by the names that `search.grade_space` gives them.
         ground: dataset and encoder.
         teacher: the promoted checkpoint of the grade above; None for grade 0.
+        earlier: those of the grades further up, the nearest first, for methods that take several.
 
     Raises:
         CapabilityError: the values do not fit the encoder or the teacher.
@@ -156,9 +162,10 @@ def trial_config(
         encoder_fingerprint=ground.encoder_fingerprint,
         contrastive=config.contrastive,
         training=_training(config, plan, parameters),
-        method=method,
+        method=placeless(method),
         layers=plan.layers,
         teacher=teacher if learns else None,
+        others=others_of(method, ground.others, teacher if learns else None, earlier),
         settle_epochs=config.schedule.settle_epochs if learns and config.schedule.name == "pipelined" else None,
         seed=lineage.seed,
         **shape,

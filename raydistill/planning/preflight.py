@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference
@@ -18,6 +19,7 @@ from raydistill.planning.grades import (
     Lineage,
     grade_plans,
     lineages_of,
+    method_of,
     possible_layers,
     teaching_grade,
     trial_config,
@@ -58,6 +60,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
         )
     _tell_of_zero(plans)
     _tell_of_places(config, plans)
+    _tell_of_earlier(config, plans)
     return plans
 
 
@@ -79,6 +82,15 @@ def _tell_of_places(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> Non
             grades,
             how,
             grades,
+        )
+
+
+def _tell_of_earlier(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
+    pairs = itertools.product(lineages_of(config), plans[2:])
+    if config.schedule.name != "sequential" and any(takes_earlier(method_of(*pair)) for pair in pairs):
+        logger.info(
+            "schedule.name is %s: method reinforced has the teacher of each grade and the checkpoints it names, and no earlier grades",
+            config.schedule.name,
         )
 
 

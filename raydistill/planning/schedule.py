@@ -109,6 +109,14 @@ def teacher_of(state: CampaignState, lineage: str, grade: int, schedule: Schedul
     return state.announcements.get(place) if final is None and schedule == "pipelined" else final
 
 
+def earlier_teachers(state: CampaignState, lineage: str, grade: int, schedule: ScheduleName) -> list[Promotion]:
+    """What the grades above the one that teaches a grade have promoted, the nearest first; nothing where grades do not wait for each other."""
+    if schedule != "sequential":
+        return []
+    places = ((lineage, upper) for upper in reversed(range(max(0, above(grade, schedule)))))
+    return [state.promotions[place] for place in places if place in state.promotions]
+
+
 def teacher_of_epoch(
     state: CampaignState, record: TrialRecord, epoch: int, schedule: ScheduleName, settle_epochs: int
 ) -> Promotion | None:

@@ -73,7 +73,7 @@ class CachedTeacher:
         mask_id: int,
         first: int = 0,
     ) -> None:
-        self.live, self.first = live, first
+        self.live, self.first, self.other_inverse_temperatures = live, first, live.other_inverse_temperatures
         self.inverse_temperature, self.num_layers = live.inverse_temperature, live.num_layers
         sides: dict[Tower, Texts] = {"query": queries, "entity": candidates}
         self._parts = {tower: _in_parts(texts) for tower, texts in sides.items()}

@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def read_shard(path: Path) -> Shard | None:
 
 
 class KeptTeachers:
-    """A folder for each teacher, and this process's claim on the one it learns from, which dies with the process.
+    """A folder for each teacher, and this process's claim on those it learns from, which dies with the process.
 
     A teacher that was only announced is gone after a few epochs, and its outputs, or its fetched checkpoint, may take gigabytes. Whoever turns to another one
     removes what no process has a claim on; a trial that comes back to such a teacher has it computed, or fetched, again.
@@ -94,10 +94,10 @@ class KeptTeachers:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._claim: tuple[Path, int] | None = None
+        self._claims: dict[Path, int] = {}
 
     def folder(self, teacher: str) -> Path:
-        """The folder of a teacher, claimed until another one's is asked for.
+        """The folder of a teacher, claimed until others are asked for.
 
         Args:
             teacher: digest of its checkpoint.
@@ -105,23 +105,28 @@ class KeptTeachers:
         Raises:
             StorageError: nothing can be written there.
         """
-        folder, former = self.root / teacher[:16], self._claim
-        if former is not None and former[0] == folder:
-            return folder
-        descriptor = _lock_file(folder)
-        # Shared among all who use the folder, and waited for: somebody may be removing it.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._claim = folder, descriptor
-        if former is not None:
-            os.close(former[1])
+        return self.folders([teacher])[0]
+
+    def folders(self, teachers: Sequence[str]) -> list[Path]:
+        """The folders of teachers that teach together, claimed until others are asked for; raises as `folder` does."""
+        wanted = [self.root / teacher[:16] for teacher in teachers]
+        for folder in wanted:
+            if folder not in self._claims:
+                descriptor = _lock_file(folder)
+                # Shared among all who use the folder, and waited for: somebody may be removing it.
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                self._claims[folder] = descriptor
+        former = self._claims.keys() - set(wanted)
+        for folder in former:
+            os.close(self._claims.pop(folder))
+        if former:
             self._remove_unclaimed()
-        return folder
+        return wanted
 
     def close(self) -> None:
-        """Give up the claim."""
-        if self._claim is not None:
-            os.close(self._claim[1])
-            self._claim = None
+        """Give up the claims."""
+        while self._claims:
+            os.close(self._claims.popitem()[1])
 
     def _remove_unclaimed(self) -> None:
         for folder in [path for path in self.root.iterdir() if path.is_dir()]:

@@ -30,6 +30,11 @@ class TeacherSource(Protocol):
         ...
 
     @property
+    def other_inverse_temperatures(self) -> tuple[float, ...]:
+        """Those of the teachers beside it, which `Needs.others` asks for."""
+        ...
+
+    @property
     def num_layers(self) -> int:
         """Layers a term may ask for."""
         ...
@@ -57,6 +62,8 @@ class TeacherSource(Protocol):
 
 class LiveTeacher:
     """A frozen model that encodes what it is asked for, in evaluation mode and without gradient."""
+
+    other_inverse_temperatures: tuple[float, ...] = ()
 
     def __init__(self, model: BiEncoder) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -91,6 +98,7 @@ class NoTeacher:
     """For methods without a teacher: asking it is a mistake in the assembly of the method."""
 
     inverse_temperature = 1.0
+    other_inverse_temperatures: tuple[float, ...] = ()
     num_layers = 0
 
     def at_epoch(self, epoch: int, stop: Stop = never) -> bool:

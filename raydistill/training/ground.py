@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.config.methods import has_teacher
-from raydistill.config.trial import TrialConfig
+from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, CheckpointError, DataError, EncoderError, TeacherError
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
@@ -60,15 +60,24 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
     """
     if config.teacher is None or (not has_teacher(config.method) and config.init == "pretrained"):
         return None
-    path, settings = Path(config.teacher.path), config.training
+    return _checked(config.teacher, config, facts, precision)
+
+
+def checked_others(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> tuple[BiEncoder, ...]:
+    """Who teaches beside the teacher; raises as `checked_teacher` does."""
+    return tuple(_checked(one, config, facts, precision) for one in config.others)
+
+
+def _checked(reference: TeacherReference, config: TrialConfig, facts: EncoderFacts, precision: Precision) -> BiEncoder:
+    path, settings = Path(reference.path), config.training
     with about_teacher():
         digest = verify_checkpoint(path)
-    if digest != config.teacher.digest:
+    if digest != reference.digest:
         raise TeacherError(
             f"teacher {path} has digest {digest[:12]}",
-            expected=f"{config.teacher.digest[:12]}, the checkpoint that was promoted",
+            expected=f"{reference.digest[:12]}, the checkpoint that was promoted, or given",
             consequence="the student would learn from another teacher than the one on record",
-            remedy="restore the promoted checkpoint, or begin a new run directory",
+            remedy="restore that checkpoint, or begin a new run directory",
         )
     if tokenizer_digest(path / "tokenizer") != facts.tokenizer_fingerprint:
         raise CapabilityError(

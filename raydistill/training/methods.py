@@ -32,6 +32,7 @@ from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
+from raydistill.training.selecting import reinforced_terms
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
 from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.terms import ContrastiveTerm, Ramp, Term
@@ -191,6 +192,7 @@ METHODS: dict[str, Recipe] = {
     "education": Recipe(education_terms, reshaper=grower, source=education_source),
     "boot": Recipe(boot_terms, boot_conditioner, boot_source, boot_builder, boot_corruption),
     "amd": Recipe(assistant_terms, reshaper=assistants),
+    "reinforced": Recipe(reinforced_terms),
     "logits": Recipe(logits_terms),
     "dkd": Recipe(dkd_terms),
     "pkd": Recipe(pkd_terms),

@@ -69,17 +69,35 @@ class Encoded:
         """Student cosines without margin, `(queries, columns)`."""
         return self.query_vectors @ self.candidate_vectors[: self.batch.num_columns].T
 
+    @property
+    def num_teachers(self) -> int:
+        """The teacher and those beside it."""
+        assert self.queries.teacher is not None
+        return 1 + len(self.queries.teacher.others)
+
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher cosines, `(queries, columns)`, without gradient."""
-        queries, candidates = self.teacher_vectors
-        return queries @ candidates[: self.batch.num_columns].T
+        return self._scores(self.teacher_vectors)
+
+    def scores_of_teacher(self, number: int) -> Tensor:
+        """`teacher_scores`, of the teacher (0) or of one of those beside it (from 1)."""
+        return self.teacher_scores if number == 0 else self._scores(self.vectors_of_teacher(number))
 
     @cached_property
     def teacher_vectors(self) -> tuple[Tensor, Tensor]:
         """Teacher vectors of the batch's queries and of all candidate texts, without gradient."""
-        assert self.queries.teacher is not None and self.candidates.teacher is not None
-        return self._of_all(self.queries.teacher.vectors, self.candidates.teacher.vectors)
+        return self.vectors_of_teacher(0)
+
+    def vectors_of_teacher(self, number: int) -> tuple[Tensor, Tensor]:
+        """`teacher_vectors`, of the teacher (0) or of one of those beside it (from 1)."""
+        queries, candidates = self.queries.teacher, self.candidates.teacher
+        assert queries is not None and candidates is not None
+        pairs = zip((queries.vectors, *queries.others), (candidates.vectors, *candidates.others), strict=True)
+        return self._of_all(*tuple(pairs)[number])
+
+    def _scores(self, vectors: tuple[Tensor, Tensor]) -> Tensor:
+        return vectors[0] @ vectors[1][: self.batch.num_columns].T
 
     def over_all(self, per_text: Callable[[Side], Weighted]) -> tuple[Weighted, Weighted]:
         """Values for the texts of this worker's sides to one per text of the batch: of its queries, and of its candidates."""
@@ -149,7 +167,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms; `epoch` counts from 0.
+    """Everything a term may use. `corrupted` is `clean` itself where one view serves all terms; `epoch` counts from 0, and `step` over all epochs.
 
     Under `notes` a term leaves what it saw and does not train, scalars without gradient; their means are reported beside the losses.
     """
@@ -160,6 +178,8 @@ class StepOutputs:
     teacher_inverse_temperature: float
     earlier: Earlier | None = None
     epoch: int = 0
+    step: int = 0
+    other_inverse_temperatures: tuple[float, ...] = ()
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -34,7 +34,7 @@ from raydistill.training.building import (
     trim,
 )
 from raydistill.training.gather import World
-from raydistill.training.ground import checked_dataset, checked_encoder, checked_teacher
+from raydistill.training.ground import checked_dataset, checked_encoder, checked_others, checked_teacher
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import own_of
 from raydistill.training.record import trial_record
@@ -60,6 +60,7 @@ class TrialParts:
         assembler: the graph's texts.
         task: the validation queries.
         kept: where teachers' outputs are kept; None = in memory.
+        others: who teaches beside the teacher.
     """
 
     config: TrialConfig
@@ -71,6 +72,7 @@ class TrialParts:
     assembler: TextAssembler
     task: LinkPredictionTask
     kept: KeptTeachers | None = None
+    others: tuple[BiEncoder, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,7 +101,7 @@ class TrialParts:
             trim(self.assembler, model)
         if model is not None:
             model.to(self.student.log_inverse_temperature.device)
-        self.trainer.teacher = teacher_source(config, model, self.trainer, self.kept)
+        self.trainer.teacher = teacher_source(config, model, self.trainer, self.kept, self.others)
         record = {**trial_record(config, facts, self.student.precision), "identity": self.record["identity"]}
         return replace(self, config=config, record=record)
 
@@ -174,13 +176,12 @@ def build_parts(
     assembler = text_assembler(
         dataset, tokenizer, facts.tokenizer_fingerprint, rule=rule, max_tokens=config.data.max_tokens
     )
-    teacher_model = checked_teacher(config, facts, precision)
+    teacher_model, others = checked_teacher(config, facts, precision), checked_others(config, facts, precision)
     student = student_of(config, facts, teacher_model, precision)
     if config.training.trim_vocabulary:
-        trim(assembler, student, teacher_model)
-    student.to(device)
-    if teacher_model is not None:
-        teacher_model.to(device)
+        trim(assembler, student, teacher_model, *others)
+    for model in filter(None, (student, teacher_model, *others)):
+        model.to(device)
     source = source_of(config, dataset)
     builder = builder_of(config, dataset, assembler)
     terms = terms_of(config, student, teacher_model, dataset)
@@ -202,7 +203,7 @@ def build_parts(
         gradient_cache=config.training.gradient_cache,
         reshapers=reshapers,
     )
-    trainer.teacher = teacher_source(config, teacher_model, trainer, kept)
+    trainer.teacher = teacher_source(config, teacher_model, trainer, kept, others)
     record = {**trial_record(config, facts, precision), "identity": identity}
     return TrialParts(
         config,
@@ -214,4 +215,5 @@ def build_parts(
         assembler,
         encode.link_prediction_task(dataset, "valid"),
         kept,
+        others,
     )

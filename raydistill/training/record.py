@@ -15,7 +15,10 @@ def trial_record(config: TrialConfig, facts: EncoderFacts, precision: Precision)
     lineage: list[str] = []
     if config.teacher is not None:
         lineage = [*read_record(config.teacher.path)["lineage"], config.teacher.digest]
+    # Not where there are none: equal work has had equal records before there could be.
+    beside = {"taught_beside": [one.digest for one in config.others]} if config.others else {}
     return {
+        **beside,
         "format": 1,
         "identity": config.identity,
         "pooling": config.encoder.pooling,

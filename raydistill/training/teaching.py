@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.models.biencoder import BiEncoder, Precision
+from raydistill.models.features import Needs
 from raydistill.teachers.cache import CachedTeacher, KeptView
+from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.terms import wanted_on
@@ -21,7 +24,11 @@ from raydistill.training.trainer import Trainer
 
 
 def teacher_source(
-    config: TrialConfig, model: BiEncoder | None, trainer: Trainer, kept: KeptTeachers | None
+    config: TrialConfig,
+    model: BiEncoder | None,
+    trainer: Trainer,
+    kept: KeptTeachers | None,
+    others: Sequence[BiEncoder] = (),
 ) -> TeacherSource:
     """The source for a trial's trainer.
 
@@ -29,32 +36,62 @@ def teacher_source(
         config: the trial, with the teacher of the moment.
         model: that teacher; None where nothing of the trial looks at one.
         trainer: its terms say what is asked for, its corruption what the texts look like.
-        kept: where outputs are kept, which turns to this teacher; None = in memory.
+        kept: where outputs are kept, which turns to these teachers; None = in memory.
+        others: who teaches beside it.
     """
     if model is None:
         return NoTeacher()
-    live = LiveTeacher(model)
-    triples = trainer.source.triples
-    views = _views(config, trainer, kept) if config.training.remember_teacher and triples is not None else []
-    if not views or triples is None:
+    assert config.teacher is not None
+    wanted = wanted_on(trainer.terms, "clean").teacher, wanted_on(trainer.terms, "corrupted").teacher
+    asked = tuple(Needs() if needs is not None and needs.others else None for needs in wanted)
+    references, needs_of = (config.teacher, *config.others), (wanted, *(asked for _ in others))
+    digests = [one.digest for one in references]
+    remembers = config.training.remember_teacher and trainer.source.triples is not None
+    folders = kept.folders(digests) if kept is not None and remembers else [None for _ in digests]
+    sources = [
+        _source(config, taught, trainer, _Kept(digest, folder), *needs)
+        for digest, folder, taught, needs in zip(digests, folders, (model, *others), needs_of, strict=True)
+    ]
+    return SeveralTeachers(sources[0], sources[1:]) if others else sources[0]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Whose outputs are kept where; no folder = in memory."""
+
+    teacher: str
+    folder: Path | None
+
+
+def _source(
+    config: TrialConfig, model: BiEncoder, trainer: Trainer, kept: _Kept, clean: Needs | None, corrupted: Needs | None
+) -> TeacherSource:
+    """One teacher, of which so much is wanted on each view."""
+    live, triples = LiveTeacher(model), trainer.source.triples
+    if not config.training.remember_teacher or triples is None:
+        return live
+    views = _views(config, trainer, kept, clean, corrupted)
+    if not views:
         return live
     texts = trainer.builder.all_texts(triples)
     return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 
-def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> list[KeptView]:
+def _views(
+    config: TrialConfig, trainer: Trainer, kept: _Kept, clean: Needs | None, corrupted: Needs | None
+) -> list[KeptView]:
     """The views that the terms ask a teacher about and that come again: of whole texts vectors are kept, of masked tokens states too."""
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
     folders = partial(_folders, config, trainer.student.precision, kept)
-    clean, corrupted = wanted_on(trainer.terms, "clean"), wanted_on(trainer.terms, "corrupted")
     if corruption.shared:
-        corrupted = clean | corrupted
-    elif clean.teacher is not None and not clean.teacher.layers:
+        corrupted = corrupted if clean is None else clean if corrupted is None else clean | corrupted
+    elif clean is not None and not clean.layers:
         views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
-    wanted = corrupted.teacher
-    if number is None or corruption.ratio == 0 or wanted is None or (wanted.layers and not wanted.masked_only):
+    if number is None or corruption.ratio == 0 or corrupted is None:
         return views
-    layers = tuple(sorted(layer for layer in wanted.layers if isinstance(layer, int)))
+    if corrupted.layers and not corrupted.masked_only:
+        return views
+    layers = tuple(sorted(layer for layer in corrupted.layers if isinstance(layer, int)))
 
     def turn(epoch: int) -> int:
         return epoch % number
@@ -69,17 +106,16 @@ def _views(config: TrialConfig, trainer: Trainer, kept: KeptTeachers | None) -> 
 def _folders(
     config: TrialConfig,
     precision: Precision,
-    kept: KeptTeachers | None,
+    kept: _Kept,
     view_of: Callable[[int], Any],
     layers: tuple[int, ...],
 ) -> Callable[[int], Path] | None:
     """The folder of what an epoch sees, named after everything that has a part in it."""
-    if kept is None:
+    taught = kept.folder
+    if taught is None:
         return None
-    assert config.teacher is not None
-    taught = kept.folder(config.teacher.digest)
     data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
-    ground = [config.teacher.digest, config.data_fingerprint, data, config.encoder_fingerprint]
+    ground = [kept.teacher, config.data_fingerprint, data, config.encoder_fingerprint]
     tokens = tokens_at_once(training.tokens_per_micro_batch, best_device())
     manner = [precision, tokens, config.contrastive.self_negatives, layers]
 

@@ -162,9 +162,8 @@ class Trainer:
     def losses(self, batch: TripleBatch, step: int) -> dict[str, Tensor]:
         """Unweighted values of all terms for a batch, with gradient."""
         self.teacher.at_epoch(self.progress.epoch)
-        outputs = self._outputs(
-            self._prepared(batch, self.progress.epoch, step), self._student_pass(step, cached=False)
-        )
+        prepared = self._prepared(batch, self.progress.epoch, step)
+        outputs = self._outputs(prepared, self._student_pass(step, cached=False), step)
         return {term.name: term.value(outputs) for term in self.terms}
 
     def _step(self, prepared: Prepared) -> None:
@@ -189,7 +188,7 @@ class Trainer:
         """Everything of a step but the change of weights: may be done again."""
         student = self._student_pass(step, cached=self.memory.cached)
         with self.clock.part("forward"):
-            outputs = self._outputs(prepared, student)
+            outputs = self._outputs(prepared, student, step)
         with self.clock.part("terms"):
             values = {term.name: term.value(outputs) for term in self.terms}
         epoch = self.progress.epoch
@@ -211,7 +210,7 @@ class Trainer:
     def _student_pass(self, step: int, *, cached: bool) -> StudentPass:
         return StudentPass(self.student, (self.seed, step, self.world.rank), cached=cached)
 
-    def _outputs(self, prepared: Prepared, student: StudentPass) -> StepOutputs:
+    def _outputs(self, prepared: Prepared, student: StudentPass, step: int) -> StepOutputs:
         batch, wanted = prepared.batch, self._wanted["clean"]
         views = clean_view(batch.queries), clean_view(batch.candidates)
         if not self._separate:
@@ -230,6 +229,8 @@ class Trainer:
             teacher_inverse_temperature=self.teacher.inverse_temperature,
             earlier=self.pre_batch.earlier(),
             epoch=self.progress.epoch,
+            step=step,
+            other_inverse_temperatures=self.teacher.other_inverse_temperatures,
         )
 
     def _teach(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:

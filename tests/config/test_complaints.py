@@ -95,6 +95,7 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
         (
             {"method": "pmd"},
             'grades.0.method: received "pmd"; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
+            'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -111,6 +112,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"name": "pdm"}},
             "method: unknown method 'pdm'; expected one of amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
+            "method: unknown method 'pdm'; expected one of combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -119,6 +121,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"alpha": 0.1}},
             "method: no `name` given; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
+            "method: no `name` given; expected a section whose name is combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),
@@ -187,6 +190,12 @@ def test_a_loss_of_nothing_is_refused(method: dict[str, Any]) -> None:
     """A search that reaches a trial without a term, hours after it began."""
     [line] = lines_for({"method": method})
     assert "can all be 0; expected one of them above 0" in line
+
+
+def test_a_teacher_that_is_named_twice_is_refused() -> None:
+    """One teacher that counts as two."""
+    [line] = lines_for({"method": {"name": "reinforced", "teachers": ["a", "b", "a"]}})
+    assert line.startswith("method: teachers are a, b, a; expected each once")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
 from raydistill.objectives.relations import attention_score_mse, attention_share_mse, relation_divergence
+from raydistill.objectives.selection import mixed
 from raydistill.objectives.sliced import sliced_divergence
 from raydistill.objectives.spans import span_correlation
 from raydistill.objectives.transport import self_transport
@@ -121,6 +122,12 @@ def _sliced(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weigh
     tables = [_table(side[0], variant) for side in (student, teacher)]
     own, theirs = (scores.masked_fill(~in_slice, NAN) if variant == "garbage" else scores for scores, _, _ in tables)
     return sliced_divergence(own, theirs, tables[0][1], in_slice, temperature=2.0)
+
+
+def _mixed(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    both = [_kl_divergence(student, teacher, variant), _score_mse(student, teacher, variant)]
+    shares = torch.tensor([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])[: len(both[0].values)]
+    return mixed(both, shares.to(both[0].values.dtype))
 
 
 def _decoupled(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
@@ -322,6 +329,7 @@ CASES = (
     Case("masked_feature_per_token", masked_feature_per_token, ((9, 3),), _per_token),
     Case("masked_feature_pooled", masked_feature_pooled, ((9, 3),), _pooled),
     Case("sliced_divergence", sliced_divergence, ((4, 5),), _sliced),
+    Case("mixed", mixed, ((4, 5),), _mixed),
     Case("decoupled_divergence", decoupled_divergence, ((4, 5),), _decoupled),
     Case("clipped_divergence", clipped_divergence, ((4, 5),), _clipped),
     # Which token is next to which is what it is about.

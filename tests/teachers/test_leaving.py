@@ -63,6 +63,21 @@ def test_trial_that_begins_or_ends_removes_nothing(tmp_path: Path) -> None:
     assert folders(tmp_path) == ["a", "b"]
 
 
+def test_teachers_that_teach_together_are_claimed_together(tmp_path: Path) -> None:
+    """The outputs of one of several teachers, removed by the trial that reads them."""
+    one, other = KeptTeachers(tmp_path), KeptTeachers(tmp_path)
+    for folder in one.folders([FIRST, SECOND]):
+        keep(folder)
+    keep(other.folder(THIRD))
+    assert one.folders([THIRD, SECOND]) == [tmp_path / THIRD[:16], tmp_path / SECOND[:16]]
+    assert folders(tmp_path) == ["b", "c"]
+    keep(other.folder(FIRST))
+    assert folders(tmp_path) == ["a", "b", "c"]
+    one.close()
+    other.folder(SECOND)
+    assert folders(tmp_path) == ["b"]
+
+
 def _learn(root: str, told: Any) -> None:
     kept = KeptTeachers(Path(root))
     keep(kept.folder(FIRST))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from raydistill.config.trial import TeacherAt, TrialConfig
+from raydistill.training.checkpoint import verify_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.trial import EpochReport, run_trial
@@ -39,6 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "boot": {"name": "boot", "score": 0.5},
     "boot-random": {"name": "boot", "source": "text-free", "t_max": 0.9, "step": 0.3, "examples": 20, "score": 0.1},
     "education": {"name": "education", "stages": 2, "temperature": 3.0},
+    "reinforced": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")
@@ -56,7 +58,7 @@ def method(request: pytest.FixtureRequest) -> str:
 def config_of(
     trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path]
 ) -> Callable[..., TrialConfig]:
-    """The configuration of a trial of one of METHODS, with a teacher where the method has one; pmd masks 20 %."""
+    """The configuration of a trial of one of METHODS, with a teacher where the method has one, and a wider one where it has two; pmd masks 20 %."""
 
     def make(name: str = "pmd", **changes: Any) -> TrialConfig:
         kind = changes.get("encoder", {}).get("kind", "bert")
@@ -64,6 +66,9 @@ def config_of(
             changes = {"mask_ratio": 0.2, **changes}
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
+        if name == "reinforced":
+            wider = teacher_checkpoint(kind, width=24)
+            changes = {"others": [{"path": str(wider), "digest": verify_checkpoint(wider)}], **changes}
         return trial_config(method=METHODS[name], **changes)
 
     return make

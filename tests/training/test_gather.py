@@ -42,6 +42,8 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dq": ("dq", {}),
     "gradient cache, dq": ("dq-ternary", {"training": CACHED}),
+    "reinforced": ("reinforced", {}),
+    "gradient cache, reinforced": ("reinforced", {"training": CACHED}),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),

@@ -122,6 +122,8 @@ def test_weights_of_the_newer_methods(trial_config: Config) -> None:
     assert weights(second).keys() == {"ce", "query_relation", "key_relation", "value_relation"}
     mgsr = trial_config(method={"name": "mgsr", "span": 0.25})
     assert weights(mgsr) == {"ce": 1.0, "clipped": 1.0, "span": 0.25}
+    reinforced = trial_config(method={"name": "reinforced", "alpha": 0.3})
+    assert weights(reinforced) == pytest.approx({"ce": 0.7, "selected": 0.3})
     alone = trial_config(method={"name": "self-feature", "gamma": 0.3})
     assert weights(alone, shapes(6, 0)) == {"ce": 1.0, "earlier_self": 1.0, "transport": 0.3}
 

@@ -18,6 +18,11 @@ from raydistill.training.randomness import mix
 Make = Callable[..., TrialParts]
 Seen = list[tuple[str, str, list[int]]]
 LIVE = {"training": {"remember_teacher": False}}
+NOTED = {
+    "mgsr": {"kept/mass", "kept/candidates", "kept/hinge"},
+    "amd": {"ce/layers1", "kl/layers1", "feature/layers1"},
+    "reinforced": {"policy/reward", "policy/chosen0", "policy/chosen1"},
+}
 
 
 def first_batch(parts: TrialParts) -> TripleBatch:
@@ -170,11 +175,8 @@ def test_every_method_takes_finite_steps_that_change_the_student_alone(
     assert all(math.isfinite(value) for value in averages.values()), averages
     weighted = sum(term.weight_at(0) * averages[f"loss/{term.name}"] for term in trainer.terms)
     assert averages["loss"] == pytest.approx(weighted, rel=1e-5)
-    noted = {
-        "mgsr": {"kept/mass", "kept/candidates", "kept/hinge"},
-        "amd": {"ce/layers1", "kl/layers1", "feature/layers1"},
-    }
-    assert {key for key in averages if "/" in key} - noted.get(method, set()) == {
+    noted = NOTED.get(method, set())
+    assert {key for key in averages if "/" in key} - noted == {
         f"{kind}/{term.name}" for kind in ("loss", "gradient_norm") for term in trainer.terms
     }
     after = parts.student.state_dict()

@@ -43,6 +43,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "growing": ("education", {"encoder": DROPOUT}),
     "growing from the teacher": ("education", {"encoder": DROPOUT, "init": "teacher"}),
     "assistants": ("amd", {"encoder": DROPOUT, "layers": 3}),
+    "policy": ("reinforced", {"encoder": DROPOUT}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 

@@ -1,0 +1,30 @@
+"""Who teaches a trial beside the grade above it: checkpoints that its method names, and the grades further up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from raydistill.config.methods import Method
+from raydistill.config.other_teachers import named_by, takes_earlier
+from raydistill.config.trial import TeacherReference
+
+
+def others_of(
+    method: Method,
+    given: Mapping[str, TeacherReference],
+    teacher: TeacherReference | None,
+    earlier: Sequence[TeacherReference],
+) -> tuple[TeacherReference, ...]:
+    """The other teachers of a trial, each checkpoint once, and none that is its teacher anyway.
+
+    Args:
+        method: of the trial.
+        given: the checkpoints that methods name, by their places.
+        teacher: the grade above; None = nobody teaches.
+        earlier: those of the grades further up, the nearest first.
+    """
+    if teacher is None:
+        return ()
+    candidates = [*(earlier if takes_earlier(method) else ()), *(given[place] for place in named_by(method))]
+    distinct = {one.digest: one for one in reversed(candidates) if one.digest != teacher.digest}
+    return tuple(reversed(distinct.values()))

@@ -1,0 +1,34 @@
+"""How the section of reinforced distillation becomes terms."""
+
+from __future__ import annotations
+
+import logging
+
+from raydistill.config.selecting import ReinforcedSection
+from raydistill.config.trial import TrialConfig
+from raydistill.training.baselines import contrastive_term, number
+from raydistill.training.policy import Policy
+from raydistill.training.selecting_terms import SelectedTeachersTerm
+from raydistill.training.shapes import Shapes
+from raydistill.training.terms import Term
+
+logger = logging.getLogger(__name__)
+
+
+def reinforced_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """(1 - alpha) CE + alpha KD of the chosen teachers (RL-KD)."""
+    method = config.method
+    assert isinstance(method, ReinforcedSection)
+    if not config.others:
+        logger.info("one teacher: there is nothing to choose, and this is logit distillation with the same alpha")
+    selected = SelectedTeachersTerm(
+        number(method.alpha),
+        Policy(shapes.student.width),
+        number(method.temperature),
+        config.seed,
+        warmup_epochs=round(method.warmup_ratio * config.training.epochs),
+        objective=method.objective,
+        weighting=method.weights,
+        reward=method.reward,
+    )
+    return [contrastive_term(config, 1 - number(method.alpha)), selected]
