@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
 from raydistill.config.method_section import MethodSection
+from raydistill.config.pruning import HomoDistilSection
 from raydistill.config.space import (
     SearchedPositive,
     SearchedShare,
@@ -145,6 +146,7 @@ Distilling = (
     | MGSRSection
     | MiniLMSection
     | SelfFeatureSection
+    | HomoDistilSection
     | LogitsSection
     | DKDSection
     | PKDSection
@@ -198,6 +200,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "mgsr": MGSRSection,
     "minilm": MiniLMSection,
     "self-feature": SelfFeatureSection,
+    "homodistil": HomoDistilSection,
     "logits": LogitsSection,
     "dkd": DKDSection,
     "pkd": PKDSection,

@@ -80,6 +80,24 @@ def attention_score_mse(student: Pair, teacher: Pair, text_of_token: Tensor, num
     return _mean_of_queries((squares / seen).sum(3), there)
 
 
+def attention_mse(student: Pair, teacher: Pair, text_of_token: Tensor, num_texts: int, *, heads: int) -> Weighted:
+    """Mean squared difference of attention distributions.
+
+        value_t = 1 / (H |t|^2) sum_{h, i in t, j in t} ( q_hij - p_hij )^2,   p of the teacher, as in `relation_divergence`
+
+    Args, returns and errors are those of `relation_divergence`; the unit is that of squared shares.
+
+    Source:
+        HomoDistil (Liang et al., ICLR 2023, arXiv 2302.09632), its attention term; the plain mean over pairs is ours.
+    """
+    own, theirs, there = _scores(student, teacher, text_of_token, num_texts, heads)
+    pairs = there.expand_as(own)
+    q, p = (_by_rows(scores, pairs).exp() for scores in (own, theirs))
+    # Where nothing is compared both are 1.
+    seen = there.sum(3, keepdim=True).clamp(min=1)
+    return _mean_of_queries(((q - p).square() / seen).sum(3), there)
+
+
 def _scores(
     student: Pair, teacher: Pair, text_of_token: Tensor, num_texts: int, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:

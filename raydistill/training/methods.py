@@ -27,6 +27,7 @@ from raydistill.training.baselines import (
     tinybert_terms,
 )
 from raydistill.training.feature_terms import MaskedFeatureTerm
+from raydistill.training.homodistil import homodistil_terms, pruning_of
 from raydistill.training.own import drawn_from
 from raydistill.training.relation_terms import RelationTerm, Which, projection
 from raydistill.training.remembered import RememberedVectors
@@ -188,6 +189,7 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "mgsr": _mgsr,
     "minilm": _minilm,
     "self-feature": _self_feature,
+    "homodistil": homodistil_terms,
     "logits": logits_terms,
     "dkd": dkd_terms,
     "pkd": pkd_terms,
@@ -195,5 +197,5 @@ METHODS: dict[str, Callable[[TrialConfig, Shapes], list[Term]]] = {
     "combined": _combined,
     "none": none_terms,
 }
-RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {}
+RESHAPERS: dict[str, Callable[[TrialConfig, Shape, int], Reshaper]] = {"homodistil": pruning_of}
 """Of the methods that change the student's shape: from a trial, the student's shape and the steps of the whole training."""

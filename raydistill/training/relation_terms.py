@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from raydistill.devices import sent
 from raydistill.models.features import QKV, Needs
 from raydistill.objectives import hidden, relations
 from raydistill.objectives.weighted import Weighted
+from raydistill.students.reshaping import Kept, StructureChange, narrowed
 from raydistill.training.like_length import by_like_length
 from raydistill.training.outputs import Side, StepOutputs
 from raydistill.training.terms import OnView, Plain
@@ -49,7 +50,7 @@ class RelationTerm(Plain):
         return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
-        return _related(
+        return related(
             side, relations.relation_divergence, self.between, self.student_layer, self.teacher_layer, self.heads
         )
 
@@ -83,7 +84,7 @@ class AttentionScoreTerm(Plain):
         mapped = zip(self.student_layers, self.teacher_layers, strict=True)
         return _mean_of_layers(
             [
-                _related(side, relations.attention_score_mse, ("queries", "keys"), own, theirs, self.heads)
+                related(side, relations.attention_score_mse, ("queries", "keys"), own, theirs, self.heads)
                 for own, theirs in mapped
             ]
         )
@@ -112,6 +113,10 @@ class ProjectedStateTerm(Plain):
     def own(self) -> nn.Module | None:
         """The projection."""
         return self.projection
+
+    def follow(self, change: StructureChange) -> Mapping[str, Kept]:
+        """Project from the units that the student still has."""
+        return narrow_inputs(self.projection, change)
 
     @property
     def student_needs(self) -> Needs:
@@ -143,11 +148,22 @@ def projection(student_width: int, teacher_width: int) -> nn.Linear:
     return made
 
 
+def narrow_inputs(projection: nn.Module, change: StructureChange) -> dict[str, Kept]:
+    """Have a projection without bias, from a student's units, begin at those that stay; what stays of its parameters, by name."""
+    assert isinstance(projection, nn.Linear)
+    if change.units is None:
+        return {}
+    kept: Kept = (None, change.units)
+    projection.weight = nn.Parameter(narrowed(projection.weight.detach(), kept))
+    projection.in_features = projection.weight.shape[1]
+    return {"weight": kept}
+
+
 def _mean_of_layers(values: list[Weighted]) -> Weighted:
     return Weighted(torch.stack([one.values for one in values]).mean(0), values[0].weights)
 
 
-def _related(
+def related(
     side: Side,
     objective: Callable[..., Weighted],
     between: tuple[Which, Which],

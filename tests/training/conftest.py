@@ -29,6 +29,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "minilmv2": {"name": "minilm", "variant": "minilmv2", "relation_heads": 8, "teacher_layer": 1, "contrastive": 0.5},
     "mgsr": {"name": "mgsr", "length": 3},
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
+    "homodistil": {"name": "homodistil", "width": 12, "end": 0.5, "temperature": 2.0},
+    "homodistil+tinybert": {
+        "name": "combined",
+        "parts": [{"name": "homodistil", "width": 8, "intermediate": 20, "end": 0.5}, {"name": "tinybert"}],
+    },
     "pmd+tinybert": {
         "name": "combined",
         "parts": [{"name": "pmd", "alpha": 0.2, "beta": 0.3}, {"name": "tinybert"}, {"name": "minilm"}],
@@ -56,6 +61,8 @@ def config_of(
         kind = changes.get("encoder", {}).get("kind", "bert")
         if name.startswith("pmd"):
             changes = {"mask_ratio": 0.2, **changes}
+        if name.startswith("homodistil"):
+            changes = {"init": "teacher", **changes}
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         return trial_config(method=METHODS[name], **changes)

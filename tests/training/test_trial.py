@@ -37,6 +37,8 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "projection": ("tinybert", {"encoder": DROPOUT}),
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
+    "pruned": ("homodistil", {"encoder": DROPOUT, "contrastive": {"pre_batch": 2}}),
+    "pruned beside projections": ("homodistil+tinybert", {"encoder": {**DROPOUT, "shared_towers": True}}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 
