@@ -28,7 +28,7 @@ class MaskedLayerNorm(nn.Module):
         assert isinstance(self.kept, Tensor) and isinstance(self.share, Tensor)
         self.whole = False
         self.kept.copy_(mask)
-        self.share.copy_(1 / mask.sum())
+        self.share.copy_(mask.sum().to(self.share.dtype).reciprocal())
 
     def forward(self, states: Tensor) -> Tensor:
         """Of states `(..., units)`."""

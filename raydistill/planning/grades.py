@@ -41,7 +41,11 @@ class Ground:
         encoder_layers: depth of the pre-trained encoder.
         given_teacher: the checkpoint named by `teacher.checkpoint`, or None when the teacher is trained.
         given_teacher_layers: its depth.
-        encoder_width: hidden units of the pre-trained encoder; None where that is not known.
+        encoder_width: hidden units of the pre-trained encoder; None where that is not known, as in what follows.
+        encoder_intermediate: units of its feed-forward layers.
+        encoder_heads: of its attention, and of that of every model made of it.
+        given_teacher_width: hidden units of the given teacher.
+        given_teacher_intermediate: units of its feed-forward layers.
     """
 
     dataset_fingerprint: str
@@ -50,6 +54,10 @@ class Ground:
     given_teacher: TeacherReference | None = None
     given_teacher_layers: int | None = None
     encoder_width: int | None = None
+    encoder_intermediate: int | None = None
+    encoder_heads: int | None = None
+    given_teacher_width: int | None = None
+    given_teacher_intermediate: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.search import Space, grade_space, grid, with_zero
 from raydistill.planning.shapes import shape_problems
+from raydistill.planning.widths import width_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -111,7 +112,10 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         else:
             if plan.section is not None:
                 above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
-                problems = shape_problems(trial.method, ground.encoder_width, above.layers)
+                problems = [
+                    *shape_problems(trial.method, ground.encoder_width, above.layers),
+                    *width_problems(config, lineage, plan.index, trial, ground),
+                ]
                 yield from (f"grade {plan.folder}: {problem}" for problem in problems)
 
 

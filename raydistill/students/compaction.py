@@ -41,7 +41,7 @@ def compact(student: BiEncoder, parts: Sequence[Part], kept: Mapping[str, Tensor
 def _fold_scaling(encoder: nn.Module, width: int) -> None:
     """Make up for what attention is divided by, the root of a head's dimensions, which are about to be fewer."""
     for layer in encoder.encoder.layer:  # type: ignore[union-attr]
-        own: Any = layer.attention.self  # type: ignore[union-attr]
+        own: Any = layer.attention.self
         factor = math.sqrt(width / own.num_attention_heads) * own.scaling
         with torch.no_grad():
             own.query.weight.mul_(factor)

@@ -53,7 +53,7 @@ class Pruning:
         self.complete = False
         self._parts: tuple[Part, ...] = ()
         self._heads = 1
-        self._sizes, self._finally = dict[str, int](), dict[str, int]()
+        self._sizes, self._counts, self._finally = dict[str, int](), dict[str, int](), dict[str, int]()
         self._masks, self._next = Masks(), Masks()
         self._kept = dict[str, Tensor]()
 
@@ -71,28 +71,29 @@ class Pruning:
         self._heads, self._parts = student.num_heads, parts_of(student)
         self._masks = whole_masks(self._parts)
         self._sizes = {units: len(mask) for units, mask in self._masks.items()}
+        self._counts = self._sizes
         self._finally = {
             units: self.intermediate if _kind(units) == INTERMEDIATE else self.width for units in self._masks
         }
 
     def after_backward(self, student: BiEncoder, step: int, across: Across) -> None:
         """Where some units are to go in this step, find out which the loss would feel least."""
-        counts, self._next = self._counts(step + 1), Masks()
-        if self.complete or counts == self._counts(step):
+        wanted, self._next = self._wanted(step + 1), Masks()
+        if self.complete or wanted == self._counts:
             return
         scores = importance(self._parts)
         # Equal on all workers but for the last bits, where machines differ; and a unit must not stay with one and go with another.
         flat = across(torch.cat(list(scores.values())))
-        for units, own in zip(scores, flat.split([len(one) for one in scores.values()]), strict=True):
-            self._next[units] = most_important(own, self._masks[units], counts[units], self._groups(units))
+        for units, own in zip(scores, torch.split(flat, [len(one) for one in scores.values()]), strict=True):
+            self._next[units] = most_important(own, self._masks[units], wanted[units], self._groups(units))
+        self._counts = wanted
 
     def after_step(self, student: BiEncoder, step: int) -> StructureChange | None:
         """Let them go; and make the student small when all have gone that were to go."""
         if self.complete:
             return None
-        counts = self._counts(step + 1)
-        self._mask(student, {units for units, count in counts.items() if count < self._sizes[units]})
-        if counts != self._finally:
+        self._mask(student)
+        if self._counts != self._finally:
             return None
         self._kept = {units: mask.nonzero().flatten() for units, mask in self._masks.items()}
         return self._compact(student)
@@ -119,23 +120,24 @@ class Pruning:
         if record["compacted"]:
             self._kept = found
             return self._compact(student)
-        self._next = found
-        self._mask(student, {units for units, mask in found.items() if not bool(mask.all())})
+        self._next, self._counts = found, {units: int(mask.sum()) for units, mask in found.items()}
+        self._mask(student)
         return None
 
     def _groups(self, units: str) -> int:
         return self._heads if _kind(units) in (QUERIES, VALUES) else 1
 
-    def _counts(self, taken: int) -> dict[str, int]:
-        """Units that are there after so many steps; in each head equally many."""
+    def _wanted(self, taken: int) -> dict[str, int]:
+        """Units that are to be there after so many steps; in each head equally many."""
         found = {}
         for units, size in self._sizes.items():
             groups = self._groups(units)
             found[units] = groups * self.schedule.kept(size // groups, self._finally[units] // groups, taken)
         return found
 
-    def _mask(self, student: BiEncoder, gone: set[str]) -> None:
-        """Take up what was decided last, and hold what is pruned of these groups at zero: the optimizer moves it on."""
+    def _mask(self, student: BiEncoder) -> None:
+        """Take up what was decided last, and hold what is pruned at zero: the optimizer moves it on."""
+        gone = [units for units, count in self._counts.items() if count < self._sizes[units]]
         if self._next and WIDTH in gone:
             for module in student.modules():
                 if isinstance(module, MaskedLayerNorm):

@@ -138,6 +138,6 @@ def zero_pruned_(parts: Sequence[Part], masks: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for part in parts:
             for dimension, units in enumerate(part.units):
-                if units in masks:
+                if units is not None and units in masks:
                     shape = [-1 if one == dimension else 1 for one in range(len(part.units))]
                     part.parameter.mul_(masks[units].view(shape))

@@ -72,8 +72,9 @@ class Structure:
             start = f"{SHAPE}.{one.name}."
             kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
             change = one.restore(self.student, record, kept)
-            for term in self.terms if change is not None else ():
-                term.follow(change)
+            if change is not None:
+                for term in self.terms:
+                    term.follow(change)
         if self.reshapers:
             self.optimizer.adopt()
 

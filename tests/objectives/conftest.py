@@ -21,7 +21,7 @@ from raydistill.objectives.decoupled import decoupled_divergence
 from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
-from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.relations import attention_mse, attention_score_mse, relation_divergence
 from raydistill.objectives.spans import span_correlation
 from raydistill.objectives.transport import self_transport
 from raydistill.objectives.weighted import Weighted
@@ -278,6 +278,7 @@ CASES = (
     # Its plan is taken as constant, so its gradient is not that of its value; test_transport.py has what it is.
     Case("self_transport", self_transport, ((9, 3),), _self_transport, has_teacher=False, absent=WHOLE | {"gradcheck"}),
     Case("relation_divergence", relation_divergence, ((9, 4), (9, 4)), _related(relation_divergence), absent=WHOLE),
+    Case("attention_mse", attention_mse, ((9, 4), (9, 4)), _related(attention_mse), absent=WHOLE),
     Case("attention_score_mse", attention_score_mse, ((9, 4), (9, 4)), _related(attention_score_mse), absent=WHOLE),
 )
 

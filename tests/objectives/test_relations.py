@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ShapeError
-from raydistill.objectives.relations import attention_score_mse, relation_divergence
+from raydistill.objectives.relations import attention_mse, attention_score_mse, relation_divergence
 
 OWNER = torch.tensor([1, 0, 1, 2, 1, 0])
 """Text 0 has two tokens, text 1 three, text 2 one."""
@@ -20,10 +20,12 @@ def drawn(width: int, seed: int, tokens: int = 6) -> tuple[Tensor, Tensor]:
     return torch.randn(tokens, width, generator=generator), torch.randn(tokens, width, generator=generator)
 
 
-def naive(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], heads: int, text: int) -> tuple[float, float]:
-    """Both objectives of a text as the formulas are written."""
+def naive(
+    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], heads: int, text: int
+) -> tuple[float, float, float]:
+    """All objectives of a text as the formulas are written."""
     tokens = (text == OWNER).nonzero().flatten().tolist()
-    divergence = square = 0.0
+    divergence = square = share = 0.0
     for h in range(heads):
         for i in tokens:
             rows = []
@@ -34,18 +36,21 @@ def naive(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], heads:
             p, q = rows[0].softmax(0), rows[1].softmax(0)
             divergence += float((p * (p / q).log()).sum())
             square += float((rows[0] - rows[1]).square().sum())
+            share += float((p - q).square().sum())
     count = len(tokens)
-    return divergence / (heads * count), square / (heads * count**2)
+    return divergence / (heads * count), square / (heads * count**2), share / (heads * count**2)
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (4, 12)])
 def test_relations_are_those_of_the_formulas(widths: tuple[int, int]) -> None:
     """Heads mixed up, one model's scale on the other's products, or a token that looks at another text."""
     student, teacher = drawn(widths[0], 0), drawn(widths[1], 1)
-    found = [f(student, teacher, OWNER, 3, heads=2) for f in (relation_divergence, attention_score_mse)]
-    expected = [naive(student, teacher, 2, text) for text in range(3)]
+    found = [f(student, teacher, OWNER, 3, heads=2) for f in (relation_divergence, attention_score_mse, attention_mse)]
+    expected: list[tuple[float, ...]] = [naive(student, teacher, 2, text) for text in range(3)]
     for objective, result in enumerate(found):
-        assert result.values.tolist() == pytest.approx([pair[objective] for pair in expected], rel=1e-5, abs=1e-7)
+        assert result.values.tolist() == pytest.approx(
+            [all_three[objective] for all_three in expected], rel=1e-5, abs=1e-7
+        )
         assert result.weights.tolist() == [1.0, 1.0, 1.0]
 
 
@@ -59,6 +64,8 @@ def test_relation_divergence_by_hand() -> None:
     assert attention_score_mse(student, teacher, torch.tensor([0, 0]), 1, heads=1).values.item() == pytest.approx(
         third**2 / 4
     )
+    # Of four shares two differ by 1/4.
+    assert attention_mse(student, teacher, torch.tensor([0, 0]), 1, heads=1).values.item() == pytest.approx(1 / 32)
 
 
 def test_value_relation_is_blind_to_a_rotation_of_each_head() -> None:

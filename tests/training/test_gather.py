@@ -26,6 +26,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "mgsr": ("mgsr", {}),
     "dkd": ("dkd", {}),
     "self-feature": ("self-feature", {"contrastive": {"self_negatives": True}}),
+    "homodistil": ("homodistil", {"layers": 3}),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),
