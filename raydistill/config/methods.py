@@ -13,6 +13,7 @@ from raydistill.config.growing import EducationSection
 from raydistill.config.method_section import MethodSection
 from raydistill.config.mgsr import MGSRSection
 from raydistill.config.minilm import MiniLMSection
+from raydistill.config.pruning import HomoDistilSection
 from raydistill.config.quantizing import DQSection
 from raydistill.config.selecting import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
@@ -62,6 +63,7 @@ Distilling = (
     | SelfFeatureSection
     | AssistantSection
     | ReinforcedSection
+    | HomoDistilSection
     | LogitsSection
     | DKDSection
     | PKDSection
@@ -149,6 +151,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "self-feature": SelfFeatureSection,
     "amd": AssistantSection,
     "reinforced": ReinforcedSection,
+    "homodistil": HomoDistilSection,
     "logits": LogitsSection,
     "dkd": DKDSection,
     "pkd": PKDSection,

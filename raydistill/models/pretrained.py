@@ -38,6 +38,7 @@ class EncoderFacts:
         hidden_size: width.
         num_heads: attention heads.
         max_tokens: longest text it has positions for, specials included.
+        intermediate_size: units of each feed-forward layer; None = as the encoder's kind has them.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class EncoderFacts:
     hidden_size: int
     num_heads: int
     max_tokens: int
+    intermediate_size: int | None = None
 
     def require_positions(self, max_tokens: int) -> None:
         """Refuse texts longer than the encoder's positions.
@@ -88,6 +90,7 @@ def locate_encoder(name: str) -> EncoderFacts:
         hidden_size=config["hidden_size"],
         num_heads=config["num_attention_heads"],
         max_tokens=config["max_position_embeddings"] - _positions_before_the_first(config),
+        intermediate_size=config.get("intermediate_size"),
     )
 
 

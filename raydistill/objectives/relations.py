@@ -88,7 +88,7 @@ def attention_share_mse(student: Pair, teacher: Pair, text_of_token: Tensor, num
     Args, returns and errors are those of `relation_divergence`; without unit. A text of many tokens has small shares, and so a small value.
 
     Source:
-        DQ-BART (Li et al., ACL 2022, arXiv 2203.11239), the attention part of its distillation loss. Its public code averages over padding too; here there is none.
+        DQ-BART (Li et al., ACL 2022, arXiv 2203.11239), the attention part of its distillation loss. Its public code averages over padding too; here there is none. HomoDistil (Liang et al., ICLR 2023, arXiv 2302.09632) has the same term.
     """
     own, theirs, there = _scores(student, teacher, text_of_token, num_texts, heads)
     pairs = there.expand_as(own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,13 @@ def survey(config: CampaignConfig) -> Ground:
     dataset = Dataset.load(config.data.path)
     encoder = locate_encoder(config.encoder.name)
     encoder.require_positions(config.data.max_tokens)
-    teacher, layers = None, None
+    teacher, layers, given = None, None, dict[str, int]()
     if config.teacher.checkpoint is not None:
         path = str(Path(config.teacher.checkpoint).absolute())
         teacher = TeacherReference(path=path, digest=_verify(path))
         layers = int(_facts(path)["layers"])
+        # A student that was pruned is narrower than its encoder.
+        given = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
     return Ground(
         dataset.fingerprint,
         encoder.fingerprint,
@@ -93,6 +96,10 @@ def survey(config: CampaignConfig) -> Ground:
         encoder_width=encoder.hidden_size,
         num_relations=len(set(dataset.train[:, 1].tolist())),
         others={place: _named(place, encoder) for place in other_places(config)},
+        encoder_intermediate=encoder.intermediate_size,
+        encoder_heads=encoder.num_heads,
+        given_teacher_width=given.get("hidden_size"),
+        given_teacher_intermediate=given.get("intermediate_size"),
     )
 
 

@@ -9,14 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from raydistill.config.baselines import NoneSection
-from raydistill.config.methods import Method, has_teacher, label_of, masks_itself, sees_masks
+from raydistill.config.methods import Method, has_teacher, label_of
 from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig, GradeSection
-from raydistill.config.space import Init, View
+from raydistill.config.space import Init
 from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.planning.assistants import promoted_layers, settled
+from raydistill.planning.masking import applied_masking
 from raydistill.planning.method_values import refused, resolved_method
 from raydistill.planning.others import others_of
 from raydistill.planning.schedule import above
@@ -47,6 +48,10 @@ class Ground:
         encoder_width: hidden units of the pre-trained encoder; None where that is not known.
         num_relations: relations that have a training triple; None likewise.
         others: the checkpoints that methods name as teachers, by the places they name.
+        encoder_intermediate: units of its feed-forward layers.
+        encoder_heads: of its attention, and of that of every model made of it.
+        given_teacher_width: hidden units of the given teacher.
+        given_teacher_intermediate: units of its feed-forward layers.
     """
 
     dataset_fingerprint: str
@@ -57,6 +62,10 @@ class Ground:
     encoder_width: int | None = None
     num_relations: int | None = None
     others: Mapping[str, TeacherReference] = field(default_factory=dict)
+    encoder_intermediate: int | None = None
+    encoder_heads: int | None = None
+    given_teacher_width: int | None = None
+    given_teacher_intermediate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,16 +184,6 @@ def trial_config(
 def _teacher_shape(plan: GradePlan, ground: Ground) -> dict[str, Any]:
     """Grade 0 learns by the contrastive term alone: without masking, whatever the students' settings are."""
     return {"layer_map": resolve_layer_map("skip", ground.encoder_layers, plan.layers)}
-
-
-def applied_masking(method: Method, mask_ratio: float, view: View) -> tuple[float, View]:
-    """The mask ratio and view that change anything: where no term looks at masked texts nothing is masked, and then the views are one.
-
-    So two points of a search that ask for the same work are the same trial, and reports name no ratio that was never applied.
-    """
-    if mask_ratio == 0 or masks_itself(method) or (view == "separate" and not sees_masks(method)):
-        return 0.0, "separate"
-    return mask_ratio, view
 
 
 def _student_shape(

@@ -26,6 +26,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
 from raydistill.planning.shapes import growth_problems, shape_problems
+from raydistill.planning.widths import width_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -130,8 +131,9 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         else:
             if plan.section is not None:
                 above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+                widths = width_problems(config, lineage, plan.index, trial, ground)
                 growth = growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
-                yield from (f"grade {plan.folder}: {problem}" for problem in growth)
+                yield from (f"grade {plan.folder}: {problem}" for problem in (*growth, *widths))
                 for depth in possible_layers(config, lineage, above, ground):
                     problems = [
                         *shape_problems(trial.method, ground.encoder_width, depth),

@@ -13,7 +13,8 @@ from typing import Any
 
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import is_distribution
-from raydistill.planning.grades import applied_masking, lineages_of
+from raydistill.planning.grades import lineages_of
+from raydistill.planning.masking import applied_masking
 from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 

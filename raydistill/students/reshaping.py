@@ -82,8 +82,14 @@ class Reshaper(Protocol):
         """What training needs to go on bit for bit, besides the weights; on the CPU, contiguous."""
         ...
 
-    def restore(self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Bring a prepared student, and this, to where `record` and `tensors` were taken; the weights are loaded afterwards."""
+    def restore(
+        self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> StructureChange | None:
+        """Bring a prepared student, and this, to where `record` and `tensors` were taken; the weights are loaded afterwards.
+
+        Returns:
+            What became of its parameters, so that terms can follow; None = they have the shapes that they had.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from raydistill.training.baselines import (
 from raydistill.training.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
 from raydistill.training.education import education_source, education_terms, grower
 from raydistill.training.feature_terms import MaskedFeatureTerm
+from raydistill.training.homodistil import homodistil_terms, pruning_of
 from raydistill.training.own import drawn_from
 from raydistill.training.quantizing import dq_reshaper, dq_terms
 from raydistill.training.recipe import Recipe
@@ -197,6 +198,7 @@ METHODS: dict[str, Recipe] = {
     "dkd": Recipe(dkd_terms),
     "pkd": Recipe(pkd_terms),
     "tinybert": Recipe(tinybert_terms),
+    "homodistil": Recipe(homodistil_terms, reshaper=pruning_of),
     "dq": Recipe(dq_terms, reshaper=dq_reshaper),
     "combined": Recipe(_combined),
     "none": Recipe(none_terms),

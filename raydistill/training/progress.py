@@ -13,6 +13,7 @@ from torch import Tensor
 from raydistill.data.batches import TripleBatch
 from raydistill.data.masking import View, corrupted_view, fixed_view
 from raydistill.data.texts import Texts
+from raydistill.students.reshaping import StructureChange, narrowed
 from raydistill.training.outputs import Earlier
 from raydistill.training.randomness import mix
 
@@ -111,6 +112,11 @@ class PreBatch:
         if self.limit:
             self.vectors = [*self.vectors, vectors.detach()][-self.limit :]
             self.entities = [*self.entities, entities][-self.limit :]
+
+    def follow(self, change: StructureChange) -> None:
+        """Leave out of the vectors the units that a student has no more."""
+        if change.units is not None:
+            self.vectors = [narrowed(vectors, (None, change.units)) for vectors in self.vectors]
 
     def earlier(self) -> Earlier | None:
         """The vectors as one table."""

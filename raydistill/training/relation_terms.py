@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,13 @@ from raydistill.devices import sent
 from raydistill.models.features import QKV, Needs
 from raydistill.objectives import hidden, relations
 from raydistill.objectives.weighted import Weighted
+from raydistill.students.reshaping import Kept, StructureChange, narrowed
 from raydistill.training.like_length import by_like_length
 from raydistill.training.outputs import Side, StepOutputs
 from raydistill.training.terms import OnView, Plain
 
 Which = Literal["queries", "keys", "values"]
+OverLayers = Literal["mean", "sum"]
 PLACES: dict[Which, int] = {"queries": 0, "keys": 1, "values": 2}
 """Where each stands in what a layer's attention is computed from."""
 
@@ -49,14 +51,14 @@ class RelationTerm(Plain):
         return step.clean.mean_over_texts(self._per_text)
 
     def _per_text(self, side: Side) -> Weighted:
-        return _related(
+        return related(
             side, relations.relation_divergence, self.between, self.student_layer, self.teacher_layer, self.heads
         )
 
 
 @dataclass(frozen=True)
 class AttentionScoreTerm(Plain):
-    """Squared error of attention, mean over mapped layers, summed over both towers: of scores before the softmax (TinyBERT), or what `objective` says."""
+    """Squared error of attention, mean (or sum) over mapped layers, summed over both towers: of scores before the softmax (TinyBERT), or what `objective` says."""
 
     weight: float
     student_layers: tuple[int, ...]
@@ -65,6 +67,7 @@ class AttentionScoreTerm(Plain):
     name: str = "attention"
     on: OnView = "clean"
     objective: Callable[..., Weighted] = relations.attention_score_mse
+    reduction: OverLayers = "mean"
 
     @property
     def student_needs(self) -> Needs:
@@ -82,9 +85,8 @@ class AttentionScoreTerm(Plain):
 
     def _per_text(self, side: Side) -> Weighted:
         mapped = zip(self.student_layers, self.teacher_layers, strict=True)
-        return _mean_of_layers(
-            [_related(side, self.objective, ("queries", "keys"), own, theirs, self.heads) for own, theirs in mapped]
-        )
+        found = [related(side, self.objective, ("queries", "keys"), own, theirs, self.heads) for own, theirs in mapped]
+        return over_layers(found, self.reduction)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ class ProjectedStateTerm(Plain):
         """The projection."""
         return self.projection
 
+    def follow(self, change: StructureChange) -> Mapping[str, Kept]:
+        """Project from the units that the student still has."""
+        return narrow_inputs(self.projection, change)
+
     @property
     def student_needs(self) -> Needs:
         """Token states of the student's layers."""
@@ -131,7 +137,7 @@ class ProjectedStateTerm(Plain):
         for own, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
             projected = self.projection(side.student.states[own].float())
             found.append(hidden.hidden_mse(projected, side.teacher.states[theirs], owner, len(side.texts)))
-        return _mean_of_layers(found)
+        return over_layers(found, "mean")
 
 
 def projection(student_width: int, teacher_width: int) -> nn.Linear:
@@ -141,11 +147,24 @@ def projection(student_width: int, teacher_width: int) -> nn.Linear:
     return made
 
 
-def _mean_of_layers(values: list[Weighted]) -> Weighted:
-    return Weighted(torch.stack([one.values for one in values]).mean(0), values[0].weights)
+def narrow_inputs(projection: nn.Module, change: StructureChange) -> dict[str, Kept]:
+    """Have a projection without bias, from a student's units, begin at those that stay; what stays of its parameters, by name."""
+    assert isinstance(projection, nn.Linear)
+    if change.units is None:
+        return {}
+    kept: Kept = (None, change.units)
+    projection.weight = nn.Parameter(narrowed(projection.weight.detach(), kept))
+    projection.in_features = projection.weight.shape[1]
+    return {"weight": kept}
 
 
-def _related(
+def over_layers(values: list[Weighted], how: OverLayers) -> Weighted:
+    """The values of several layers as one for each text; all layers have the same weights."""
+    found = torch.stack([one.values for one in values])
+    return Weighted(found.mean(0) if how == "mean" else found.sum(0), values[0].weights)
+
+
+def related(
     side: Side,
     objective: Callable[..., Weighted],
     between: tuple[Which, Which],

@@ -41,10 +41,14 @@ class ScoreTerm(Plain):
 
 @dataclass(frozen=True)
 class DivergenceTerm(Plain):
-    """tau^2-scaled KL divergence of the candidate distributions (Hinton et al. 2015)."""
+    """tau^2-scaled KL divergence of the candidate distributions (Hinton et al. 2015).
+
+    Space `logits`: each model at its own temperature; `cosine`: both at the teacher's, so that equal cosines have no divergence.
+    """
 
     weight: float
     temperature: float
+    space: Literal["cosine", "logits"] = "logits"
     name: str = "kl"
     on: OnView = "clean"
     student_needs: Needs = Needs()
@@ -52,7 +56,11 @@ class DivergenceTerm(Plain):
 
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over examples, nats."""
-        return logits.kl_divergence(*logit_rows(step), temperature=self.temperature).mean()
+        if self.space == "logits":
+            return logits.kl_divergence(*logit_rows(step), temperature=self.temperature).mean()
+        student, teacher, valid = _rows(step)
+        k = step.teacher_inverse_temperature
+        return logits.kl_divergence(student * k, teacher * k, valid, temperature=self.temperature).mean()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from raydistill.students.reshaping import Choosing, Forgets, Reshaper, Standing,
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
+from raydistill.training.progress import PreBatch
 from raydistill.training.terms import Term
 
 SHAPE = "shape"
@@ -28,6 +29,7 @@ class Structure:
         reshapers: in the order in which they act; none for most methods.
         terms: may have modules as wide as the student.
         optimizer: holds moments of every parameter.
+        pre_batch: holds vectors as wide as the student.
         world: the trial's workers.
     """
 
@@ -35,6 +37,7 @@ class Structure:
     reshapers: tuple[Reshaper, ...]
     terms: Sequence[Term]
     optimizer: Optimizer
+    pre_batch: PreBatch
     world: World
 
     @property
@@ -97,7 +100,10 @@ class Structure:
         for one, record in zip(self.reshapers, records, strict=True):
             start = f"{SHAPE}.{one.name}."
             kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-            one.restore(self.student, record, kept)
+            change = one.restore(self.student, record, kept)
+            if change is not None:
+                for term in self.terms:
+                    term.follow(change)
         if self.reshapers:
             self.optimizer.adopt()
 
@@ -106,6 +112,7 @@ class Structure:
         return [one for one in self.reshapers if isinstance(one, Choosing)]
 
     def _follow(self, change: StructureChange) -> None:
+        self.pre_batch.follow(change)
         kept = dict(change.kept)
         for term in self.terms:
             kept.update({f"{PREFIX}.{term.name}.{key}": places for key, places in term.follow(change).items()})

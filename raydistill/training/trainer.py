@@ -79,8 +79,8 @@ class Trainer:
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.shared = SharedGradients(self.world, optimizer.parameters)
-        self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.world)
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
+        self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.pre_batch, self.world)
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         looked_at = self._wanted["corrupted"] != Wanted(None, None)
@@ -175,12 +175,12 @@ class Trainer:
         with self.clock.part("optimizer"):
             # Of the last step, and all of this one's work has been handed to the device by now.
             unless = self.verdicts.ask(taken.values, f"epoch {self.progress.epoch + 1}, step {step}")
+            if taken.column_vectors is not None:
+                self.pre_batch.push(taken.column_vectors, batch.column_entities)
             self.structure.after_backward(step)
             self.optimizer.step(step, unless)
             if self.structure.after_step(step):
                 self.reshaped()
-        if taken.column_vectors is not None:
-            self.pre_batch.push(taken.column_vectors, batch.column_entities)
         self.progress.sums.update(taken.gradient_norms)
         self.progress.add(taken.reported)
 

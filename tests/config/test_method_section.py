@@ -14,13 +14,15 @@ from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.space import LogUniform, Uniform, bounds, is_distribution
 
 SEARCHED = [(name, key) for name, section in METHOD_SECTIONS.items() for key in section.spaces]
+REQUIRED: dict[str, dict[str, Any]] = {"homodistil": {"width": 12}}
+"""What a section has no default for."""
 
 
 @pytest.mark.parametrize(("name", "key"), SEARCHED)
 def test_usual_space_is_one_that_the_value_may_have_and_has_its_default_in_it(name: str, key: str) -> None:
     """A space that the section itself refuses, or that cannot find what is there without a search."""
     section = METHOD_SECTIONS[name]
-    value: Any = getattr(section.model_validate({"name": name, key: SEARCH}), key)
+    value: Any = getattr(section.model_validate({"name": name, **REQUIRED.get(name, {}), key: SEARCH}), key)
     assert is_distribution(value)
     low, high = bounds(value)
     assert low <= section.model_fields[key].default <= high
@@ -31,7 +33,7 @@ def test_every_method_has_something_to_search(name: str) -> None:
     """All of it at once, too: weights that together leave the task nothing would be refused."""
     spaces = METHOD_SECTIONS[name].spaces
     assert spaces
-    METHOD_SECTIONS[name].model_validate({"name": name, **dict.fromkeys(spaces, SEARCH)})
+    METHOD_SECTIONS[name].model_validate({"name": name, **REQUIRED.get(name, {}), **dict.fromkeys(spaces, SEARCH)})
 
 
 def test_words_stand_for_the_usual_space() -> None:

@@ -33,6 +33,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "mgsr": {"name": "mgsr", "length": 3},
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
     "amd": {"name": "amd", "temperature": 2.0},
+    "homodistil": {"name": "homodistil", "width": 12, "end": 0.5, "temperature": 2.0},
+    "homodistil+tinybert": {
+        "name": "combined",
+        "parts": [{"name": "homodistil", "width": 8, "intermediate": 20, "end": 0.5}, {"name": "tinybert"}],
+    },
     "pmd+tinybert": {
         "name": "combined",
         "parts": [{"name": "pmd", "alpha": 0.2, "beta": 0.3}, {"name": "tinybert"}, {"name": "minilm"}],
@@ -64,6 +69,8 @@ def config_of(
         kind = changes.get("encoder", {}).get("kind", "bert")
         if name.startswith("pmd"):
             changes = {"mask_ratio": 0.2, **changes}
+        if name.startswith("homodistil"):
+            changes = {"init": "teacher", **changes}
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         if name == "reinforced":

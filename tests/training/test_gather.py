@@ -44,6 +44,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient cache, dq": ("dq-ternary", {"training": CACHED}),
     "reinforced": ("reinforced", {}),
     "gradient cache, reinforced": ("reinforced", {"training": CACHED}),
+    "homodistil": ("homodistil", {"layers": 3}),
     "gradient cache, minilmv2": ("minilmv2", {"training": CACHED}),
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),

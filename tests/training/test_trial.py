@@ -44,6 +44,8 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "growing from the teacher": ("education", {"encoder": DROPOUT, "init": "teacher"}),
     "assistants": ("amd", {"encoder": DROPOUT, "layers": 3}),
     "policy": ("reinforced", {"encoder": DROPOUT}),
+    "pruned": ("homodistil", {"encoder": DROPOUT, "contrastive": {"pre_batch": 2}}),
+    "pruned beside projections": ("homodistil+tinybert", {"encoder": {**DROPOUT, "shared_towers": True}}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 

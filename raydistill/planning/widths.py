@@ -1,0 +1,103 @@
+"""How wide the models of a ladder are, where a grade prunes its student, and which methods need equal widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from raydistill.config.baselines import PKDSection
+from raydistill.config.methods import Method, PMDSection, parts_of
+from raydistill.config.minilm import MiniLMSection
+from raydistill.config.pruning import HomoDistilSection
+from raydistill.config.schema import CampaignConfig
+from raydistill.config.self_feature import SelfFeatureSection
+from raydistill.config.space import Choice
+from raydistill.config.trial import TrialConfig
+from raydistill.planning.grades import Ground, Lineage, grade_plans, method_of, teaching_grade
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a tower; None = not known.
+
+    Attributes:
+        hidden: its width.
+        intermediate: units of each feed-forward layer.
+    """
+
+    hidden: int | None
+    intermediate: int | None
+
+
+def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Ground) -> frozenset[Sizes]:
+    """All sizes that what a grade promotes may have, whatever its search chooses; 0 = the teacher."""
+    if grade == 0:
+        if ground.given_teacher is not None:
+            return frozenset({Sizes(ground.given_teacher_width, ground.given_teacher_intermediate)})
+        return frozenset({_encoder(ground)})
+    plan = grade_plans(config, ground)[grade]
+    assert plan.section is not None
+    chosen = plan.section.init
+    begun = set[Sizes]()
+    for init in chosen.choice if isinstance(chosen, Choice) else (chosen,):
+        above = sizes_of(config, lineage, teaching_grade(config, grade), ground)
+        begun |= above if init == "teacher" else {_encoder(ground)}
+    return frozenset(_pruned(method_of(lineage, plan), one) for one in begun)
+
+
+def width_problems(
+    config: CampaignConfig, lineage: Lineage, grade: int, trial: TrialConfig, ground: Ground
+) -> Iterator[str]:
+    """What of a trial's method, or of its parts, does not fit the widths of its student, at first and in the end, and of its teacher."""
+    for teacher in sizes_of(config, lineage, teaching_grade(config, grade), ground):
+        first = teacher if trial.init == "teacher" else _encoder(ground)
+        widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
+        for part in parts_of(trial.method):
+            if isinstance(part, HomoDistilSection):
+                yield from _unprunable(part, trial, first, ground.encoder_heads)
+            if len(widths) > 1:
+                yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
+
+
+def _encoder(ground: Ground) -> Sizes:
+    return Sizes(ground.encoder_width, ground.encoder_intermediate)
+
+
+def _pruned(method: Method, sizes: Sizes) -> Sizes:
+    """What a method leaves of a student of these sizes."""
+    for part in parts_of(method):
+        if isinstance(part, HomoDistilSection):
+            left = part.intermediate
+            if left is None and sizes.hidden is not None and sizes.intermediate is not None:
+                left = round(part.width * sizes.intermediate / sizes.hidden)
+            sizes = Sizes(part.width, left)
+    return sizes
+
+
+def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes, heads: int | None) -> Iterator[str]:
+    if trial.init != "teacher":
+        yield "method homodistil prunes a student that begins as its teacher, and this one starts from the pre-trained encoder; set init: teacher in the grade"
+    if first.hidden is not None and part.width > first.hidden:
+        yield f"method.width is {part.width}, and the student begins with {first.hidden} hidden units; set it to {first.hidden} or less"
+    if heads is not None and part.width % heads:
+        yield f"method.width is {part.width}, which the encoder's {heads} heads do not divide; set it to a multiple of {heads}"
+    if None not in (part.intermediate, first.intermediate) and part.intermediate > first.intermediate:  # type: ignore[operator]
+        yield (
+            f"method.intermediate is {part.intermediate}, and the student begins with {first.intermediate} intermediate units; set it to {first.intermediate} "
+            "or less, or leave it out"
+        )
+
+
+def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator[str]:
+    """What a method, or part of one, cannot do with models of several widths."""
+    seen = f"student and teacher are {' and '.join(map(str, widths))} units wide at some time"
+    if isinstance(part, PMDSection) and part.beta and trial.mask_ratio:
+        yield f"method pmd compares masked features unit by unit, and {seen}; set beta or mask_ratio to 0, or init: teacher where the teacher is the narrow one"
+    if isinstance(part, PKDSection) and trial.layers > 1:
+        yield f"method pkd compares pooled states unit by unit, and {seen}; choose tinybert, which projects, or init: teacher where the teacher is the narrow one"
+    if isinstance(part, MiniLMSection) and part.relation_heads and any(width % part.relation_heads for width in widths):
+        yield f"method.relation_heads is {part.relation_heads}, which does not divide all widths: {seen}"
+    if isinstance(part, SelfFeatureSection) and any(
+        isinstance(one, HomoDistilSection) for one in parts_of(trial.method)
+    ):
+        yield "methods self-feature and homodistil are combined, and the first remembers vectors as wide as the student was; use one of them"

@@ -1,0 +1,60 @@
+"""HomoDistil as parts: the terms that hold a student to the teacher it began as, and what prunes it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from raydistill.config.pruning import HomoDistilSection
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError
+from raydistill.objectives import relations
+from raydistill.students.keep_ratio import KeepSchedule
+from raydistill.students.pruning import Pruning
+from raydistill.training.baselines import contrastive_term, number
+from raydistill.training.layer_terms import LayerStateTerm
+from raydistill.training.relation_terms import AttentionScoreTerm, projection
+from raydistill.training.score_terms import DivergenceTerm
+from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.terms import Term
+
+
+def homodistil_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """CE + KL + hidden states + attention (Liang et al. 2023), each of the student's layers held to the one of its teacher that it began as."""
+    method = config.method
+    assert isinstance(method, HomoDistilSection)
+    if config.init != "teacher":
+        raise CapabilityError(
+            "method homodistil with a student that starts from the pre-trained encoder",
+            expected="init: teacher",
+            consequence="it would be pruned towards a teacher that it never was",
+            remedy="set init: teacher in the grade",
+        )
+    shapes.require_equal_heads("method homodistil compares attention head by head")
+    own, theirs = tuple(range(shapes.student.layers)), config.layer_map
+    projections = nn.ModuleList(projection(shapes.student.width, shapes.teacher.width) for _ in own)
+    return [
+        contrastive_term(config, number(method.contrastive)),
+        DivergenceTerm(number(method.prediction), number(method.temperature), space="cosine"),
+        LayerStateTerm(number(method.hidden), own, theirs, projections),
+        AttentionScoreTerm(
+            number(method.attention),
+            own,
+            theirs,
+            shapes.student.heads,
+            objective=relations.attention_share_mse,
+            reduction="sum",
+        ),
+    ]
+
+
+def pruning_of(config: TrialConfig, shape: Shape, steps: int) -> Pruning:
+    """What brings the student to the sizes that are asked for.
+
+    Raises:
+        CapabilityError: its parts are not known.
+    """
+    method = config.method
+    assert isinstance(method, HomoDistilSection)
+    Shapes(shape).require_open("method homodistil prunes an encoder's parts")
+    schedule = KeepSchedule.over(steps, method.begin, method.end)
+    return Pruning(method.width, method.intermediate, schedule)
