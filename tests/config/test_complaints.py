@@ -95,8 +95,6 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
         (
             {"method": "pmd"},
             'grades.0.method: received "pmd"; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
-            'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
-            'grades.0.method: received "pmd"; expected a section whose name is combined, dkd, homodistil, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -113,8 +111,6 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"name": "pdm"}},
             "method: unknown method 'pdm'; expected one of amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
-            "method: unknown method 'pdm'; expected one of combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
-            "method: unknown method 'pdm'; expected one of combined, dkd, homodistil, logits, mgsr, minilm, none, pkd, pmd, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -123,8 +119,6 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         (
             {"method": {"alpha": 0.1}},
             "method: no `name` given; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
-            "method: no `name` given; expected a section whose name is combined, dkd, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
-            "method: no `name` given; expected a section whose name is combined, dkd, homodistil, logits, mgsr, minilm, none, pkd, pmd, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),
