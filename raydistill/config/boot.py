@@ -29,7 +29,7 @@ class BootSection(MethodSection):
     bootstrap: SearchedPositive = Field(1.0, description="weight of the bootstrap term")
     boundary: SearchedWeight = Field(1.0, description="weight of the boundary term")
     score: SearchedWeight = Field(
-        0.0,
+        1.0,
         description="weight of the divergence of the scores that the bootstrapped targets give the batch's candidates",
     )
     t_max: float = Field(

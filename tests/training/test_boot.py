@@ -251,8 +251,9 @@ def test_terms_without_weight_are_left_out(trial_config: Callable[..., TrialConf
     """A contrastive term, whose labels there are none of; or a divergence that nobody asked for."""
     shapes = Shapes(Shape(2, 16, 2), Shape(4, 16, 2))
     found = assemble(trial_config(method={"name": "boot"}), shapes)
-    expected = {"bootstrap": 1.0, "boundary": 1.0}
-    assert {term.name: term.weight for term in found} == expected
+    assert {term.name: term.weight for term in found} == {"bootstrap": 1.0, "boundary": 1.0, "score": 1.0}
+    fewer = assemble(trial_config(method={"name": "boot", "boundary": 0.5, "score": 0}), shapes)
+    assert {term.name: term.weight for term in fewer} == {"bootstrap": 1.0, "boundary": 0.5}
     assert {(term.on, term.teacher_on) for term in found} == {("clean", "corrupted")}
 
 
