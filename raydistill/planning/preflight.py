@@ -22,7 +22,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.search import Space, grade_space, grid, with_zero
 from raydistill.planning.shapes import shape_problems
-from raydistill.planning.widths import width_problems
+from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -112,11 +112,13 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
         else:
             if plan.section is not None:
                 above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
-                problems = [
-                    *shape_problems(trial.method, ground.encoder_width, above.layers),
-                    *width_problems(config, lineage, plan.index, trial, ground),
-                ]
-                yield from (f"grade {plan.folder}: {problem}" for problem in problems)
+                for teacher in sizes_of(config, lineage, above.index, ground):
+                    first = teacher if trial.init == "teacher" else encoder_sizes(ground)
+                    problems = [
+                        *shape_problems(trial.method, first.hidden, above.layers),
+                        *width_problems(trial, first, teacher, ground.encoder_heads),
+                    ]
+                    yield from (f"grade {plan.folder}: {problem}" for problem in problems)
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:

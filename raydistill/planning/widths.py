@@ -38,32 +38,36 @@ def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Groun
     if grade == 0:
         if ground.given_teacher is not None:
             return frozenset({Sizes(ground.given_teacher_width, ground.given_teacher_intermediate)})
-        return frozenset({_encoder(ground)})
+        return frozenset({encoder_sizes(ground)})
     plan = grade_plans(config, ground)[grade]
     assert plan.section is not None
     chosen = plan.section.init
     begun = set[Sizes]()
     for init in chosen.choice if isinstance(chosen, Choice) else (chosen,):
         above = sizes_of(config, lineage, teaching_grade(config, grade), ground)
-        begun |= above if init == "teacher" else {_encoder(ground)}
+        begun |= above if init == "teacher" else {encoder_sizes(ground)}
     return frozenset(_pruned(method_of(lineage, plan), one) for one in begun)
 
 
-def width_problems(
-    config: CampaignConfig, lineage: Lineage, grade: int, trial: TrialConfig, ground: Ground
-) -> Iterator[str]:
-    """What of a trial's method, or of its parts, does not fit the widths of its student, at first and in the end, and of its teacher."""
-    for teacher in sizes_of(config, lineage, teaching_grade(config, grade), ground):
-        first = teacher if trial.init == "teacher" else _encoder(ground)
-        widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
-        for part in parts_of(trial.method):
-            if isinstance(part, HomoDistilSection):
-                yield from _unprunable(part, trial, first, ground.encoder_heads)
-            if len(widths) > 1:
-                yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
+def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes, heads: int | None) -> Iterator[str]:
+    """What of a trial's method, or of its parts, does not fit the widths of its models.
+
+    Args:
+        trial: resolved.
+        first: of its student at the beginning.
+        teacher: of its teacher.
+        heads: of the encoder; None = not known.
+    """
+    widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
+    for part in parts_of(trial.method):
+        if isinstance(part, HomoDistilSection):
+            yield from _unprunable(part, trial, first, heads)
+        if len(widths) > 1:
+            yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
 
 
-def _encoder(ground: Ground) -> Sizes:
+def encoder_sizes(ground: Ground) -> Sizes:
+    """Those of the pre-trained encoder."""
     return Sizes(ground.encoder_width, ground.encoder_intermediate)
 
 
