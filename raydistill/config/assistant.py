@@ -13,6 +13,9 @@ from raydistill.config.space import SearchedPositive, SearchedWeight, require_so
 class AssistantSection(MethodSection):
     """Automatic multi-step distillation: candidate assistants of several depths are trained as one student, and the grade promotes the one that loses least for what it saves."""
 
+    alone: ClassVar[str] = (
+        "other terms would train the deepest candidate of amd alone, and its choice would compare unequals"
+    )
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "prediction": {"log_uniform": [0.1, 10.0]},
         "feature": {"log_uniform": [0.1, 10.0]},

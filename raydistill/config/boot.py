@@ -13,6 +13,9 @@ from raydistill.config.space import SearchedPositive, SearchedWeight
 class BootSection(MethodSection):
     """Distillation without triples: a student told how much its teacher's text is masked learns from its own later self and its teacher, on texts put together at random."""
 
+    alone: ClassVar[str] = (
+        "boot's examples are random and have no right answer, which the contrastive term of every other method needs"
+    )
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "boundary": {"log_uniform": [0.1, 10.0]},
         "score": {"uniform": [0.0, 3.0]},

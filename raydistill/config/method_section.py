@@ -16,11 +16,13 @@ class MethodSection(Section):
 
     Attributes:
         spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
+        reshapes: whether it changes the student's shape or number format.
         alone: why it cannot be a part of `combined`; empty = it can.
     """
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {}
     alone: ClassVar[str] = ""
+    reshapes: ClassVar[bool] = False
 
     @model_validator(mode="before")
     @classmethod

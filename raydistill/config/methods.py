@@ -85,25 +85,21 @@ class CombinedSection(MethodSection):
     )
 
     @model_validator(mode="after")
-    def _on_the_same_examples(self) -> CombinedSection:
-        if any(isinstance(part, BootSection) for part in self.parts):
-            raise ValueError(
-                "boot is one of the parts; expected methods that learn from triples, because boot's examples are random and have no right answer, which "
-                "the contrastive term of every other method needs; use boot alone, or in a grade of its own"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _each_once(self) -> CombinedSection:
         names = [part.name for part in self.parts]
         if len(set(names)) != len(names):
             raise ValueError(
                 f"parts are {', '.join(names)}; expected each method once, because its terms would be told apart by nothing"
             )
-        if "amd" in names:
+        return self
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> CombinedSection:
+        shaping = [part.name for part in self.parts if part.reshapes]
+        if len(shaping) > 1:
             raise ValueError(
-                f"parts are {', '.join(names)}; expected none that is amd, because other terms would train the deepest candidate alone and its choice would "
-                "compare unequals; give amd a grade of its own"
+                f"{' and '.join(shaping)} are parts; expected one method at most that changes the student's shape or number format, because each would change "
+                "what the other has changed; give them grades of their own, one below the other"
             )
         return self
 

@@ -13,6 +13,7 @@ from raydistill.config.space import SearchedPositive, SearchedWeight, require_so
 class HomoDistilSection(MethodSection):
     """Homotopic distillation: the student starts as its teacher and is pruned a few units at a time while it learns to stay like it."""
 
+    reshapes: ClassVar[bool] = True
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         **{name: {"log_uniform": [0.01, 10.0]} for name in ("prediction", "hidden", "attention")},
         "temperature": {"log_uniform": [1.0, 10.0]},

@@ -13,6 +13,7 @@ from raydistill.config.space import SearchedWeight, require_some_weight
 class DQSection(MethodSection):
     """Joint distillation and quantisation (DQ-BART): a student of few bits learns scores, attention and states from a teacher of full precision."""
 
+    reshapes: ClassVar[bool] = True
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "prediction": {"log_uniform": [0.01, 10.0]},
         "attention": {"log_uniform": [0.1, 1000.0]},

@@ -10,7 +10,7 @@ from typing import Any
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds
-from raydistill.config.trial import TeacherReference
+from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
 from raydistill.planning.grades import (
@@ -26,7 +26,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
 from raydistill.planning.shapes import growth_problems, shape_problems
-from raydistill.planning.widths import width_problems
+from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -130,16 +130,24 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
             yield f"grade {plan.folder}{chosen}: {problem.received}{expected}"
         else:
             if plan.section is not None:
-                above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
-                widths = width_problems(config, lineage, plan.index, trial, ground)
-                growth = growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
-                yield from (f"grade {plan.folder}: {problem}" for problem in (*growth, *widths))
-                for depth in possible_layers(config, lineage, above, ground):
-                    problems = [
-                        *shape_problems(trial.method, ground.encoder_width, depth),
-                        *assistant_problems(trial.method, plan.layers, depth),
-                    ]
-                    yield from (f"grade {plan.folder}: {problem}" for problem in problems)
+                problems = _misfits(config, lineage, plan, trial, ground)
+                yield from (f"grade {plan.folder}: {problem}" for problem in problems)
+
+
+def _misfits(
+    config: CampaignConfig, lineage: Lineage, plan: GradePlan, trial: TrialConfig, ground: Ground
+) -> Iterator[str]:
+    """What of a trial's method does not fit the models it compares, whatever the grade above promotes."""
+    above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+    yield from growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
+    depths = possible_layers(config, lineage, above, ground)
+    for depth in depths:
+        yield from assistant_problems(trial.method, plan.layers, depth)
+    for teacher in sizes_of(config, lineage, above.index, ground):
+        first = teacher if trial.init == "teacher" else encoder_sizes(ground)
+        yield from width_problems(trial, first, teacher, ground.encoder_heads)
+        for depth in depths:
+            yield from shape_problems(trial.method, first.hidden, depth)
 
 
 def _found_depths(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:

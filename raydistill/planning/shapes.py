@@ -17,7 +17,7 @@ def shape_problems(method: Method, width: int | None, teacher_layers: int) -> It
 
     Args:
         method: of one trial.
-        width: hidden units of its encoder, which all grades have that are not pruned (`widths.py`); None = not known.
+        width: hidden units of its student at first (what becomes of them, and its teacher's, is the business of `widths.py`); None = not known.
         teacher_layers: how deep the model is that teaches it.
     """
     for part in parts_of(method):

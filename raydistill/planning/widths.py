@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raydistill.config.baselines import PKDSection
+from raydistill.config.boot import BootSection
 from raydistill.config.methods import Method, PMDSection, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.pruning import HomoDistilSection
@@ -34,32 +35,36 @@ def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Groun
     if grade == 0:
         if ground.given_teacher is not None:
             return frozenset({Sizes(ground.given_teacher_width, ground.given_teacher_intermediate)})
-        return frozenset({_encoder(ground)})
+        return frozenset({encoder_sizes(ground)})
     plan = grade_plans(config, ground)[grade]
     assert plan.section is not None
     chosen = plan.section.init
     begun = set[Sizes]()
     for init in chosen.choice if isinstance(chosen, Choice) else (chosen,):
         above = sizes_of(config, lineage, teaching_grade(config, grade), ground)
-        begun |= above if init == "teacher" else {_encoder(ground)}
+        begun |= above if init == "teacher" else {encoder_sizes(ground)}
     return frozenset(_pruned(method_of(lineage, plan), one) for one in begun)
 
 
-def width_problems(
-    config: CampaignConfig, lineage: Lineage, grade: int, trial: TrialConfig, ground: Ground
-) -> Iterator[str]:
-    """What of a trial's method, or of its parts, does not fit the widths of its student, at first and in the end, and of its teacher."""
-    for teacher in sizes_of(config, lineage, teaching_grade(config, grade), ground):
-        first = teacher if trial.init == "teacher" else _encoder(ground)
-        widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
-        for part in parts_of(trial.method):
-            if isinstance(part, HomoDistilSection):
-                yield from _unprunable(part, trial, first, ground.encoder_heads)
-            if len(widths) > 1:
-                yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
+def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes, heads: int | None) -> Iterator[str]:
+    """What of a trial's method, or of its parts, does not fit the widths of its models.
+
+    Args:
+        trial: resolved.
+        first: of its student at the beginning.
+        teacher: of its teacher.
+        heads: of the encoder; None = not known.
+    """
+    widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
+    for part in parts_of(trial.method):
+        if isinstance(part, HomoDistilSection):
+            yield from _unprunable(part, trial, first, heads)
+        if len(widths) > 1:
+            yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
 
 
-def _encoder(ground: Ground) -> Sizes:
+def encoder_sizes(ground: Ground) -> Sizes:
+    """Those of the pre-trained encoder."""
     return Sizes(ground.encoder_width, ground.encoder_intermediate)
 
 
@@ -93,6 +98,8 @@ def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator
     seen = f"student and teacher are {' and '.join(map(str, widths))} units wide at some time"
     if isinstance(part, PMDSection) and part.beta and trial.mask_ratio:
         yield f"method pmd compares masked features unit by unit, and {seen}; set beta or mask_ratio to 0, or init: teacher where the teacher is the narrow one"
+    if isinstance(part, BootSection):
+        yield f"method boot compares vectors unit by unit, and {seen}; choose logits, which compares scores, or init: teacher where the teacher is the narrow one"
     if isinstance(part, PKDSection) and trial.layers > 1:
         yield f"method pkd compares pooled states unit by unit, and {seen}; choose tinybert, which projects, or init: teacher where the teacher is the narrow one"
     if isinstance(part, MiniLMSection) and part.relation_heads and any(width % part.relation_heads for width in widths):

@@ -202,8 +202,9 @@ def test_a_teacher_that_is_named_twice_is_refused() -> None:
         ([{"name": "pmd"}], "received 1 entries; expected at least 2"),
         ([{"name": "pmd"}, {"name": "boot"}], "boot's examples are random and have no right answer"),
         ([{"name": "pmd"}, {"name": "none"}], "unknown method 'none'"),
-        ([{"name": "pmd"}, {"name": "amd"}], "parts are pmd, amd; expected none that is amd"),
+        ([{"name": "pmd"}, {"name": "amd"}], "train the deepest candidate of amd alone"),
         ([{"name": "pmd"}, {"name": "minilm", "relaton": 2}], "unknown key 'relaton'"),
+        ([{"name": "dq"}, {"name": "homodistil", "width": 12}], "dq and homodistil are parts; expected one method at most"),
         ([{"name": "pmd"}, {"name": "education"}], "its student grows, so the layers that the terms of others look at"),
     ],
 )

@@ -202,6 +202,10 @@ def test_widths_that_do_not_fit_are_refused(campaign: Maker, grades: list[dict[s
         {"method": {"name": "pkd"}, "init": "teacher"},
         {"method": {**PRUNED, "width": 288}, "init": "teacher"},
         {"method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 48}},
+        # Divides 576 and not 768.
+        {"method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 36}, "init": "teacher"},
+        {"method": {"name": "self-feature", "groups": 36}, "init": "teacher"},
+        {"method": {"name": "self-feature", "groups": 256}},
     ],
     ids=str,
 )  # fmt: skip
