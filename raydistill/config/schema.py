@@ -216,12 +216,11 @@ class CampaignConfig(Section):
         """What `compare` would overrule, or be overruled by, is refused; a default spelt out, as in a saved file, says nothing."""
         if self.compare is None:
             return self
-        for place, grade in enumerate(self.grades):
-            if grade.method is not None:
-                raise ValueError(
-                    f"grades.{place}.method is {grade.method.name} for every method of `compare`, so this grade would "
-                    "compare nothing; remove it, or remove `compare`"
-                )
+        if all(grade.method is not None for grade in self.grades):
+            raise ValueError(
+                "every grade has a method of its own, so the methods of `compare` would be used nowhere; remove that of the grades to be compared, or remove "
+                "`compare`"
+            )
         for name, value in (("method", self.method), ("seed", self.seed)):
             if value != type(self).model_fields[name].default:
                 raise ValueError(

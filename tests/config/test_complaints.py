@@ -137,8 +137,8 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         ({"compare": {"methods": [{"name": "pmd"}], "seeds": [-1]}}, f"compare.seeds.0: received -1; {SEED}"),
         (
             {"compare": {"methods": [{"name": "pmd"}]}, "grades": [{"layers": 3, "method": {"name": "none"}}]},
-            "the campaign: grades.0.method is none for every method of `compare`, so this grade would compare nothing; "
-            "remove it, or remove `compare`",
+            "the campaign: every grade has a method of its own, so the methods of `compare` would be used nowhere; remove that of the grades to be compared, or "
+            "remove `compare`",
         ),
         (
             {"compare": {"methods": [{"name": "pmd"}]}, "method": {"name": "none"}},
