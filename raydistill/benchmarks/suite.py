@@ -38,7 +38,7 @@ from raydistill.models.biencoder import Precision
 from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.precision import has_bfloat16
 from raydistill.models.pretrained import locate_encoder
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
 

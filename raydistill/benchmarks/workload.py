@@ -14,7 +14,8 @@ from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 from raydistill.kg.triples import with_inverses
 from raydistill.models.loading import load_encoder, load_tokenizer
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.records import MRR
 from raydistill.students.build import take_layers
 from raydistill.training.gather import World

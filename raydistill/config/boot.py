@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedWeight
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, bounds
 
 
 class BootSection(MethodSection):
@@ -18,6 +18,7 @@ class BootSection(MethodSection):
     )
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "boundary": {"log_uniform": [0.1, 10.0]},
+        "t_max": {"uniform": [0.1, 0.8]},
         "score": {"uniform": [0.0, 3.0]},
     }
 
@@ -35,9 +36,7 @@ class BootSection(MethodSection):
         1.0,
         description="weight of the divergence of the scores that the bootstrapped targets give the batch's candidates",
     )
-    t_max: float = Field(
-        0.5, gt=0, lt=1, description="highest time: share of a text's tokens that the teacher may miss"
-    )
+    t_max: SearchedShare = Field(0.5, description="highest time: share of a text's tokens that the teacher may miss")
     step: float = Field(
         0.1, gt=0, lt=1, description="from a time to the earlier one that is taught by it; at most t_max"
     )
@@ -47,9 +46,10 @@ class BootSection(MethodSection):
 
     @model_validator(mode="after")
     def _steps_fit_into_the_path(self) -> BootSection:
-        if self.step > self.t_max:
+        shortest = bounds(self.t_max)[0]
+        if self.step > shortest:
             raise ValueError(
-                f"step is {self.step:g} and t_max {self.t_max:g}; expected a step of at most t_max, because every text would be taught at time 0 and no "
+                f"step is {self.step:g} and t_max {shortest:g}; expected a step of at most t_max, because every text would be taught at time 0 and no "
                 "target would be the student's own; lower step, or raise t_max"
             )
         return self

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedWeight, require_some_weight
+from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, bounds, require_some_weight
 
 
 class HomoDistilSection(MethodSection):
@@ -17,6 +17,7 @@ class HomoDistilSection(MethodSection):
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         **{name: {"log_uniform": [0.01, 10.0]} for name in ("prediction", "hidden", "attention")},
         "temperature": {"log_uniform": [1.0, 10.0]},
+        "end": {"uniform": [0.3, 0.8]},
     }
 
     name: Literal["homodistil"] = Field("homodistil", description="which method this section is of")
@@ -28,10 +29,8 @@ class HomoDistilSection(MethodSection):
         None, ge=1, description="units of each feed-forward layer in the end; null = in proportion to the width"
     )
     begin: float = Field(0.0, ge=0, le=1, description="share of all steps after which pruning begins")
-    end: float = Field(
+    end: SearchedShare = Field(
         0.7,
-        ge=0,
-        le=1,
         description="share of all steps after which it is over; no epoch before that is validated for promotion; equal to begin = all at once",
     )
     contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
@@ -44,9 +43,10 @@ class HomoDistilSection(MethodSection):
 
     @model_validator(mode="after")
     def _in_order(self) -> HomoDistilSection:
-        if self.begin > self.end:
+        earliest = bounds(self.end)[0]
+        if self.begin > earliest:
             raise ValueError(
-                f"begin is {self.begin:g} and end {self.end:g}; pruning cannot be over before it begins; exchange them"
+                f"begin is {self.begin:g} and end {earliest:g}; pruning cannot be over before it begins; exchange them"
             )
         weights = self.contrastive, self.prediction, self.hidden, self.attention
         require_some_weight("contrastive, prediction, hidden and attention", weights)

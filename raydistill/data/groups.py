@@ -64,8 +64,8 @@ def relation_groups(train: NDArray[np.int32], num_entities: int, num_relations: 
 class GroupSource(TripleSource):
     """Training triples of the groups that are open, each batch of one group alone; equally many batches in all epochs.
 
-    While few groups are open their triples come more often, so that every epoch costs the same. An open group has batches in proportion to its triples, one at
-    least. With a single group this is its base, batch for batch.
+    While few groups are open their triples come more often, so that every epoch costs the same; once all are, each triple comes once. An open group has batches in
+    proportion to its triples. With a single group this is its base, batch for batch.
 
     Args:
         triples: training triples `(n, 3)`, without inverses.
@@ -93,8 +93,8 @@ class GroupSource(TripleSource):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Those of the plain source; one for each group where there are more groups."""
-        return max(super().steps_per_epoch, len(self.rows))
+        """Enough to deal out every group once: those of the plain source, and at most one more for each further group."""
+        return sum(map(self._whole, self.rows))
 
     def open_groups(self, epoch: int) -> range:
         """The groups that an epoch (from 0) learns from."""
@@ -105,7 +105,7 @@ class GroupSource(TripleSource):
         """The batches of an epoch from `first_step` on, each `(batch, 3)`."""
         generator = np.random.default_rng([self.seed, epoch])
         groups = self.open_groups(epoch)
-        counts = _shares(self.steps_per_epoch, [len(self.rows[group]) for group in groups])
+        counts = _shares(self.steps_per_epoch, [self._whole(self.rows[group]) for group in groups])
         dealt = [self._dealt(group, count, generator) for group, count in zip(groups, counts, strict=True)]
         turns = generator.permutation(np.repeat(np.arange(len(counts)), counts))
         for step, turn in enumerate(turns.tolist()):
@@ -115,17 +115,20 @@ class GroupSource(TripleSource):
 
     def _dealt(self, group: int, count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """So many batches of a group, round after round; drawn at once, so that what another group draws does not depend on whose turn it is."""
-        rows, parts = self.rows[group], list[NDArray[np.int64]]()
-        while len(parts) < count:
-            order = rows[generator.permutation(len(rows))]
-            parts += np.array_split(order, -(-len(rows) // self.batch_size))
-        return iter(parts[:count])
+        rows = self.rows[group]
+        # Whole rounds, so that all of a group's triples come equally often.
+        rounds = count // self._whole(rows)
+        order = np.concatenate([rows[generator.permutation(len(rows))] for _ in range(rounds)])
+        return iter(np.array_split(order, count))
+
+    def _whole(self, rows: NDArray[np.int64]) -> int:
+        """Batches that hold all of these rows."""
+        return max(1, -(-len(rows) // self.batch_size))
 
 
-def _shares(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` divided in proportion to `sizes`, each at least 1: the largest remainders get what is left."""
-    exact = np.asarray(sizes) * (total - len(sizes)) / sum(sizes)
+def _shares(total: int, least: Sequence[int]) -> list[int]:
+    """`total`, which is their sum at least, divided in proportion to `least`, none below its own; the largest remainders get what is left over."""
+    exact = np.asarray(least) * total / sum(least)
     shares = np.floor(exact).astype(np.int64)
-    left = total - len(sizes) - int(shares.sum())
-    shares[np.argsort(shares - exact, kind="stable")[:left]] += 1
-    return [int(share) + 1 for share in shares]
+    shares[np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]] += 1
+    return [int(share) for share in shares]

@@ -35,7 +35,8 @@ from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.workshop import Workshop, standard_workshop
-from raydistill.planning.grades import GradePlan, Ground, lineages_of
+from raydistill.planning.grades import GradePlan, lineages_of
+from raydistill.planning.ground import Ground
 from raydistill.planning.places import least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of

@@ -22,7 +22,7 @@ from raydistill.orchestration.mirror import TrialMirror
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.shelf import is_on_shelf
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 from raydistill.teachers.shards import KeptTeachers
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Courier:
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
         others = tuple(self._at_hand(other) for other in config.others)
         config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher), "others": others})
-        told = config, directory, world, teacher_at, interrupted, partial(self._brought, kept)
+        told = config, directory, world, teacher_at, interrupted, partial(self._brought, kept, config.others)
         if self.store.remote is None:
             yield from self.inner.run_trial(*told)
             return
@@ -154,11 +154,14 @@ class Courier:
         teacher = config.teacher.model_copy(update={"checkpoint": self._checkpoint(config.teacher.checkpoint)})
         return config.model_copy(update={"data": data, "teacher": teacher})
 
-    def _brought(self, kept: KeptTeachers, teacher: TeacherReference) -> TeacherReference:
+    def _brought(
+        self, kept: KeptTeachers, others: tuple[TeacherReference, ...], teacher: TeacherReference
+    ) -> TeacherReference:
         """A teacher at an epoch's beginning; the one before it, where it was only announced, goes with the last process of this machine that leaves it."""
         if self.store.remote is None:
             return TeacherReference(path=self._checkpoint(teacher.path), digest=teacher.digest)
-        folder = kept.folder(teacher.digest)
+        # Those who teach beside it stay claimed.
+        folder, *_ = kept.folders([one.digest for one in (teacher, *others)])
         path = self._checkpoint(teacher.path, folder if is_on_shelf(teacher.path) else None)
         return TeacherReference(path=path, digest=teacher.digest)
 

@@ -29,7 +29,8 @@ from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.table import write_table
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.grades import GradePlan, Ground, Lineage
+from raydistill.planning.grades import GradePlan, Lineage
+from raydistill.planning.ground import Ground
 from raydistill.planning.places import share_out
 from raydistill.planning.schedule import neighbours, ready, to_come
 from raydistill.planning.search import resting

@@ -13,7 +13,7 @@ from typing import Any
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.orchestration.rundir import ground_facts
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 
 PACKAGES = ("raydistill", "torch", "transformers", "tokenizers", "ray", "optuna", "pyarrow", "pydantic", "numpy")
 

@@ -19,7 +19,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.training import HARMLESS_TRAINING
 from raydistill.errors import RunDirectoryError
 from raydistill.orchestration.runstore import RunStore
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 from raydistill.planning.state import CampaignState
 
 CONFIG, ENVIRONMENT, METRICS, LEDGER = "config.yaml", "environment.json", "metrics.parquet", "ledger"

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.orchestration.runstore import RunStore
-from raydistill.planning.grades import GradePlan, Ground, Lineage, method_of, trial_config
+from raydistill.planning.grades import GradePlan, Lineage, known_teacher, method_of, settled_method, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.others import others_of
 from raydistill.planning.records import TrialKey
 from raydistill.planning.search import Space, grade_space, trial_limit
@@ -74,10 +76,13 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Equal for studies that would do the same work, such as those of equal teachers in several lineages."""
-        section = self.plan.section.model_dump(mode="json") if self.plan.section is not None else None
-        method = method_of(self.lineage, self.plan).model_dump(mode="json")
+        section = (
+            self.plan.section.model_dump(mode="json", exclude={"method"}) if self.plan.section is not None else None
+        )
+        method = placeless(settled_method(self.config, self.lineage, self.plan)).model_dump(mode="json")
         teacher = self.teacher.digest if self.teacher is not None else None
-        others = others_of(method_of(self.lineage, self.plan), self.ground.others, self.teacher, self.earlier)
+        known = known_teacher(self.config, self.plan, self.ground)
+        others = others_of(method_of(self.lineage, self.plan), self.ground.others, self.teacher, self.earlier, known)
         content = [self.plan.layers, section, method, self.lineage.seed, teacher, [one.digest for one in others]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

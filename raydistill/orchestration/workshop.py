@@ -14,7 +14,7 @@ from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialCon
 from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 
 if TYPE_CHECKING:
     from raydistill.training.gather import World
@@ -95,7 +95,7 @@ def survey(config: CampaignConfig) -> Ground:
         layers,
         encoder_width=encoder.hidden_size,
         num_relations=len(set(dataset.train[:, 1].tolist())),
-        others={place: _named(place, encoder) for place in other_places(config)},
+        others={place: _named(place, encoder, config.data.max_tokens) for place in other_places(config)},
         encoder_intermediate=encoder.intermediate_size,
         encoder_heads=encoder.num_heads,
         given_teacher_width=given.get("hidden_size"),
@@ -103,8 +103,10 @@ def survey(config: CampaignConfig) -> Ground:
     )
 
 
-def _named(place: str, encoder: EncoderFacts) -> TeacherReference:
-    """A checkpoint that a method names as teacher."""
+def _named(place: str, encoder: EncoderFacts, tokens: int) -> TeacherReference:
+    """A checkpoint that a method names as teacher, of texts of up to so many tokens."""
+    from raydistill.training.checkpoint import read_record, refuse_unfinished
+
     path = str(Path(place).absolute())
     digest = _verify(path)
     if tokenizer_digest(Path(path) / "tokenizer") != encoder.tokenizer_fingerprint:
@@ -113,6 +115,15 @@ def _named(place: str, encoder: EncoderFacts) -> TeacherReference:
             expected="one tokenizer for student and teachers",
             consequence="it would read the student's token ids as other words",
             remedy="name checkpoints of an encoder with the same tokenizer in method.teachers",
+        )
+    refuse_unfinished(Path(path), read_record(path))
+    config = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
+    if config["max_position_embeddings"] < tokens:
+        raise CapabilityError(
+            f"teacher {place} reads {config['max_position_embeddings']} positions",
+            expected=f"at least the {tokens} tokens of data.max_tokens",
+            consequence="longer texts would be beyond it",
+            remedy="lower data.max_tokens, or name other checkpoints in method.teachers",
         )
     return TeacherReference(path=path, digest=digest)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from raydistill.config.training import TrainingSection
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.planning.assistants import promoted_layers, settled
+from raydistill.planning.ground import Ground
 from raydistill.planning.masking import applied_masking
 from raydistill.planning.method_values import refused, resolved_method
 from raydistill.planning.others import others_of
@@ -33,39 +34,6 @@ class Lineage:
     name: str
     method: Method
     seed: int
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What a campaign stands on, found out before anything is trained.
-
-    Attributes:
-        dataset_fingerprint: SHA-256 of the dataset's content.
-        encoder_fingerprint: SHA-256 of the pre-trained weights and tokenizer files.
-        encoder_layers: depth of the pre-trained encoder.
-        given_teacher: the checkpoint named by `teacher.checkpoint`, or None when the teacher is trained.
-        given_teacher_layers: its depth.
-        encoder_width: hidden units of the pre-trained encoder; None where that is not known.
-        num_relations: relations that have a training triple; None likewise.
-        others: the checkpoints that methods name as teachers, by the places they name.
-        encoder_intermediate: units of its feed-forward layers.
-        encoder_heads: of its attention, and of that of every model made of it.
-        given_teacher_width: hidden units of the given teacher.
-        given_teacher_intermediate: units of its feed-forward layers.
-    """
-
-    dataset_fingerprint: str
-    encoder_fingerprint: str
-    encoder_layers: int
-    given_teacher: TeacherReference | None = None
-    given_teacher_layers: int | None = None
-    encoder_width: int | None = None
-    num_relations: int | None = None
-    others: Mapping[str, TeacherReference] = field(default_factory=dict)
-    encoder_intermediate: int | None = None
-    encoder_heads: int | None = None
-    given_teacher_width: int | None = None
-    given_teacher_intermediate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +88,20 @@ def possible_layers(config: CampaignConfig, lineage: Lineage, plan: GradePlan, g
     """How deep the student may be that a grade of a lineage promotes, rising: its plan's layers, but where that is found while it trains."""
     if plan.section is None:
         return (plan.layers,)
-    method = settled(method_of(lineage, plan), plan.layers, _below(config, plan))
+    method = settled_method(config, lineage, plan)
     above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
     return promoted_layers(method, plan.layers, possible_layers(config, lineage, above, ground))
+
+
+def settled_method(config: CampaignConfig, lineage: Lineage, plan: GradePlan) -> Method:
+    """The method of a grade, with what it leaves to the ladder filled in; its values possibly still to be searched."""
+    return settled(method_of(lineage, plan), plan.layers, _below(config, plan))
+
+
+def known_teacher(config: CampaignConfig, plan: GradePlan, ground: Ground) -> str | None:
+    """Digest of the teacher of a grade where it was given; None = it is still to be trained."""
+    given = ground.given_teacher
+    return given.digest if given is not None and plan.index and teaching_grade(config, plan.index) == 0 else None
 
 
 def learns_from_teacher(lineage: Lineage, plan: GradePlan, parameters: Parameters) -> bool:
@@ -174,7 +153,9 @@ def trial_config(
         method=placeless(method),
         layers=plan.layers,
         teacher=teacher if learns else None,
-        others=others_of(method, ground.others, teacher if learns else None, earlier),
+        others=others_of(
+            method, ground.others, teacher if learns else None, earlier, known_teacher(config, plan, ground)
+        ),
         settle_epochs=config.schedule.settle_epochs if learns and config.schedule.name == "pipelined" else None,
         seed=lineage.seed,
         **shape,

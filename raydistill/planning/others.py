@@ -14,6 +14,7 @@ def others_of(
     given: Mapping[str, TeacherReference],
     teacher: TeacherReference | None,
     earlier: Sequence[TeacherReference],
+    first: str | None = None,
 ) -> tuple[TeacherReference, ...]:
     """The other teachers of a trial, each checkpoint once, and none that is its teacher anyway.
 
@@ -22,9 +23,13 @@ def others_of(
         given: the checkpoints that methods name, by their places.
         teacher: the grade above; None = nobody teaches.
         earlier: those of the grades further up, the nearest first.
+        first: digest of the given teacher where it is the grade above, which a teacher that changes does not tell.
     """
     if teacher is None:
         return ()
     candidates = [*(earlier if takes_earlier(method) else ()), *(given[place] for place in named_by(method))]
-    distinct = {one.digest: one for one in reversed(candidates) if one.digest != teacher.digest}
-    return tuple(reversed(distinct.values()))
+    distinct = dict[str, TeacherReference]()
+    for one in candidates:
+        if one.digest not in (teacher.digest, first):
+            distinct.setdefault(one.digest, one)
+    return tuple(distinct.values())

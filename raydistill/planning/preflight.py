@@ -15,7 +15,6 @@ from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
 from raydistill.planning.grades import (
     GradePlan,
-    Ground,
     Lineage,
     grade_plans,
     lineages_of,
@@ -24,6 +23,7 @@ from raydistill.planning.grades import (
     teaching_grade,
     trial_config,
 )
+from raydistill.planning.ground import Ground
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
 from raydistill.planning.shapes import growth_problems, shape_problems
 from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from raydistill.config.assistant import AssistantSection
 from raydistill.config.baselines import PKDSection
 from raydistill.config.boot import BootSection
 from raydistill.config.methods import Method, PMDSection, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.pruning import HomoDistilSection
+from raydistill.config.quantizing import DQSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import Choice
 from raydistill.config.trial import TrialConfig
-from raydistill.planning.grades import Ground, Lineage, grade_plans, method_of, teaching_grade
+from raydistill.planning.grades import Lineage, grade_plans, method_of, teaching_grade
+from raydistill.planning.ground import Ground
+from raydistill.students.keep_ratio import proportional
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _pruned(method: Method, sizes: Sizes) -> Sizes:
         if isinstance(part, HomoDistilSection):
             left = part.intermediate
             if left is None and sizes.hidden is not None and sizes.intermediate is not None:
-                left = round(part.width * sizes.intermediate / sizes.hidden)
+                left = proportional(sizes.intermediate, part.width, sizes.hidden)
             sizes = Sizes(part.width, left)
     return sizes
 
@@ -98,6 +102,10 @@ def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator
     seen = f"student and teacher are {' and '.join(map(str, widths))} units wide at some time"
     if isinstance(part, PMDSection) and part.beta and trial.mask_ratio:
         yield f"method pmd compares masked features unit by unit, and {seen}; set beta or mask_ratio to 0, or init: teacher where the teacher is the narrow one"
+    if isinstance(part, AssistantSection):
+        yield f"method amd needs an assistant that is smaller than its teacher and larger than the student, layer by layer, and {seen}; set init: teacher in the grade"
+    if isinstance(part, DQSection) and part.hidden:
+        yield f"method dq compares token states unit by unit, and {seen}; set method.hidden to 0, or init: teacher where the teacher is the narrow one"
     if isinstance(part, BootSection):
         yield f"method boot compares vectors unit by unit, and {seen}; choose logits, which compares scores, or init: teacher where the teacher is the narrow one"
     if isinstance(part, PKDSection) and trial.layers > 1:

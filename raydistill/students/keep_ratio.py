@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def proportional(units: int, width: int, whole: int) -> int:
+    """What is left of so many units of a model `whole` wide when it becomes `width` wide."""
+    return round(width * units / whole)
+
+
 @dataclass(frozen=True)
 class KeepSchedule:
     """The cubic fall of the keep ratio.

@@ -12,7 +12,7 @@ from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.masked_norm import MaskedLayerNorm
 from raydistill.students.compaction import compact
-from raydistill.students.keep_ratio import KeepSchedule
+from raydistill.students.keep_ratio import KeepSchedule, proportional
 from raydistill.students.reshaping import Across, StructureChange
 from raydistill.students.units import (
     INTERMEDIATE,
@@ -162,7 +162,7 @@ def _final_intermediate(student: BiEncoder, width: int, intermediate: int | None
     """
     whole, heads = student.hidden_size, student.num_heads
     there = int(student.query_encoder.config.intermediate_size)  # type: ignore[union-attr, arg-type]
-    final = round(width * there / whole) if intermediate is None else intermediate
+    final = proportional(there, width, whole) if intermediate is None else intermediate
     if width > whole or width % heads or final > there:
         raise CapabilityError(
             f"a student of {whole} units, {heads} heads and {there} intermediate units, to be pruned to {width} and {final}",

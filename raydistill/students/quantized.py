@@ -3,7 +3,7 @@
 Rounded are the weights and inputs of every linear layer of the encoder's layers, what its attention multiplies (queries, keys, values and shares), and the
 rows of its three embeddings. Layer normalisation, softmax, biases and what comes after the last layer stay as they are. Parameters keep their
 names and their full precision; so an optimizer and a checkpoint see the encoder that was there before. Integer arithmetic is simulated: the numbers are those
-that integers and scales would give, computed in float32.
+that integers and scales would give, computed in float32, or in bfloat16 under autocast.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def boot_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         )
     return [
         BootstrapTerm(number(method.bootstrap)),
-        BoundaryTerm(number(method.boundary), method.t_max),
+        BoundaryTerm(number(method.boundary), number(method.t_max)),
         BootstrappedScoreTerm(number(method.score)),
     ]
 
@@ -74,7 +74,9 @@ def boot_builder(config: TrialConfig, dataset: Dataset, assembler: TextAssembler
 def boot_corruption(config: TrialConfig, mask_id: int) -> Corruption:
     """The path of noise."""
     method = _section(config)
-    return NoisePath(method.t_max, mask_id, shared=False, seed=config.seed, delta=method.step, at_end=method.at_end)
+    return NoisePath(
+        number(method.t_max), mask_id, shared=False, seed=config.seed, delta=method.step, at_end=method.at_end
+    )
 
 
 def _section(config: TrialConfig) -> BootSection:

@@ -145,7 +145,7 @@ def load_model(
         verify_checkpoint(path)
     record = read_record(path)
     if not unfinished:
-        _refuse_unfinished(path, record)
+        refuse_unfinished(path, record)
     query = stored_encoder(path / "query_encoder")
     entity = query if record["shared_towers"] else stored_encoder(path / "entity_encoder")
     model = BiEncoder(
@@ -160,7 +160,12 @@ def load_model(
     return model.eval()
 
 
-def _refuse_unfinished(path: Path, record: dict[str, Any]) -> None:
+def refuse_unfinished(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was written while the student's shape was still changing.
+
+    Raises:
+        CheckpointError: it was.
+    """
     for one in record.get(RESHAPING, []):
         if not one["complete"]:
             raise CheckpointError(

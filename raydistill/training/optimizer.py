@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.models.temporary import is_lasting
 from raydistill.students.reshaping import StructureChange
 from raydistill.training.own import named_parameters
 
@@ -49,14 +50,17 @@ class Optimizer:
         besides = list(named_parameters(self.own))
         everything = [*self.model.named_parameters(), *besides]
         self.named = [(name, parameter) for name, parameter in everything if parameter.requires_grad]
-        models = [parameter for _, parameter in self.named[: len(self.named) - len(besides)]]
+        lasts = is_lasting(self.model)
+        # What a model has only while it learns begins anew, too.
+        new = {name for name, _ in besides} | {name for name, _ in self.named if not lasts(name)}
+        models = [one for name, one in self.named if name not in new]
         groups: list[dict[str, Any]] = [
             {"params": [one for one in models if one.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [one for one in models if one.ndim < 2], "weight_decay": 0.0},
         ]
         self.factors = [1.0, 1.0]
-        if besides:
-            groups.append({"params": [one for _, one in besides], "weight_decay": 0.0})
+        if new:
+            groups.append({"params": [one for name, one in self.named if name in new], "weight_decay": 0.0})
             self.factors.append(max(1.0, OWN_RATE / self.learning_rate))
         self.adamw = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
 

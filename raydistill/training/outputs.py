@@ -69,12 +69,6 @@ class Encoded:
         """Student cosines without margin, `(queries, columns)`."""
         return self.query_vectors @ self.candidate_vectors[: self.batch.num_columns].T
 
-    @property
-    def num_teachers(self) -> int:
-        """The teacher and those beside it."""
-        assert self.queries.teacher is not None
-        return 1 + len(self.queries.teacher.others)
-
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher cosines, `(queries, columns)`, without gradient."""

@@ -122,11 +122,19 @@ class TrialParts:
 
         def ranked() -> dict[str, dict[str, float]]:
             # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
-            return rankings(self.student, structure.variants, self.assembler, self.task, trainer.world, before_part)
+            return rankings(
+                self.student, structure.variants if last else {}, self.assembler, self.task, trainer.world, before_part
+            )
 
         def teacher() -> Standing:
             assert config.teacher is not None
-            return standing(config.teacher.path, config.data.path, config.data_fingerprint, trainer.world)
+            return standing(
+                config.teacher.path,
+                config.data.path,
+                config.data_fingerprint,
+                trainer.world,
+                config.training.gradient_cache,
+            )
 
         precision, self.student.precision = self.student.precision, "fp32"
         try:

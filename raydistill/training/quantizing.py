@@ -32,13 +32,16 @@ def dq_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         ScoreTerm(prediction, space="logits", name="prediction"),
     ]
     own = tuple(range(shapes.student.layers))
+    if attention or hidden:
+        # A layer that began as one of its teacher's is held to that one.
+        theirs = config.layer_map if config.init == "teacher" else spaced_layers(shapes)
     if attention:
         shapes.require_equal_heads("method dq compares attention head by head")
-        theirs, heads = spaced_layers(shapes), shapes.student.heads
+        heads = shapes.student.heads
         terms.append(AttentionScoreTerm(attention, own, theirs, heads, objective=relations.attention_share_mse))
     if hidden:
         _require_equal_widths(shapes)
-        terms.append(StateTerm(hidden, (EMBEDDINGS, *own), (EMBEDDINGS, *spaced_layers(shapes))))
+        terms.append(StateTerm(hidden, (EMBEDDINGS, *own), (EMBEDDINGS, *theirs)))
     return terms
 
 

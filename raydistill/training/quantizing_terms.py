@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from raydistill.devices import sent
@@ -12,6 +11,7 @@ from raydistill.models.features import Needs
 from raydistill.objectives import hidden
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
+from raydistill.training.relation_terms import over_layers
 from raydistill.training.terms import OnView, Plain
 
 
@@ -46,4 +46,4 @@ class StateTerm(Plain):
             hidden.hidden_mse(side.student.states[own], side.teacher.states[theirs], owner, count)
             for own, theirs in zip(self.student_layers, self.teacher_layers, strict=True)
         ]
-        return Weighted(torch.stack([one.values for one in found]).mean(0), found[0].weights)
+        return over_layers(found, "mean")

@@ -85,8 +85,10 @@ class SelectedTeachersTerm(Plain):
             weights = selection.shares(pi.detach())
         value = selection.mixed(losses, weights).mean()
         if len(scales) == 1 or self._waits(step):
-            # A lone teacher teaches whether it is switched on or not, and where all are on nothing was chosen: there is nothing to learn from either.
-            return value
+            # A lone teacher teaches whether it is switched on or not, and where all are on nothing was chosen: there is nothing to learn from either. A
+            # gradient of zeros rather than none: with several workers there is one in any case, and the optimizer counts its steps.
+            idle: Tensor = value + 0.0 * pi.sum()
+            return idle
         surrogate = selection.policy_loss(chosen, pi, self._advantages(rewards, usual))
         return value + (surrogate - surrogate.detach())
 

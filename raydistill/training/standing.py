@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+import torch
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder
+from raydistill.models.loading import shaped_encoder
 from raydistill.students.reshaping import Standing
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.checkpoint import read_record
 from raydistill.training.evaluate import open_checkpoint
 from raydistill.training.gather import World
-from raydistill.training.memory import MemoryPlan
+from raydistill.training.memory import GradientCache, MemoryPlan
 
 SELECTION = "valid/both/mrr"
 DEPTH = "student/layers"
@@ -46,7 +47,7 @@ def as_variant(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"valid/{name}/{key.removeprefix(_BOTH)}": value for key, value in metrics.items() if key.startswith(_BOTH)}
 
 
-def standing(path: str, data: str, data_fingerprint: str, world: World) -> Standing:
+def standing(path: str, data: str, data_fingerprint: str, world: World, gradient_cache: GradientCache) -> Standing:
     """How good a teacher is, as its checkpoint says, and how big. Where it was not validated on this dataset, that is done now.
 
     Args:
@@ -54,30 +55,28 @@ def standing(path: str, data: str, data_fingerprint: str, world: World) -> Stand
         data: the dataset directory.
         data_fingerprint: its fingerprint.
         world: the workers of the trial; all must call.
+        gradient_cache: what happens when memory runs out, as for the trial.
 
     Raises:
         CheckpointError: it is damaged.
     """
     record, sizes = read_record(path), checkpoint_size(path)
     mrr = record["metrics"].get(SELECTION) if record["data_fingerprint"] == data_fingerprint else None
-    return Standing(_measured(path, data, world) if mrr is None else mrr, *sizes)
+    return Standing(_measured(path, data, world, gradient_cache) if mrr is None else mrr, *sizes)
 
 
 def checkpoint_size(path: str | Path) -> tuple[int, int]:
     """Parameters of a checkpoint's model, the temperature among them, and how many of them are embeddings."""
-    total, embeddings = 1, 0
-    for file in sorted(Path(path).glob("*_encoder/model.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - no mapping
-                count = 1
-                for length in weights.get_slice(name).get_shape():
-                    count *= length
-                total += count
-                embeddings += count if name.startswith("embeddings.") else 0
-    return total, embeddings
+    embeddings = 0
+    for folder in sorted(Path(path).glob("*_encoder")):
+        # Of its configuration alone, because weights may be stored packed.
+        with torch.device("meta"):
+            encoder = shaped_encoder(folder)
+        embeddings += sum(one.numel() for name, one in encoder.named_parameters() if name.startswith("embeddings."))
+    return int(read_record(path)["parameters"]), embeddings
 
 
-def _measured(path: str, data: str, world: World) -> float:
+def _measured(path: str, data: str, world: World, gradient_cache: GradientCache) -> float:
     dataset = Dataset.load(data)
     task = encode.link_prediction_task(dataset, "valid")
     model, assembler = open_checkpoint(path, dataset)
@@ -86,4 +85,4 @@ def _measured(path: str, data: str, world: World) -> float:
         return encode.evaluate(model, assembler, task, workers=world).metrics[SELECTION]
 
     what = "the ranking of the teacher, which has no validation on record"
-    return MemoryPlan(model, world, "auto").encode(ranked, what, assembler.max_tokens, NoTeacher())
+    return MemoryPlan(model, world, gradient_cache).encode(ranked, what, assembler.max_tokens, NoTeacher())

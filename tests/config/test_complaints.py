@@ -204,7 +204,10 @@ def test_a_teacher_that_is_named_twice_is_refused() -> None:
         ([{"name": "pmd"}, {"name": "none"}], "unknown method 'none'"),
         ([{"name": "pmd"}, {"name": "amd"}], "train the deepest candidate of amd alone"),
         ([{"name": "pmd"}, {"name": "minilm", "relaton": 2}], "unknown key 'relaton'"),
-        ([{"name": "dq"}, {"name": "homodistil", "width": 12}], "dq and homodistil are parts; expected one method at most"),
+        (
+            [{"name": "dq"}, {"name": "homodistil", "width": 12}],
+            "dq and homodistil are parts; expected one method at most",
+        ),
         ([{"name": "pmd"}, {"name": "education"}], "its student grows, so the layers that the terms of others look at"),
     ],
 )

@@ -83,7 +83,7 @@ def test_epochs_cost_the_same_whatever_is_open() -> None:
     train = graph((40, 30, 20, 10))
     source = source_of(train, relation_groups(train, 50, 4, 3))
     plain = TripleSource(train, 4, 8, 3)
-    assert source.steps_per_epoch == plain.steps_per_epoch
+    assert plain.steps_per_epoch <= source.steps_per_epoch <= plain.steps_per_epoch + 2
     assert np.array_equal(source.triples, plain.triples)
     rows = [sum(len(batch) for batch in source.batches(epoch)) for epoch in (0, 2, 3)]
     assert min(rows) > 0.85 * len(plain.triples)
@@ -99,13 +99,12 @@ def test_open_groups_have_batches_by_their_size() -> None:
 
 
 def test_whole_graph_is_seen_when_all_is_open() -> None:
-    """Rows that rounding leaves out in every epoch alike."""
+    """Rows that rounding leaves out, or that come twice where others come once."""
     train = graph((40, 30, 20, 10))
     source = source_of(train, relation_groups(train, 50, 4, 3))
-    epochs = [set(map(tuple, np.concatenate(list(source.batches(epoch))).tolist())) for epoch in range(3, 9)]
-    everything = set(map(tuple, source.triples.tolist()))
-    assert all(len(seen) > 0.85 * len(everything) for seen in epochs)
-    assert set.union(*epochs) == everything
+    for epoch in range(3, 9):
+        seen = np.concatenate(list(source.batches(epoch)))
+        assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, source.triples.tolist()))
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:

@@ -26,7 +26,8 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, TeacherError, TrialInterruptedError
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.grades import GradePlan, Ground, Lineage, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import GradePlan, Lineage, grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.search import Observation, grade_space, propose, trial_limit
 
 NAN_RATIO = 0.13

@@ -24,7 +24,8 @@ from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.submission import placed
 from raydistill.orchestration.workshop import standard_workshop, survey
-from raydistill.planning.grades import Ground, grade_plans, lineages_of
+from raydistill.planning.grades import grade_plans, lineages_of
+from raydistill.planning.ground import Ground
 from raydistill.planning.records import Promotion
 from raydistill.planning.rules import Rules
 from raydistill.training.checkpoint import verify_checkpoint

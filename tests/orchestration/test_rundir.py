@@ -14,7 +14,8 @@ from raydistill.orchestration import rundir
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.runstore import RunStore
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 
 GROUND = Ground("d" * 64, "e" * 64, 12)
 TEACHER = TeacherReference(path="nowhere", digest="f" * 64)

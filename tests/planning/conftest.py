@@ -9,7 +9,7 @@ import pytest
 
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 
 Maker = Callable[..., CampaignConfig]
 

@@ -8,7 +8,8 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, possible_layers, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, possible_layers, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.preflight import preflight
 from raydistill.planning.promotion import candidate, choose
 from raydistill.planning.records import LAYERS, MRR, TrialRecord

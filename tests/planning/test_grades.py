@@ -8,7 +8,8 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.search import grade_space
 
 Maker = Callable[..., CampaignConfig]

@@ -12,7 +12,8 @@ import pytest
 from raydistill.config.other_teachers import other_places, relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.planning.preflight import preflight
 from raydistill.planning.records import Promotion
 from raydistill.planning.schedule import earlier_teachers

@@ -9,7 +9,7 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, ConfigError
-from raydistill.planning.grades import Ground
+from raydistill.planning.ground import Ground
 from raydistill.planning.preflight import preflight
 
 Maker = Callable[..., CampaignConfig]

@@ -8,7 +8,8 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, LogUniform, Uniform
 from raydistill.errors import ConfigError
-from raydistill.planning.grades import Ground, grade_plans, lineages_of
+from raydistill.planning.grades import grade_plans, lineages_of
+from raydistill.planning.ground import Ground
 from raydistill.planning.records import Status, TrialRecord
 from raydistill.planning.search import Algorithm, Observation, Space, grade_space, grid, propose, resting, trial_limit
 from raydistill.planning.state import CampaignState

@@ -12,7 +12,8 @@ from raydistill.config.load import parse_config
 from raydistill.config.trial import TeacherReference
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_encoder
-from raydistill.planning.grades import Ground, grade_plans, lineages_of, trial_config
+from raydistill.planning.grades import grade_plans, lineages_of, trial_config
+from raydistill.planning.ground import Ground
 from raydistill.students.build import build_model, take_layers
 from raydistill.students.layers import resolve_layer_map
 

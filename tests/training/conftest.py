@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
     "amd": {"name": "amd", "temperature": 2.0},
     "homodistil": {"name": "homodistil", "width": 12, "end": 0.5, "temperature": 2.0},
+    "homodistil at once": {"name": "homodistil", "width": 12, "end": 0.1},
     "homodistil+tinybert": {
         "name": "combined",
         "parts": [{"name": "homodistil", "width": 8, "intermediate": 20, "end": 0.5}, {"name": "tinybert"}],
@@ -46,6 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "boot-random": {"name": "boot", "source": "text-free", "t_max": 0.9, "step": 0.3, "examples": 20, "score": 0.1},
     "education": {"name": "education", "stages": 2, "temperature": 3.0},
     "reinforced": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
+    "reinforced, warmed up": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0.5},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")
@@ -73,7 +75,7 @@ def config_of(
             changes = {"init": "teacher", **changes}
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
-        if name == "reinforced":
+        if name.startswith("reinforced"):
             wider = teacher_checkpoint(kind, width=24)
             changes = {"others": [{"path": str(wider), "digest": verify_checkpoint(wider)}], **changes}
         return trial_config(method=METHODS[name], **changes)

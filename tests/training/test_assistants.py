@@ -78,13 +78,13 @@ def test_choice_compares_with_what_the_teachers_checkpoint_says(
 def test_teacher_without_a_validation_on_this_graph_is_measured(config: TrialConfig, tmp_path: Path) -> None:
     """A choice by a number from another graph, or a training that ends without one."""
     assert config.teacher is not None
-    known = standing(config.teacher.path, config.data.path, config.data_fingerprint, World.alone())
+    known = standing(config.teacher.path, config.data.path, config.data_fingerprint, World.alone(), "auto")
     for number, changes in enumerate(({"metrics": {}}, {"data_fingerprint": "another", "metrics": {SELECTION: 0.9}})):
         copy = Path(shutil.copytree(config.teacher.path, tmp_path / str(number)))
         (copy / "manifest.json").unlink()
         (copy / RECORD).write_text(json.dumps({**read_record(copy), **changes}))
         write_manifest(copy)
-        found = standing(str(copy), config.data.path, config.data_fingerprint, World.alone())
+        found = standing(str(copy), config.data.path, config.data_fingerprint, World.alone(), "auto")
         assert found.mrr == pytest.approx(known.mrr, abs=1e-6)
         assert replace(found, mrr=known.mrr) == known
 

@@ -34,8 +34,8 @@ def teachers(trial_config: Config, train: Train, tmp_path_factory: pytest.TempPa
     return first, second
 
 
-def changing(config_of: Config, **changes: Any) -> TrialConfig:
-    config = config_of("pmd", encoder={"dropout": 0.1}, training=FOUR, **changes)
+def changing(config_of: Config, method: str = "pmd", **changes: Any) -> TrialConfig:
+    config = config_of(method, encoder={"dropout": 0.1}, training=FOUR, **changes)
     return config.model_copy(update={"teacher": STAND_IN, "settle_epochs": 1})
 
 
@@ -55,6 +55,18 @@ def test_resumed_student_goes_on_under_the_teacher_of_its_epoch(
     expected = train(config, tmp_path / "straight", teacher_at)
     interrupt(config, tmp_path / "cut", step, teacher_at)
     assert train(config, tmp_path / "cut", teacher_at)[-1].digest == expected[-1].digest
+
+
+@pytest.mark.parametrize("method", ["boot", "dq", "homodistil", "education", "reinforced", "amd", "mgsr"])
+def test_teacher_changes_under_every_kind_of_method(
+    config_of: Config, train: Train, interrupt: Callable[..., None], teachers: Teachers, tmp_path: Path, method: str
+) -> None:
+    """Shapes, policies, times and bounds that are begun anew, or are those of the first teacher, when the second one comes."""
+    config, teacher_at = changing(config_of, method, layers=3), after(2, teachers)
+    expected = train(config, tmp_path / "straight", teacher_at)
+    interrupt(config, tmp_path / "cut", 10, teacher_at)
+    assert train(config, tmp_path / "cut", teacher_at)[-1].digest == expected[-1].digest
+    assert read_record(str(expected[-1].checkpoint))["lineage"][-1] == teachers[1].digest
 
 
 def test_teacher_that_never_changes_is_a_teacher(

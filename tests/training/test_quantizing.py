@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.evaluation import encode
@@ -61,7 +60,15 @@ def trained(config_of: Config, train: Train, tmp_path_factory: pytest.TempPathFa
 def test_terms_and_formats_are_those_of_the_section(trial_config: Config) -> None:
     """A weight that belongs to another term, layers of another map, or bits of weights given to activations."""
     config = trial_config(
-        method={"name": "dq", "prediction": 0.5, "attention": 3.0, "hidden": 2.0, "weight_bits": 2, "embedding_bits": 8}
+        method={
+            "name": "dq",
+            "prediction": 0.5,
+            "attention": 3.0,
+            "hidden": 2.0,
+            "weight_bits": 2,
+            "embedding_bits": 8,
+            "range_memory": 0.5,
+        }
     )
     assert weights(config) == {"ce": 1.0, "prediction": 0.5, "attention": 3.0, "hidden": 2.0}
     terms: dict[str, Any] = {term.name: term for term in assemble(config, DEPTHS)}
@@ -70,9 +77,20 @@ def test_terms_and_formats_are_those_of_the_section(trial_config: Config) -> Non
     assert terms["prediction"].space == "logits"
     [reshaper] = reshaping(config, DEPTHS.student, 10)
     assert isinstance(reshaper, Quantization)
-    assert (reshaper.formats, reshaper.memory) == (Formats(2, 8, 8), 0.9)
+    assert (reshaper.formats, reshaper.memory) == (Formats(2, 8, 8), 0.5)
     [plain] = reshaping(trial_config(method={"name": "dq", "activation_bits": 32}), DEPTHS.student, 10)
     assert plain.record() == {"weights": 8, "embeddings": 8, "activations": 32}
+
+
+def test_layers_that_began_as_the_teachers_are_held_to_those(trial_config: Config) -> None:
+    """A layer pulled towards another one than it is a copy of."""
+    config = trial_config(method={"name": "dq"}, layers=3, layer_map=(2, 6, 10), encoder={"depth": 12})
+    terms: dict[str, Any] = {term.name: term for term in assemble(config, shapes(3, 12))}
+    assert terms["attention"].teacher_layers == (3, 7, 11)
+    begun = config.model_copy(update={"init": "teacher"})
+    terms = {term.name: term for term in assemble(begun, shapes(3, 12))}
+    assert terms["attention"].teacher_layers == (2, 6, 10)
+    assert terms["hidden"].teacher_layers == (EMBEDDINGS, 2, 6, 10)
 
 
 def test_any_method_can_be_quantised(trial_config: Config) -> None:
@@ -219,11 +237,6 @@ def test_attempt_that_did_not_fit_leaves_no_range(config_of: Config, caplog: pyt
         assert "out of memory" in caplog.text
         for name, limit in plain.items():
             torch.testing.assert_close(again[name], limit, rtol=1e-3, atol=0, msg=name)
-
-
-def test_memory_of_ranges_is_asked_for_in_the_section() -> None:
-    """A number that the configuration names and nothing uses."""
-    assert METHOD_SECTIONS["dq"].model_validate({"name": "dq", "range_memory": 0.5}).range_memory == 0.5  # type: ignore[attr-defined]
 
 
 def test_eight_bits_cost_a_trained_teacher_next_to_nothing(

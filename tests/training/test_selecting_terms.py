@@ -120,7 +120,9 @@ def trained(seed: int, *, depends: bool, steps: int = 800, **changes: Any) -> fl
 def probabilities(policy: Policy, step: StepOutputs) -> Tensor:
     """What a policy thinks of the teachers of a step."""
     encoded, batch = step.clean, step.clean.batch
-    teachers = torch.stack([encoded.scores_of_teacher(k) * SCALE for k in range(encoded.num_teachers)], dim=1)
+    teachers = torch.stack(
+        [encoded.scores_of_teacher(k) * SCALE for k in range(1 + len(encoded.queries.teacher.others))], dim=1
+    )
     features = selection.teacher_features(encoded.scores * SCALE, teachers, batch.columns, batch.valid_rows)
     return policy(features, encoded.query_vectors)
 

@@ -1,0 +1,41 @@
+"""What a campaign stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raydistill.config.trial import TeacherReference
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a campaign stands on, found out before anything is trained.
+
+    Attributes:
+        dataset_fingerprint: SHA-256 of the dataset's content.
+        encoder_fingerprint: SHA-256 of the pre-trained weights and tokenizer files.
+        encoder_layers: depth of the pre-trained encoder.
+        given_teacher: the checkpoint named by `teacher.checkpoint`, or None when the teacher is trained.
+        given_teacher_layers: its depth.
+        encoder_width: hidden units of the pre-trained encoder; None where that is not known.
+        num_relations: relations that have a training triple; None likewise.
+        others: the checkpoints that methods name as teachers, by the places they name.
+        encoder_intermediate: units of its feed-forward layers.
+        encoder_heads: of its attention, and of that of every model made of it.
+        given_teacher_width: hidden units of the given teacher.
+        given_teacher_intermediate: units of its feed-forward layers.
+    """
+
+    dataset_fingerprint: str
+    encoder_fingerprint: str
+    encoder_layers: int
+    given_teacher: TeacherReference | None = None
+    given_teacher_layers: int | None = None
+    encoder_width: int | None = None
+    num_relations: int | None = None
+    others: Mapping[str, TeacherReference] = field(default_factory=dict)
+    encoder_intermediate: int | None = None
+    encoder_heads: int | None = None
+    given_teacher_width: int | None = None
+    given_teacher_intermediate: int | None = None
