@@ -85,10 +85,10 @@ def test_terms_and_formats_are_those_of_the_section(trial_config: Config) -> Non
 def test_layers_that_began_as_the_teachers_are_held_to_those(trial_config: Config) -> None:
     """A layer pulled towards another one than it is a copy of."""
     config = trial_config(method={"name": "dq"}, layers=3, layer_map=(2, 6, 10), encoder={"depth": 12})
-    terms: dict[str, Any] = {term.name: term for term in assemble(config, shapes(3, 12))}
+    terms: dict[str, Any] = {term.name: term for term in assemble(config, Shapes(Shape(3, 16, 2), Shape(12, 16, 2)))}
     assert terms["attention"].teacher_layers == (3, 7, 11)
     begun = config.model_copy(update={"init": "teacher"})
-    terms = {term.name: term for term in assemble(begun, shapes(3, 12))}
+    terms = {term.name: term for term in assemble(begun, Shapes(Shape(3, 16, 2), Shape(12, 16, 2)))}
     assert terms["attention"].teacher_layers == (2, 6, 10)
     assert terms["hidden"].teacher_layers == (EMBEDDINGS, 2, 6, 10)
 
