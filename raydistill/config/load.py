@@ -160,6 +160,9 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
     content["grades"] = [content["grades"][grade - 1]]
     content["teacher"]["checkpoint"] = teacher
     content["ladders"] = None
+    if config.grades[grade - 1].method is not None:
+        # All methods of a comparison share it.
+        content["compare"] = None
     if (config.grades[grade - 1].epochs or config.training.epochs) <= config.search.grace_epochs:
         # Early stopping that another grade is long enough for; on its own, this one would be refused for it.
         content["search"]["early_stopping"] = "none"

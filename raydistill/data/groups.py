@@ -116,10 +116,10 @@ class GroupSource(TripleSource):
     def _dealt(self, group: int, count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """So many batches of a group, round after round; drawn at once, so that what another group draws does not depend on whose turn it is."""
         rows = self.rows[group]
-        # Whole rounds, so that all of a group's triples come equally often.
-        rounds = count // self._whole(rows)
-        order = np.concatenate([rows[generator.permutation(len(rows))] for _ in range(rounds)])
-        return iter(np.array_split(order, count))
+        # Batches as full as those of a single round.
+        total = len(rows) * count // self._whole(rows)
+        rounds = [rows[generator.permutation(len(rows))] for _ in range(-(-total // len(rows)))]
+        return iter(np.array_split(np.concatenate(rounds)[:total], count))
 
     def _whole(self, rows: NDArray[np.int64]) -> int:
         """Batches that hold all of these rows."""

@@ -43,7 +43,7 @@ def test_trial_ends_as_the_assistant_it_chose(config: TrialConfig, trained: list
     first, last = trained
     assert SELECTION not in first.metrics
     assert f"unfinished/{SELECTION}" in first.metrics
-    assert first.metrics["valid/layers3/mrr"] == first.metrics[f"unfinished/{SELECTION}"]
+    assert not any(name.startswith("valid/layers") for name in first.metrics)
     assert last.checkpoint is not None
     record, model = read_record(last.checkpoint), load_model(last.checkpoint)
     [said] = record["reshaping"]
@@ -139,7 +139,7 @@ def test_trial_interrupted_in_its_last_validation_ends_with_the_same_bits(
         patch.setattr("raydistill.training.parts.rankings", counted)
         with pytest.raises(TrialInterruptedError):
             list(run_trial(config, tmp_path, World.alone(), None, lambda: len(validations) == 2))
-    assert validations == [3, 3]
+    assert validations == [0, 3]
     assert train(config, tmp_path)[-1].digest == trained[-1].digest
 
 

@@ -52,7 +52,7 @@ def first_batch(parts: TrialParts, step: int = 0) -> TripleBatch:
 def outputs_of(parts: TrialParts, step: int = 0) -> StepOutputs:
     trainer = parts.trainer
     batch = trainer.builder.build(next(trainer.source.batches(0)))
-    return trainer._outputs(trainer._prepared(batch, 0, step), trainer._student_pass(step, cached=False))
+    return trainer._outputs(trainer._prepared(batch, 0, step), trainer._student_pass(step, cached=False), step)
 
 
 @pytest.mark.parametrize("source", ["triple-free", "text-free"])

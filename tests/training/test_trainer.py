@@ -22,6 +22,7 @@ NOTED = {
     "mgsr": {"kept/mass", "kept/candidates", "kept/hinge"},
     "amd": {"ce/layers1", "kl/layers1", "feature/layers1"},
     "reinforced": {"policy/reward", "policy/chosen0", "policy/chosen1"},
+    "reinforced, warmed up": {"policy/reward", "policy/chosen0", "policy/chosen1"},
 }
 
 
@@ -134,7 +135,7 @@ def test_score_terms_ignore_entries_that_are_not_valid(parts_of: Make, name: str
     parts = parts_of(name, **LIVE)
     trainer, [_, term] = parts.trainer, [term for term in parts.trainer.terms if term.name in ("ce", "score", "kl")]
     batch = trainer.builder.build(trainer.source.triples)
-    outputs = trainer._outputs(trainer._prepared(batch, 0, 0), trainer._student_pass(0, cached=False))
+    outputs = trainer._outputs(trainer._prepared(batch, 0, 0), trainer._student_pass(0, cached=False), 0)
     scores = outputs.clean.scores.detach().requires_grad_()
     outputs.clean.__dict__["scores"] = scores  # as if the towers had given them
     value = term.value(outputs)
