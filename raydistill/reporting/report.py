@@ -68,10 +68,12 @@ def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str =
             _spread(row.mrr),
             _spread(row.hits_at_10),
             _spread(row.kept, 100, " %"),
+            size(row.bytes),
+            ABSENT if row.seconds is None else f"{row.seconds:,.0f} s",
         )
         for row in comparisons(state, config, suffix)
     )
-    columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept")
+    columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training")
     title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds"
     return Table(title, columns, rows, left=2) if rows else None
 

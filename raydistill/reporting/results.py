@@ -18,6 +18,8 @@ from raydistill.planning.masking import applied_masking
 from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 
+EVERY = "every method"
+"""What a row of a comparison is called that all methods share."""
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
 
 
@@ -40,6 +42,7 @@ class GradeResult:
         metrics: filtered test metrics over both directions under the realistic tie rule: mr, mrr, hits@1, hits@3, hits@10.
         kept: share of the lineage's teacher MRR; None without a tested teacher.
         checkpoint: the promoted directory.
+        seconds: time of the promoted trial's steps, without its validations; None where that was not reported.
     """
 
     lineage: str
@@ -56,6 +59,7 @@ class GradeResult:
     metrics: dict[str, float]
     kept: float | None
     checkpoint: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method at one grade, over seeds."""
+    """One method at one grade, over seeds.
+
+    Attributes:
+        method: its label; EVERY for a grade that all of them share.
+        grade: 0 is the teacher.
+        folder: the grade's name on disk.
+        mrr: filtered test MRR over both directions under the realistic tie rule.
+        hits_at_10: likewise.
+        kept: share of the teacher's MRR; None without a tested teacher.
+        bytes: mean size of the checkpoints' weights; None where it is not known.
+        seconds: mean time of the promoted trials' steps, without validations; None likewise.
+    """
 
     method: str
     grade: int
@@ -77,6 +92,8 @@ class Comparison:
     mrr: Spread
     hits_at_10: Spread
     kept: Spread | None
+    bytes: float | None = None
+    seconds: float | None = None
 
 
 def suffixes(state: CampaignState) -> list[str]:
@@ -100,23 +117,39 @@ def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") 
     by_method: dict[str, list[str]] = {}
     for lineage in lineages_of(config):
         by_method.setdefault(lineage.name.removesuffix(f"-seed{lineage.seed}"), []).append(lineage.name)
-    rows = []
+    rows, shared = [], shared_grades(config)
     for method, names in by_method.items():
         for grade, folder in enumerate(state.grades):
+            if grade < shared and method != next(iter(by_method)):
+                # One row for what is the same under every method.
+                continue
             tested = [found for name in names if (found := results.get((name, grade))) and "mrr" in found.metrics]
             if tested:
                 kept = [result.kept for result in tested if result.kept is not None]
                 rows.append(
                     Comparison(
-                        method,
+                        EVERY if grade < shared else method,
                         grade,
                         folder,
                         spread([result.metrics["mrr"] for result in tested]),
                         spread([result.metrics["hits@10"] for result in tested]),
                         spread(kept) if kept else None,
+                        _mean([result.bytes for result in tested]),
+                        _mean([result.seconds for result in tested]),
                     )
                 )
     return rows
+
+
+def shared_grades(config: CampaignConfig) -> int:
+    """Grades, from the teacher down, that are the same under every method that is compared."""
+    own = [grade.method is not None for grade in config.grades]
+    return 1 + (own.index(False) if False in own else len(own))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -155,7 +188,13 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
         metrics=metrics,
         kept=metrics["mrr"] / teacher if teacher and "mrr" in metrics else None,
         checkpoint=promotion.checkpoint,
+        seconds=_seconds(record),
     )
+
+
+def _seconds(record: TrialRecord | None) -> float | None:
+    taken = [one["metrics"]["seconds"] for one in record.reports if "seconds" in one["metrics"]] if record else []
+    return sum(taken) if taken else None
 
 
 def _both(facts: Mapping[str, float], suffix: str) -> dict[str, float]:

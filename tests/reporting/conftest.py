@@ -125,3 +125,19 @@ def compared() -> tuple[CampaignState, CampaignConfig]:
             events += [*trial_events(name, 1, 0, {"mask_ratio": 0.2}, [student]), promoted(name, 1, 0, 1, student)]
             events.append(scored(name, 1, student))
     return replay(events), config
+
+
+@pytest.fixture
+def measured() -> tuple[CampaignState, CampaignConfig]:
+    """One method over two seeds, whose students took 20 and 40 seconds in two epochs, and 4,000 and 6,000 bytes."""
+    names = ["pmd-seed0", "pmd-seed1"]
+    events = [started(names)]
+    for name, seconds, size in zip(names, (10.0, 20.0), (4000, 6000), strict=True):
+        events += [*trial_events(name, 0, 0, {}, [0.5]), promoted(name, 0, 0, 1, 0.5), scored(name, 0, 0.5)]
+        trial = trial_events(name, 1, 0, {}, [0.3, 0.4])
+        for event in trial[1:]:
+            event["metrics"]["seconds"] = seconds
+        test = scored(name, 1, 0.4)
+        test["metrics"]["bytes"] = size
+        events += [*trial, promoted(name, 1, 0, 2, 0.4), test]
+    return replay(events), config_of(compare={"methods": [{"name": "pmd"}], "seeds": [0, 1]})
