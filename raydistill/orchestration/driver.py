@@ -205,9 +205,8 @@ class Driver:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
-        seeds = [one.seed for one in self.lineages]
-        trials = study.limit * neighbours(grade, seeds, len(self.plans), self.config.schedule.name)
-        workers, each = self.machines.share(trials)
+        beside = neighbours(grade, [one.seed for one in self.lineages], len(self.plans), self.config.schedule.name)
+        workers, each = self.machines.share(study.limit * beside)
         return replace(study, cpus=each, workers=workers, earlier=ask(self.coordinator.earlier.remote(name, grade)))
 
     def _start(self, job: Job) -> None:
