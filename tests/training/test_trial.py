@@ -48,7 +48,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "pruned beside projections": ("homodistil+tinybert", {"encoder": {**DROPOUT, "shared_towers": True}}),
     "bfloat16, eight bits": ("dq", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
     "bfloat16, pruned": ("homodistil", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
-    "bfloat16, times": ("boot", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
+    "bfloat16, times": ("boot-random", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
     "bfloat16": ("mse", {"encoder": DROPOUT, "training": {**THREE, "precision": "bf16"}}),
 }
 
