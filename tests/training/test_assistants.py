@@ -13,13 +13,14 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import TrialInterruptedError
+from raydistill.planning.records import LAYERS, MRR
 from raydistill.students.nested import Assistants, cut_off
 from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.manifest import write_manifest
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.standing import SELECTION, checkpoint_size, rankings, standing
+from raydistill.training.standing import DEPTH, SELECTION, checkpoint_size, rankings, standing
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]
@@ -60,6 +61,11 @@ def test_trial_ends_as_the_assistant_it_chose(config: TrialConfig, trained: list
     report = evaluate_checkpoint(last.checkpoint, config.data.path, "valid")
     for key, value in report.metrics.items():
         assert last.metrics[key] == pytest.approx(value, abs=1e-6), key
+
+
+def test_keys_of_a_checkpoints_metrics_are_those_that_promotion_reads() -> None:
+    """Two floors that may not know each other, and write and read different words."""
+    assert (SELECTION, DEPTH) == (MRR, LAYERS)
 
 
 def test_choice_compares_with_what_the_teachers_checkpoint_says(
