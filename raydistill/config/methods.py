@@ -6,16 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.assistant import AssistantSection
+from raydistill.config.amd import AssistantSection
 from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
 from raydistill.config.boot import BootSection
-from raydistill.config.growing import EducationSection
+from raydistill.config.dq import DQSection
+from raydistill.config.education import EducationSection
+from raydistill.config.homodistil import HomoDistilSection
 from raydistill.config.method_section import MethodSection
 from raydistill.config.mgsr import MGSRSection
 from raydistill.config.minilm import MiniLMSection
-from raydistill.config.pruning import HomoDistilSection
-from raydistill.config.quantizing import DQSection
-from raydistill.config.selecting import ReinforcedSection
+from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import (
     SearchedShare,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from raydistill.config.methods import CombinedSection, Method, parts_of
+from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.selecting import ReinforcedSection
 
 Where = Callable[[str], str]
 """From a place to another one of the same content."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from raydistill.config.assistant import AssistantSection
+from raydistill.config.amd import AssistantSection
 from raydistill.config.methods import Method
 
 

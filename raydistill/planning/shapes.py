@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raydistill.config.growing import EducationSection
+from raydistill.config.education import EducationSection
 from raydistill.config.methods import Method, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.self_feature import SelfFeatureSection

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raydistill.config.assistant import AssistantSection
+from raydistill.config.amd import AssistantSection
 from raydistill.config.baselines import PKDSection
 from raydistill.config.boot import BootSection
+from raydistill.config.dq import DQSection
+from raydistill.config.homodistil import HomoDistilSection
 from raydistill.config.methods import Method, PMDSection, parts_of
 from raydistill.config.minilm import MiniLMSection
-from raydistill.config.pruning import HomoDistilSection
-from raydistill.config.quantizing import DQSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import Choice

@@ -7,9 +7,10 @@ from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
 from raydistill.training.feature_terms import PatienceTerm
-from raydistill.training.relation_terms import AttentionScoreTerm, ProjectedStateTerm, projection
+from raydistill.training.relation_terms import AttentionScoreTerm
 from raydistill.training.score_terms import DecoupledTerm, DivergenceTerm, ScoreTerm
 from raydistill.training.shapes import Shapes
+from raydistill.training.state_terms import StateTerm, projection
 from raydistill.training.terms import ContrastiveTerm, Term
 
 
@@ -77,7 +78,7 @@ def tinybert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         ("hidden", method.hidden, (own, theirs)),
     ):
         projected = projection(shapes.student.width, shapes.teacher.width)
-        states.append(ProjectedStateTerm(number(weight), *layers, projected, name=name))
+        states.append(StateTerm(number(weight), *layers, projected, name=name))
     return [
         contrastive_term(config, number(method.contrastive)),
         *states,

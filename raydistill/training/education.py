@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raydistill.config.growing import EducationSection
+from raydistill.config.education import EducationSection
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import Source
 from raydistill.data.groups import GroupSource, RelationGroups, relation_groups

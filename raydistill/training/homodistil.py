@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from raydistill.config.pruning import HomoDistilSection
+from raydistill.config.homodistil import HomoDistilSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.objectives import relations
 from raydistill.students.keep_ratio import KeepSchedule
 from raydistill.students.pruning import Pruning
 from raydistill.training.baselines import contrastive_term, number
-from raydistill.training.layer_terms import LayerStateTerm
-from raydistill.training.relation_terms import AttentionScoreTerm, projection
+from raydistill.training.relation_terms import AttentionScoreTerm
 from raydistill.training.score_terms import DivergenceTerm
 from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.state_terms import StateTerm, projection
 from raydistill.training.terms import Term
 
 
@@ -35,7 +35,7 @@ def homodistil_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     return [
         contrastive_term(config, number(method.contrastive)),
         DivergenceTerm(number(method.prediction), number(method.temperature), space="cosine"),
-        LayerStateTerm(number(method.hidden), own, theirs, projections),
+        StateTerm(number(method.hidden), own, theirs, projections, "sum"),
         AttentionScoreTerm(
             number(method.attention),
             own,

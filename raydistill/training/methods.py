@@ -12,7 +12,7 @@ from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.assistants import assistant_terms, assistants
+from raydistill.training.amd import assistant_terms, assistants
 from raydistill.training.baselines import (
     contrastive_term,
     dkd_terms,
@@ -23,19 +23,20 @@ from raydistill.training.baselines import (
     tinybert_terms,
 )
 from raydistill.training.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
+from raydistill.training.dq import dq_reshaper, dq_terms
 from raydistill.training.education import education_source, education_terms, grower
 from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.homodistil import homodistil_terms, pruning_of
 from raydistill.training.own import drawn_from
-from raydistill.training.quantizing import dq_reshaper, dq_terms
 from raydistill.training.recipe import Recipe
-from raydistill.training.relation_terms import RelationTerm, Which, projection
+from raydistill.training.reinforced import reinforced_terms
+from raydistill.training.relation_terms import RelationTerm, Which
 from raydistill.training.remembered import RememberedVectors
 from raydistill.training.revision_terms import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.score_terms import ScoreTerm
-from raydistill.training.selecting import reinforced_terms
 from raydistill.training.self_terms import EarlierSelfTerm, SelfTransportTerm
 from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.state_terms import projection
 from raydistill.training.terms import ContrastiveTerm, Ramp, Term
 
 logger = logging.getLogger(__name__)

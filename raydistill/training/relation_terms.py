@@ -1,19 +1,17 @@
-"""Terms on attention and on what goes with it: relations between tokens (MiniLM), attention scores and projected states (TinyBERT)."""
+"""Terms on attention: relations between tokens (MiniLM), attention scores (TinyBERT) and shares (DQ-BART, HomoDistil)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from raydistill.devices import sent
 from raydistill.models.features import QKV, Needs
-from raydistill.objectives import hidden, relations
+from raydistill.objectives import relations
 from raydistill.objectives.weighted import Weighted
-from raydistill.students.reshaping import Kept, StructureChange, narrowed
 from raydistill.training.like_length import by_like_length
 from raydistill.training.outputs import Side, StepOutputs
 from raydistill.training.terms import OnView, Plain
@@ -87,75 +85,6 @@ class AttentionScoreTerm(Plain):
         mapped = zip(self.student_layers, self.teacher_layers, strict=True)
         found = [related(side, self.objective, ("queries", "keys"), own, theirs, self.heads) for own, theirs in mapped]
         return over_layers(found, self.reduction)
-
-
-@dataclass(frozen=True)
-class ProjectedStateTerm(Plain):
-    """Squared error of token states, the student's brought to the teacher's width by one learned projection for all layers (TinyBERT).
-
-    Args:
-        weight: in the loss.
-        student_layers: whose states are compared; `EMBEDDINGS` = those below the first.
-        teacher_layers: with whose.
-        projection: `(student width, teacher width)`, trained beside the student.
-        name: of the term.
-    """
-
-    weight: float
-    student_layers: tuple[int, ...]
-    teacher_layers: tuple[int, ...]
-    projection: nn.Linear
-    name: str = "hidden"
-    on: OnView = "clean"
-
-    @property
-    def own(self) -> nn.Module | None:
-        """The projection."""
-        return self.projection
-
-    def follow(self, change: StructureChange) -> Mapping[str, Kept]:
-        """Project from the units that the student still has."""
-        return narrow_inputs(self.projection, change)
-
-    @property
-    def student_needs(self) -> Needs:
-        """Token states of the student's layers."""
-        return Needs(frozenset(self.student_layers))
-
-    @property
-    def teacher_needs(self) -> Needs | None:
-        """Those of the teacher's layers."""
-        return Needs(frozenset(self.teacher_layers))
-
-    def value(self, step: StepOutputs) -> Tensor:
-        """Mean over tokens, units and layers, summed over towers."""
-        return step.clean.mean_over_texts(self._per_text)
-
-    def _per_text(self, side: Side) -> Weighted:
-        assert side.teacher is not None
-        owner, found = sent(side.texts.text_of_token, side.student.vectors.device), []
-        for own, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
-            projected = self.projection(side.student.states[own].float())
-            found.append(hidden.hidden_mse(projected, side.teacher.states[theirs], owner, len(side.texts)))
-        return over_layers(found, "mean")
-
-
-def projection(student_width: int, teacher_width: int) -> nn.Linear:
-    """A projection without bias that begins as the identity, as far as the widths go: equal models begin with nothing to learn."""
-    made = nn.Linear(student_width, teacher_width, bias=False)
-    nn.init.eye_(made.weight)
-    return made
-
-
-def narrow_inputs(projection: nn.Module, change: StructureChange) -> dict[str, Kept]:
-    """Have a projection without bias, from a student's units, begin at those that stay; what stays of its parameters, by name."""
-    assert isinstance(projection, nn.Linear)
-    if change.units is None:
-        return {}
-    kept: Kept = (None, change.units)
-    projection.weight = nn.Parameter(narrowed(projection.weight.detach(), kept))
-    projection.in_features = projection.weight.shape[1]
-    return {"weight": kept}
 
 
 def over_layers(values: list[Weighted], how: OverLayers) -> Weighted:

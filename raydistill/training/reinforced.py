@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from raydistill.config.selecting import ReinforcedSection
+from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.trial import TrialConfig
 from raydistill.training.baselines import contrastive_term, number
 from raydistill.training.policy import Policy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raydistill.config.quantizing import DQSection
+from raydistill.config.dq import DQSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
@@ -11,10 +11,10 @@ from raydistill.students.quantization import Quantization
 from raydistill.students.quantized import Formats
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.baselines import contrastive_term, number, spaced_layers
-from raydistill.training.quantizing_terms import StateTerm
 from raydistill.training.relation_terms import AttentionScoreTerm
 from raydistill.training.score_terms import ScoreTerm
 from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.state_terms import StateTerm
 from raydistill.training.terms import Term
 
 

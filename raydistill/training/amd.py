@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from raydistill.config.assistant import AssistantSection
+from raydistill.config.amd import AssistantSection
 from raydistill.config.trial import TrialConfig
 from raydistill.students.nested import Assistants
 from raydistill.students.reshaping import Standing
