@@ -1,4 +1,4 @@
-"""The sections of methods whose student grows while it learns."""
+"""The section of education distillation, whose student grows while it learns."""
 
 from __future__ import annotations
 

@@ -17,10 +17,7 @@ from raydistill.config.mgsr import MGSRSection
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
-from raydistill.config.space import (
-    SearchedShare,
-    bounds,
-)
+from raydistill.config.space import SearchedShare, bounds
 
 
 class PMDSection(MethodSection):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from raydistill.models.biencoder import BiEncoder, Tower
-from raydistill.students.reshaping import Across, StructureChange
+from raydistill.students.reshaping import Across, StructureChange, under
 
 
 class TeachingReference(nn.Module):
@@ -101,10 +101,7 @@ class Grower:
             self._grow(student, record["stage"])
         self._taught = record["taught"]
         for name, module in self._kept():
-            start = f"{name}."
-            module.load_state_dict(
-                {key.removeprefix(start): kept for key, kept in tensors.items() if key.startswith(start)}
-            )
+            module.load_state_dict(under(tensors, f"{name}."))
 
     def _kept(self) -> Iterator[tuple[str, nn.Module]]:
         for tower, block in self._blocks.items():

@@ -13,6 +13,7 @@ from raydistill.models.biencoder import BiEncoder
 from raydistill.models.vocabulary import TrimmedEmbedding
 from raydistill.students.assistants import Model, Scored, best, scored, standing_in_the_way
 from raydistill.students.reshaping import Across, Standing, StructureChange
+from raydistill.students.units import encoders_of
 
 logger = logging.getLogger(__name__)
 LAYERS, EMBEDDINGS = "encoder.layer.", "embeddings."
@@ -140,7 +141,7 @@ def first_layers(model: BiEncoder, depth: int) -> BiEncoder:
 
 def cut_off(model: BiEncoder, depth: int) -> None:
     """Keep the first `depth` layers of both towers, in place."""
-    for encoder in {id(one): one for one in (model.query_encoder, model.entity_encoder)}.values():
+    for encoder in encoders_of(model).values():
         encoder.encoder.layer = encoder.encoder.layer[:depth]  # type: ignore[union-attr, index]
         encoder.config.num_hidden_layers = depth  # type: ignore[union-attr]
 
@@ -151,7 +152,7 @@ def parameters(model: BiEncoder, depth: int, *, embeddings: bool = True) -> int:
     `depth` may be beyond the model: layers are alike.
     """
     total = 1
-    for encoder in {id(one): one for one in (model.query_encoder, model.entity_encoder)}.values():
+    for encoder in encoders_of(model).values():
         for name, tensor in encoder.state_dict().items():
             if name.startswith(LAYERS):
                 # Of a first layer, as often as there are layers.

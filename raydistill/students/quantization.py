@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raydistill.data.texts import Texts
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.students.quantized import Formats, Range, install, ranges_of
 from raydistill.students.reshaping import Across, StructureChange
+from raydistill.students.units import encoders_of
 
 Calibration = Iterable[tuple[Tower, Texts]]
 """Texts that a tower reads to learn how large its activations become."""
@@ -120,9 +121,7 @@ def _install(model: BiEncoder, formats: Formats) -> dict[str, Range]:
             consequence="what its attention multiplies could not be rounded",
             remedy="choose another method, or another encoder",
         )
-    towers: dict[str, nn.Module] = {"query_encoder": model.query_encoder}
-    if not model.shared_towers:
-        towers["entity_encoder"] = model.entity_encoder
+    towers = encoders_of(model)
     for encoder in towers.values():
         install(encoder, formats)
     return {f"{tower}.{name}": one for tower, encoder in towers.items() for name, one in ranges_of(encoder)}

@@ -146,6 +146,11 @@ class Forgets(Protocol):
         ...
 
 
+def under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """Those whose names begin so, by what follows."""
+    return {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
+
+
 def narrowed(tensor: Tensor, kept: Kept) -> Tensor:
     """The positions that stay, dimension by dimension; a new tensor where anything goes."""
     for dimension, positions in enumerate(kept):

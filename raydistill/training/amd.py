@@ -31,7 +31,7 @@ def assistant_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         terms.append(VectorTerm(number(method.feature)))
     elif number(method.feature):
         logger.info("a student %d wide and a teacher %d wide: the feature term is off", *widths)
-    depths = _settled(config, method)
+    depths, _ = _settled(config, method)
     inner = tuple(depth - 1 for depth in depths if depth < config.layers)
     return [NestedTerm.of(term, inner, config.encoder.pooling) for term in terms]
 
@@ -43,20 +43,22 @@ def assistants(config: TrialConfig, shape: Shape, steps: int) -> Assistants:
     if config.teacher is not None:
         # How good it is will be asked at the end.
         teacher = Standing(math.nan, *checkpoint_size(config.teacher.path))
-    settled = method.settled(config.layers, None)
+    depths, student_layers = _settled(config, method)
     return Assistants(
-        _settled(config, method),
-        settled.student_layers or 0,
+        depths,
+        student_layers,
         include_embeddings=method.include_embeddings,
         layer_map=config.layer_map,
         teacher=teacher,
     )
 
 
-def _settled(config: TrialConfig, method: AssistantSection) -> tuple[int, ...]:
-    depths = method.settled(config.layers, None).depths
+def _settled(config: TrialConfig, method: AssistantSection) -> tuple[tuple[int, ...], int]:
+    """Depths of the candidates, and layers of the student below, 0 where there is none."""
+    settled = method.settled(config.layers, None)
+    depths = settled.depths
     assert depths is not None
     assert depths[-1] == config.layers, (
         f"planning refuses candidates of {depths} layers in a student of {config.layers}"
     )
-    return depths
+    return depths, settled.student_layers or 0

@@ -27,13 +27,11 @@ EXAMPLES_OF_AN_ENTITY = 4
 def boot_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """BOOTSTRAP + BOUNDARY + SCORE, each with a weight; no contrastive term, because there are no labels."""
     method = _section(config)
-    if shapes.student.width != shapes.teacher.width:
-        raise CapabilityError(
-            f"method boot compares vectors; the student is {shapes.student.width} wide, its teacher {shapes.teacher.width}",
-            expected="equal widths",
-            consequence="vectors of different spaces would be compared unit by unit",
-            remedy="take a teacher of the same encoder, or another method, such as logits, which compares scores",
-        )
+    shapes.require_equal_widths(
+        "method boot compares vectors",
+        "vectors of different spaces would be compared unit by unit",
+        "take a teacher of the same encoder, or another method, such as logits, which compares scores",
+    )
     return [
         BootstrapTerm(number(method.bootstrap)),
         BoundaryTerm(number(method.boundary), number(method.t_max)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from raydistill.config.dq import DQSection
 from raydistill.config.trial import TrialConfig
-from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
 from raydistill.objectives import relations
 from raydistill.students.quantization import Quantization
@@ -40,7 +39,9 @@ def dq_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         heads = shapes.student.heads
         terms.append(AttentionScoreTerm(attention, own, theirs, heads, objective=relations.attention_share_mse))
     if hidden:
-        _require_equal_widths(shapes)
+        shapes.require_equal_widths(
+            "method dq compares token states", "units would have none to be compared with", "set method.hidden to 0"
+        )
         terms.append(StateTerm(hidden, (EMBEDDINGS, *own), (EMBEDDINGS, *theirs)))
     return terms
 
@@ -51,13 +52,3 @@ def dq_reshaper(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
     assert isinstance(method, DQSection)
     formats = Formats(method.weight_bits, method.embedding_bits or method.weight_bits, method.activation_bits)
     return Quantization(formats, method.range_memory)
-
-
-def _require_equal_widths(shapes: Shapes) -> None:
-    if shapes.student.width != shapes.teacher.width:
-        raise CapabilityError(
-            f"method dq compares token states; the student is {shapes.student.width} wide, its teacher {shapes.teacher.width}",
-            expected="equal widths",
-            consequence="units would have none to be compared with",
-            remedy="set method.hidden to 0",
-        )

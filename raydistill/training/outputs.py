@@ -185,10 +185,11 @@ class Wanted:
     teacher: Needs | None
 
     def __or__(self, other: Wanted) -> Wanted:
-        return Wanted(_both(self.student, other.student), _both(self.teacher, other.teacher))
+        return Wanted(either(self.student, other.student), either(self.teacher, other.teacher))
 
 
-def _both(own: Needs | None, others: Needs | None) -> Needs | None:
+def either(own: Needs | None, others: Needs | None) -> Needs | None:
+    """What one of two asks for, together; None = neither asks."""
     if own is None or others is None:
         return own if others is None else others
     return own | others

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from raydistill.students.reshaping import under
 from raydistill.training.randomness import mix
 from raydistill.training.terms import Term
 
@@ -39,10 +40,7 @@ def own_tensors(own: Own) -> dict[str, Tensor]:
 def load_own(own: Own, tensors: Mapping[str, Tensor]) -> None:
     """Take back what `own_tensors` gave."""
     for name, module in own.items():
-        start = f"{PREFIX}.{name}."
-        module.load_state_dict(
-            {key.removeprefix(start): kept for key, kept in tensors.items() if key.startswith(start)}
-        )
+        module.load_state_dict(under(tensors, f"{PREFIX}.{name}."))
 
 
 @contextmanager

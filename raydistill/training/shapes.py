@@ -54,6 +54,20 @@ class Shapes:
                 remedy="use method minilm with variant minilmv2 and relation_heads, which divides both alike",
             )
 
+    def require_equal_widths(self, why: str, consequence: str, remedy: str) -> None:
+        """Refuse what cannot be compared unit by unit.
+
+        Raises:
+            CapabilityError: unequal widths.
+        """
+        if self.student.width != self.teacher.width:
+            raise CapabilityError(
+                f"{why}; the student is {self.student.width} wide, its teacher {self.teacher.width}",
+                expected="equal widths",
+                consequence=consequence,
+                remedy=remedy,
+            )
+
     def require_open(self, why: str) -> None:
         """Refuse encoders whose attention cannot be looked into.
 

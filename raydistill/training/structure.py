@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from raydistill.models.biencoder import BiEncoder
-from raydistill.students.reshaping import Choosing, Forgets, Reshaper, Standing, StructureChange
+from raydistill.students.reshaping import Choosing, Forgets, Reshaper, Standing, StructureChange, under
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
@@ -98,9 +98,7 @@ class Structure:
     def restore(self, records: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> None:
         """Bring the student to the shape that it had; the optimizer begins anew with the parameters that are there then."""
         for one, record in zip(self.reshapers, records, strict=True):
-            start = f"{SHAPE}.{one.name}."
-            kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-            change = one.restore(self.student, record, kept)
+            change = one.restore(self.student, record, under(tensors, f"{SHAPE}.{one.name}."))
             if change is not None:
                 for term in self.terms:
                     term.follow(change)

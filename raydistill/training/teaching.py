@@ -19,6 +19,7 @@ from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
+from raydistill.training.outputs import either
 from raydistill.training.terms import wanted_on
 from raydistill.training.trainer import Trainer
 
@@ -84,7 +85,7 @@ def _views(
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
     folders = partial(_folders, config, trainer.student.precision, kept)
     if corruption.shared:
-        corrupted = corrupted if clean is None else clean if corrupted is None else clean | corrupted
+        corrupted = either(clean, corrupted)
     elif clean is not None and not clean.layers:
         views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
     if number is None or corruption.ratio == 0 or corrupted is None:
