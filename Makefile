@@ -3,7 +3,7 @@
 #   make demo       distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
 #   make test       all tests: the next two side by side
 #   make test-ray   the tests that start Ray clusters
-#   make test-rest  all others
+#   make test-rest  all others: the next one, and those that import Ray
 #   make test-core  the tests of everything below Ray, with Ray made unimportable
 #   make lint       style, types, and which room may import which
 #   make format     rewrite the sources as `make lint` wants them
@@ -54,8 +54,8 @@ test: $(READY)
 test-ray: $(READY)
 	$(BIN)/python -m pytest -q -m ray
 
-test-rest: $(READY)
-	$(BIN)/python -m pytest -q -m "not ray"
+test-rest: test-core
+	$(BIN)/python -m pytest -q -m "needs_ray and not ray"
 
 test-core: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray

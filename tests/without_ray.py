@@ -1,6 +1,6 @@
 """A pytest plugin under which Ray is not installed: `make test-core` shows that learning needs none of it.
 
-Tests of the orchestration floor, and those marked `ray`, are left out.
+Tests of the orchestration floor, and those marked `ray` or `needs_ray`, are left out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `ray`."""
-    chosen = [item for item in items if item.get_closest_marker("ray") is None]
+    """Leave out what is marked."""
+    chosen = [item for item in items if not any(item.get_closest_marker(name) for name in ("ray", "needs_ray"))]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen

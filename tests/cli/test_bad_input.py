@@ -73,6 +73,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.needs_ray
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
@@ -99,8 +100,6 @@ def test_bad_campaign_is_refused_before_anything_starts(
     said: str,
 ) -> None:
     """Found out after an hour of training, or told as a traceback, each of these costs an afternoon."""
-
-    pytest.importorskip("ray", reason="the campaign is refused by code that imports Ray, though it starts none")
 
     def started(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a cluster was started for a campaign that cannot run")

@@ -140,10 +140,12 @@ def test_script_is_bash(path: Path) -> None:
     assert path.stat().st_mode & 0o111
 
 
+@pytest.mark.needs_ray
 @pytest.mark.parametrize("path", CLOUDS, ids=name_of)
 def test_cloud_file_is_accepted_by_rays_autoscaler(path: Path) -> None:
     """`ray up` refuses it before it starts anything; a field that its schema leaves open would be ignored."""
-    util = pytest.importorskip("ray.autoscaler._private.util")
+    from ray.autoscaler._private import util
+
     config = util.prepare_config(content_of(path))
     util.validate_config(config)
     with pytest.raises(Exception, match="maximum_workers"):
@@ -213,10 +215,12 @@ def test_files_name_the_ray_the_tests_run_with() -> None:
 
 def ray_start_options() -> set[str]:
     """Every option that `ray start` of the installed Ray takes."""
-    scripts = pytest.importorskip("ray.scripts.scripts")
+    from ray.scripts import scripts
+
     return {option for parameter in scripts.start.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
+@pytest.mark.needs_ray
 @pytest.mark.parametrize("path", [*CLOUDS, *SCRIPTS], ids=name_of)
 def test_options_of_ray_start_exist(path: Path) -> None:
     """Ray renames them between versions; a head that refuses an option leaves machines that cost and do nothing."""
@@ -231,6 +235,7 @@ def test_options_of_ray_start_exist(path: Path) -> None:
     assert used - known - {"--overlap", "--nodes", "--ntasks", "--nodelist", "--exclude"} == set()
 
 
+@pytest.mark.needs_ray
 @pytest.mark.parametrize("path", KUBERAY, ids=name_of)
 def test_parameters_of_kuberays_ray_start_exist(path: Path) -> None:
     """KubeRay passes them on as they are."""

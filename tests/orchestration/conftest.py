@@ -17,6 +17,13 @@ ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder import Ray."""
+    for item in items:
+        if Path(HERE) in item.path.parents:
+            item.add_marker("needs_ray")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _importable() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
@@ -41,9 +48,11 @@ def s3(_importable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
-        assert server.poll() is None
+    # It imports a great deal; beside other tests that has taken more than a minute.
+    deadline = time.monotonic() + 300
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert server.poll() is None, "the S3 of the tests has ended"
+        assert time.monotonic() < deadline, "the S3 of the tests does not answer"
         time.sleep(0.1)
     owner = fs.S3FileSystem(
         endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True

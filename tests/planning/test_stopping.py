@@ -8,12 +8,14 @@ from raydistill.planning.state import CampaignState, replay
 from raydistill.planning.stopping import Halving, rebuilt
 
 
+@pytest.mark.needs_ray
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("grace", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
 def test_decides_as_ray_tune_does(factor: int, grace: int, seed: int) -> None:
     """Our halving would not be the published one. Twin: Ray Tune's own scheduler, fed the same reports."""
-    schedulers = pytest.importorskip("ray.tune.schedulers")
+    from ray.tune import schedulers
+
     epochs = 20
     ray = schedulers.ASHAScheduler(
         time_attr="epoch", metric="mrr", mode="max", max_t=epochs, grace_period=grace, reduction_factor=factor
