@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, bounds
+from raydistill.config.space import SearchedFraction, SearchedPositive, SearchedShare, SearchedWeight, bounds
 
 
 class BootSection(MethodSection):
@@ -20,6 +20,8 @@ class BootSection(MethodSection):
         "boundary": {"log_uniform": [0.1, 10.0]},
         "t_max": {"uniform": [0.1, 0.8]},
         "score": {"uniform": [0.0, 3.0]},
+        "step": {"choice": [0.05, 0.1]},
+        "at_end": {"uniform": [0.1, 0.5]},
     }
 
     name: Literal["boot"] = Field("boot", description="which method this section is of")
@@ -37,19 +39,19 @@ class BootSection(MethodSection):
         description="weight of the divergence of the scores that the bootstrapped targets give the batch's candidates",
     )
     t_max: SearchedShare = Field(0.5, description="highest time: share of a text's tokens that the teacher may miss")
-    step: float = Field(
-        0.1, gt=0, lt=1, description="from a time to the earlier one that is taught by it; at most t_max"
+    step: SearchedFraction = Field(
+        0.1, description="from a time to the earlier one that is taught by it; at most t_max"
     )
-    at_end: float = Field(
-        0.25, gt=0, lt=1, description="share of texts at t_max, on which the boundary term is; the others are below it"
+    at_end: SearchedFraction = Field(
+        0.25, description="share of texts at t_max, on which the boundary term is; the others are below it"
     )
 
     @model_validator(mode="after")
     def _steps_fit_into_the_path(self) -> BootSection:
-        shortest = bounds(self.t_max)[0]
-        if self.step > shortest:
+        longest, shortest = bounds(self.step)[1], bounds(self.t_max)[0]
+        if longest > shortest:
             raise ValueError(
-                f"step is {self.step:g} and t_max {shortest:g}; expected a step of at most t_max, because every text would be taught at time 0 and no "
+                f"step is {longest:g} and t_max {shortest:g}; expected a step of at most t_max, because every text would be taught at time 0 and no "
                 "target would be the student's own; lower step, or raise t_max"
             )
         return self

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedWeight, require_some_weight
+from raydistill.config.space import SearchedShare, SearchedWeight, require_some_weight
 
 
 class DQSection(MethodSection):
@@ -18,6 +18,7 @@ class DQSection(MethodSection):
         "prediction": {"log_uniform": [0.01, 10.0]},
         "attention": {"log_uniform": [0.1, 1000.0]},
         "hidden": {"log_uniform": [0.01, 10.0]},
+        "range_memory": {"uniform": [0.5, 0.99]},
     }
 
     name: Literal["dq"] = Field("dq", description="which method this section is of")
@@ -28,8 +29,8 @@ class DQSection(MethodSection):
     activation_bits: Literal[8, 16, 32] = Field(
         8, description="bits of what is multiplied with weights and in attention; 32 = not rounded"
     )
-    range_memory: float = Field(
-        0.9, ge=0, lt=1, description="share of an activation's range that stays from one step to the next"
+    range_memory: SearchedShare = Field(
+        0.9, description="share of an activation's range that stays from one step to the next"
     )
     contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
     prediction: SearchedWeight = Field(1.0, description="weight of the squared error of logits")

@@ -17,6 +17,7 @@ class HomoDistilSection(MethodSection):
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         **{name: {"log_uniform": [0.01, 10.0]} for name in ("prediction", "hidden", "attention")},
         "temperature": {"log_uniform": [1.0, 10.0]},
+        "begin": {"uniform": [0.0, 0.3]},
         "end": {"uniform": [0.3, 0.8]},
     }
 
@@ -28,7 +29,7 @@ class HomoDistilSection(MethodSection):
     intermediate: int | None = Field(
         None, ge=1, description="units of each feed-forward layer in the end; null = in proportion to the width"
     )
-    begin: float = Field(0.0, ge=0, le=1, description="share of all steps after which pruning begins")
+    begin: SearchedShare = Field(0.0, description="share of all steps after which pruning begins")
     end: SearchedShare = Field(
         0.7,
         description="share of all steps after which it is over; no epoch before that is validated for promotion; equal to begin = all at once",
@@ -43,10 +44,10 @@ class HomoDistilSection(MethodSection):
 
     @model_validator(mode="after")
     def _in_order(self) -> HomoDistilSection:
-        earliest = bounds(self.end)[0]
-        if self.begin > earliest:
+        latest, earliest = bounds(self.begin)[1], bounds(self.end)[0]
+        if latest > earliest:
             raise ValueError(
-                f"begin is {self.begin:g} and end {earliest:g}; pruning cannot be over before it begins; exchange them"
+                f"begin is {latest:g} and end {earliest:g}; pruning cannot be over before it begins; exchange them"
             )
         weights = self.contrastive, self.prediction, self.hidden, self.attention
         require_some_weight("contrastive, prediction, hidden and attention", weights)

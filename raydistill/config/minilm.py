@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedWeight
+from raydistill.config.space import SearchedCount, SearchedPositive, SearchedWeight, counts
 
 
 class MiniLMSection(MethodSection):
@@ -24,9 +24,8 @@ class MiniLMSection(MethodSection):
         1.0, description="weight of the contrastive term; 0 = the relations alone, as published"
     )
     relation: SearchedPositive = Field(1.0, description="weight of each kind of relation")
-    relation_heads: int | None = Field(
+    relation_heads: SearchedCount | None = Field(
         None,
-        ge=1,
         description="minilmv2 only: heads that queries, keys and values are divided into; null = the encoder's",
     )
     teacher_layer: int | None = Field(
@@ -39,7 +38,7 @@ class MiniLMSection(MethodSection):
     def _heads_of_relations(self) -> MiniLMSection:
         if self.variant == "minilm" and self.relation_heads is not None:
             raise ValueError(
-                f"relation_heads is {self.relation_heads}, and variant minilm compares the models' own attention heads; set variant to minilmv2, or "
+                f"relation_heads is {' or '.join(map(str, counts(self.relation_heads)))}, and variant minilm compares the models' own attention heads; set variant to minilmv2, or "
                 "leave relation_heads out"
             )
         return self

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedShare
+from raydistill.config.space import SearchedCount, SearchedPositive, SearchedShare
 
 
 class SelfFeatureSection(MethodSection):
@@ -24,9 +24,8 @@ class SelfFeatureSection(MethodSection):
         0.1,
         description="share of a target that is the student's own earlier opinion, in the last epoch; it rises from 0 in the first",
     )
-    groups: int | None = Field(
+    groups: SearchedCount | None = Field(
         None,
-        ge=1,
         description="channels are averaged in so many groups before they are compared; null = each by itself",
     )
     projection: bool = Field(False, description="bring shallow states to the deep ones through a learned projection")

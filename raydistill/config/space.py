@@ -60,9 +60,13 @@ class LogUniform(Section):
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
 SearchedShare = Share | Choice[Share] | Uniform
 SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
 SearchedWeight = Weight | Choice[Weight] | Uniform | LogUniform
+SearchedFraction = Fraction | Choice[Fraction] | Uniform
+SearchedCount = Count | Choice[Count]
 
 
 def is_distribution(value: object) -> bool:
@@ -79,6 +83,13 @@ def bounds(value: float | Choice[float] | Uniform | LogUniform) -> tuple[float, 
     if isinstance(value, LogUniform):
         return value.log_uniform
     return value, value
+
+
+def counts(value: SearchedCount | None) -> tuple[int, ...]:
+    """All numbers that `value` can become."""
+    if value is None:
+        return ()
+    return value.choice if isinstance(value, Choice) else (value,)
 
 
 def require_some_weight(names: str, weights: Sequence[float | Choice[float] | Uniform | LogUniform]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice, LogUniform, Uniform, bounds
+from raydistill.config.space import Choice, Uniform, bounds
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
@@ -175,12 +175,12 @@ def _shaping_points(space: Space) -> list[dict[str, Any]]:
 
 
 def _ends(space: Space) -> list[dict[str, Any]]:
-    """Both ends of every interval, one at a time: a method's bounds are checked where its values are resolved."""
+    """Both ends of every interval and all values of every choice, one at a time: a method's bounds are checked where its values are resolved."""
     return [
-        {name: end}
+        {name: value}
         for name, distribution in space.items()
-        if isinstance(distribution, (Uniform, LogUniform))
-        for end in bounds(distribution)
+        if name not in SHAPING
+        for value in (distribution.choice if isinstance(distribution, Choice) else bounds(distribution))
     ]
 
 

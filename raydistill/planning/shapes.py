@@ -8,6 +8,7 @@ from raydistill.config.education import EducationSection
 from raydistill.config.methods import Method, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.self_feature import SelfFeatureSection
+from raydistill.config.space import SearchedCount, counts
 from raydistill.errors import CapabilityError
 from raydistill.students.stages import timetable
 
@@ -31,15 +32,16 @@ def _of_part(method: Method, width: int | None, teacher_layers: int) -> Iterator
                 f"method.teacher_layer is {method.teacher_layer}, and its teacher has {teacher_layers} layers, counted from 0; leave it out for the last "
                 "one, or give the grade a method of its own"
             )
-        if method.relation_heads is not None and width is not None and width % method.relation_heads:
-            yield f"method.relation_heads is {method.relation_heads}, which does not divide the encoder's {width} hidden units"
-    if (
-        isinstance(method, SelfFeatureSection)
-        and method.groups is not None
-        and width is not None
-        and width % method.groups
-    ):
-        yield f"method.groups is {method.groups}, which does not divide the encoder's {width} hidden units"
+        for heads in _no_divisors(method.relation_heads, width):
+            yield f"method.relation_heads is {heads}, which does not divide the encoder's {width} hidden units"
+    if isinstance(method, SelfFeatureSection):
+        for groups in _no_divisors(method.groups, width):
+            yield f"method.groups is {groups}, which does not divide the encoder's {width} hidden units"
+
+
+def _no_divisors(value: SearchedCount | None, width: int | None) -> list[int]:
+    """The numbers that a value can become and that do not divide a known width."""
+    return [number for number in counts(value) if width is not None and width % number]
 
 
 def growth_problems(method: Method, layers: int, epochs: int, num_relations: int | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from raydistill.config.methods import Method, PMDSection, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.self_feature import SelfFeatureSection
-from raydistill.config.space import Choice
+from raydistill.config.space import Choice, counts
 from raydistill.config.trial import TrialConfig
 from raydistill.planning.grades import Lineage, grade_plans, method_of, teaching_grade
 from raydistill.planning.ground import Ground
@@ -110,8 +110,10 @@ def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator
         yield f"method boot compares vectors unit by unit, and {seen}; choose logits, which compares scores, or init: teacher where the teacher is the narrow one"
     if isinstance(part, PKDSection) and trial.layers > 1:
         yield f"method pkd compares pooled states unit by unit, and {seen}; choose tinybert, which projects, or init: teacher where the teacher is the narrow one"
-    if isinstance(part, MiniLMSection) and part.relation_heads and any(width % part.relation_heads for width in widths):
-        yield f"method.relation_heads is {part.relation_heads}, which does not divide all widths: {seen}"
+    if isinstance(part, MiniLMSection):
+        for heads in counts(part.relation_heads):
+            if any(width % heads for width in widths):
+                yield f"method.relation_heads is {heads}, which does not divide all widths: {seen}"
     if isinstance(part, SelfFeatureSection) and any(
         isinstance(one, HomoDistilSection) for one in parts_of(trial.method)
     ):

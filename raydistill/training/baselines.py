@@ -119,3 +119,9 @@ def number(value: object) -> float:
     """A resolved value: planning replaces every searched value before a trial begins."""
     assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
     return float(value)
+
+
+def whole_number(value: object) -> int | None:
+    """A resolved count, or None."""
+    assert value is None or isinstance(value, int), f"unresolved {value!r} reached a trial"
+    return value

@@ -73,7 +73,12 @@ def boot_corruption(config: TrialConfig, mask_id: int) -> Corruption:
     """The path of noise."""
     method = _section(config)
     return NoisePath(
-        number(method.t_max), mask_id, shared=False, seed=config.seed, delta=method.step, at_end=method.at_end
+        number(method.t_max),
+        mask_id,
+        shared=False,
+        seed=config.seed,
+        delta=number(method.step),
+        at_end=number(method.at_end),
     )
 
 

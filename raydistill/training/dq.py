@@ -51,4 +51,4 @@ def dq_reshaper(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
     method = config.method
     assert isinstance(method, DQSection)
     formats = Formats(method.weight_bits, method.embedding_bits or method.weight_bits, method.activation_bits)
-    return Quantization(formats, method.range_memory)
+    return Quantization(formats, number(method.range_memory))

@@ -56,5 +56,5 @@ def pruning_of(config: TrialConfig, shape: Shape, steps: int) -> Pruning:
     method = config.method
     assert isinstance(method, HomoDistilSection)
     Shapes(shape).require_open("method homodistil prunes an encoder's parts")
-    schedule = KeepSchedule.over(steps, method.begin, number(method.end))
+    schedule = KeepSchedule.over(steps, number(method.begin), number(method.end))
     return Pruning(method.width, method.intermediate, schedule)

@@ -21,6 +21,7 @@ from raydistill.training.baselines import (
     number,
     pkd_terms,
     tinybert_terms,
+    whole_number,
 )
 from raydistill.training.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
 from raydistill.training.dq import dq_reshaper, dq_terms
@@ -121,7 +122,7 @@ def _minilm(config: TrialConfig, shapes: Shapes) -> list[Term]:
     else:
         shapes.require_open("method minilm compares attention")
         between = (("query", ("queries", "queries")), ("key", ("keys", "keys")), ("value", ("values", "values")))
-        heads = _relation_heads(method.relation_heads or shapes.student.heads, shapes)
+        heads = _relation_heads(whole_number(method.relation_heads) or shapes.student.heads, shapes)
     last = shapes.student.layers - 1
     return [
         contrastive_term(config, number(method.contrastive)),
@@ -151,9 +152,10 @@ def _mgsr(config: TrialConfig, shapes: Shapes) -> list[Term]:
     with drawn_from(config.seed, "bounds"):
         bounds = Bounds()
     last = shapes.student.layers - 1, shapes.teacher.layers - 1
+    length, least = round(number(method.length)), round(number(method.least))
     return [
         contrastive_term(config, number(method.contrastive)),
-        ClippedListTerm(number(method.clipped), bounds, method.length, method.mass, method.least),
+        ClippedListTerm(number(method.clipped), bounds, length, number(method.mass), least),
         SpanTerm(number(method.span), *last, method.span_distance),
     ]
 
@@ -162,9 +164,10 @@ def _self_feature(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """(1 - e) CE + e/2 EARLIER SELF + gamma TRANSPORT, where e rises epoch by epoch; no teacher."""
     method, student = config.method, shapes.student
     assert isinstance(method, SelfFeatureSection)
-    if method.groups is not None and student.width % method.groups:
+    groups = whole_number(method.groups)
+    if groups is not None and student.width % groups:
         raise CapabilityError(
-            f"method.groups is {method.groups}, and the student has {student.width} channels",
+            f"method.groups is {groups}, and the student has {student.width} channels",
             expected="a number that divides them",
             consequence="groups would be of unequal size",
             remedy=f"set it to a divisor of {student.width}, or leave it out",
@@ -180,7 +183,7 @@ def _self_feature(config: TrialConfig, shapes: Shapes) -> list[Term]:
         ]
     if shallow:
         carried = projection(student.width, student.width) if method.projection else None
-        terms.append(SelfTransportTerm(number(method.gamma), shallow, student.layers - 1, method.groups, carried))
+        terms.append(SelfTransportTerm(number(method.gamma), shallow, student.layers - 1, groups, carried))
     else:
         logger.info("a student of one layer has no shallow one: the transport term is off")
     return terms

@@ -11,7 +11,8 @@ from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
 from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS
-from raydistill.config.space import LogUniform, Uniform, bounds, is_distribution
+from raydistill.config.minilm import MiniLMSection
+from raydistill.config.space import LogUniform, Uniform, bounds, counts, is_distribution
 
 SEARCHED = [(name, key) for name, section in METHOD_SECTIONS.items() for key in section.spaces]
 REQUIRED: dict[str, dict[str, Any]] = {"homodistil": {"width": 12}}
@@ -56,3 +57,14 @@ def test_path_of_noise_has_room_for_a_step() -> None:
     assert BootSection.model_validate({"t_max": 0.3, "step": 0.3}).step == 0.3
     with pytest.raises(ValidationError, match=r"step is 0.4 and t_max 0.3; expected a step of at most t_max"):
         BootSection.model_validate({"t_max": 0.3, "step": 0.4})
+
+
+def test_counts_that_are_searched_are_whole_numbers() -> None:
+    """Half a head; or a search among counts of which one cannot be."""
+    section = MiniLMSection.model_validate({"variant": "minilmv2", "relation_heads": {"choice": [6, 12]}})
+    assert counts(section.relation_heads) == (6, 12)
+    for wrong in ({"choice": [6, 0]}, {"uniform": [2, 6]}, 1.5):
+        with pytest.raises(ValidationError, match="relation_heads"):
+            MiniLMSection.model_validate({"variant": "minilmv2", "relation_heads": wrong})
+    with pytest.raises(ValidationError, match="relation_heads is 6 or 12, and variant minilm"):
+        MiniLMSection.model_validate({"relation_heads": {"choice": [6, 12]}})

@@ -106,6 +106,10 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
     [
         ({"name": "minilm", "teacher_layer": 6}, "teacher_layer is 6, and its teacher has 6 layers"),
         ({"name": "minilm", "variant": "minilmv2", "relation_heads": 7}, "relation_heads is 7, which does not divide"),
+        (
+            {"name": "minilm", "variant": "minilmv2", "relation_heads": {"choice": [8, 7]}},
+            "relation_heads is 7, which does not divide",
+        ),
         ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the encoder's 384"),
         ({"name": "education", "stages": 4}, "stages is 4, and the student has 3 layers"),
         ({"name": "education", "end": 0.01}, "they would begin with the epochs 1, 1, 1"),
