@@ -31,7 +31,7 @@ class Started:
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(SCRIPT), *arguments, "--dir", str(self.folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
 
     def processes(self) -> list[int]:
         from raydistill.orchestration.reaper import writers

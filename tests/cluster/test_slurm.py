@@ -62,7 +62,7 @@ def run(
         **variables,
     }
     command = ["bash", str(SCRIPT), "config.yaml", str(tmp_path / "run")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
 def calls(tmp_path: Path, word: str) -> list[str]:

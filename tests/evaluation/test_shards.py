@@ -40,7 +40,7 @@ class Table:
     barrier: threading.Barrier = field(init=False)
 
     def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.size, timeout=30)
+        self.barrier = threading.Barrier(self.size, timeout=200)
 
 
 @dataclass(frozen=True)

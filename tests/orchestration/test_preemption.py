@@ -108,7 +108,7 @@ def test_trial_is_saved_whichever_worker_is_told_and_whatever_it_is_at(
     [(size, _)] = endings(root)
     assert size == 2
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(60) == 143
+    assert driver.wait(200) == 143
     assert [one.status for one in open_run(root).trials.values()] == ["running"]
 
 

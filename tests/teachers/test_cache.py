@@ -166,7 +166,7 @@ def test_workers_share_the_work_and_survive_each_other(
     other = context.Process(target=_hold, args=(str(path), told))
     other.start()
     try:
-        assert told.wait(30)
+        assert told.wait(200)
         with claimed(path, wait=False) as mine:
             assert mine is None
         order: list[str] = []

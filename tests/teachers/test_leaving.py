@@ -92,7 +92,7 @@ def test_claim_dies_with_its_process(tmp_path: Path) -> None:
     learner = context.Process(target=_learn, args=(str(tmp_path), told))
     learner.start()
     try:
-        assert told.wait(60)
+        assert told.wait(200)
         one = KeptTeachers(tmp_path)
         one.folder(SECOND), one.folder(THIRD)
         assert folders(tmp_path) == ["a"]
