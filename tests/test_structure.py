@@ -128,7 +128,7 @@ def test_room_opens_with_a_docstring_only(path: Path) -> None:
 def test_methods_are_assembled_and_configured_alike() -> None:
     """A method that can be configured but not assembled fails when the teacher is already trained."""
     from raydistill.config.methods import METHOD_SECTIONS
-    from raydistill.training.methods import METHODS
+    from raydistill.training.methods.registry import METHODS
 
     assert METHODS.keys() == METHOD_SECTIONS.keys()
     assert {name: section.model_fields["name"].default for name, section in METHOD_SECTIONS.items()} == {

@@ -1,4 +1,4 @@
-"""The method sections: one per way of distilling, told apart by `name`. How a section becomes parts is `training/methods.py`."""
+"""The method sections: one per way of distilling, told apart by `name`. How a section becomes parts is `training/methods/registry.py`."""
 
 from __future__ import annotations
 

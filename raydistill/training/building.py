@@ -16,12 +16,12 @@ from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.methods import METHODS, assemble, reshaping
+from raydistill.training.methods.registry import METHODS, assemble, reshaping
+from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import Own, own_of
 from raydistill.training.progress import Corruption
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.terms import Term
+from raydistill.training.terms.term import Term
 
 
 def corruption_of(config: TrialConfig, mask_id: int) -> Corruption:

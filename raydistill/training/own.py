@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raydistill.students.reshaping import under
 from raydistill.training.randomness import mix
-from raydistill.training.terms import Term
+from raydistill.training.terms.term import Term
 
 PREFIX = "own"
 Own = Mapping[str, nn.Module]

@@ -14,7 +14,7 @@ from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
 from raydistill.training.progress import PreBatch
-from raydistill.training.terms import Term
+from raydistill.training.terms.term import Term
 
 SHAPE = "shape"
 """Begins the names of what reshapers keep beside a checkpoint's weights."""

@@ -20,7 +20,7 @@ from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.outputs import either
-from raydistill.training.terms import wanted_on
+from raydistill.training.terms.term import wanted_on
 from raydistill.training.trainer import Trainer
 
 

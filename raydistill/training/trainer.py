@@ -30,7 +30,7 @@ from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
 from raydistill.training.step import LOSS, NORM, Prepared, Taken
 from raydistill.training.structure import Structure
-from raydistill.training.terms import OnView, Term, wanted_on
+from raydistill.training.terms.term import OnView, Term, wanted_on
 from raydistill.training.verdicts import Verdicts
 
 

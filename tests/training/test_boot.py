@@ -20,11 +20,11 @@ from raydistill.teachers.views import LiveTeacher
 from raydistill.training import building
 from raydistill.training.checkpoint import load_model
 from raydistill.training.gather import World
-from raydistill.training.methods import assemble, reshaping
+from raydistill.training.methods.registry import assemble, reshaping
+from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.noise_path import NoisePath
 from raydistill.training.outputs import StepOutputs
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.trainer import Trainer
 from raydistill.training.trial import EpochReport
 

@@ -26,9 +26,9 @@ from raydistill.students.quantized import Formats, formats_of, ranges_of
 from raydistill.training.checkpoint import checkpoint_facts, load_model, read_record, verify_checkpoint
 from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
 from raydistill.training.gather import World
-from raydistill.training.methods import assemble, reshaping
+from raydistill.training.methods.registry import assemble, reshaping
+from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.trial import EpochReport
 
 sys.path.insert(0, str(Path(__file__).parent))

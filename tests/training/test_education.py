@@ -21,8 +21,8 @@ from raydistill.training import part_terms
 from raydistill.training.checkpoint import load_model, newest_good, read_record, verify_checkpoint
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
-from raydistill.training.part_terms import SlicedDivergenceTerm
 from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.terms.parts import SlicedDivergenceTerm
 from raydistill.training.trial import EpochReport
 
 Make = Callable[..., Any]

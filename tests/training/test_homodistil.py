@@ -16,9 +16,9 @@ from raydistill.training.checkpoint import load_model, newest_first, read_record
 from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
-from raydistill.training.methods import assemble, reshaping
+from raydistill.training.methods.registry import assemble, reshaping
+from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.shapes import Shape, Shapes
 from raydistill.training.trial import EpochReport
 
 Config = Callable[..., TrialConfig]

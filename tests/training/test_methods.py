@@ -8,9 +8,9 @@ import pytest
 
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
-from raydistill.training.baselines import patience_layers, spaced_layers
-from raydistill.training.methods import assemble
-from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.methods.baselines import patience_layers, spaced_layers
+from raydistill.training.methods.registry import assemble
+from raydistill.training.methods.shapes import Shape, Shapes
 
 Config = Callable[..., TrialConfig]
 
@@ -43,7 +43,7 @@ def test_weights_are_those_of_the_formulas(trial_config: Config) -> None:
 
 def test_masked_features_are_off_at_ratio_zero(trial_config: Config, caplog: pytest.LogCaptureFixture) -> None:
     """T8. A constant zero that merely shrinks the contrastive term, as in the public code."""
-    with caplog.at_level(logging.INFO, "raydistill.training.methods"):
+    with caplog.at_level(logging.INFO, "raydistill.training.methods.pmd"):
         assert weights(pmd(trial_config, 0.2, 0.3, 0.0)) == pytest.approx({"ce": 0.8, "score": 0.2})
     [record] = caplog.records
     assert "mask ratio 0" in record.getMessage()
@@ -54,7 +54,7 @@ def test_nothing_is_logged_where_nothing_is_switched_off(
     trial_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     """T8. A line that says something happened which did not."""
-    with caplog.at_level(logging.INFO, "raydistill.training.methods"):
+    with caplog.at_level(logging.INFO, "raydistill.training.methods.pmd"):
         weights(pmd(trial_config, 0.2, 0.3, 0.1))
         weights(pmd(trial_config, 0.2, 0.0, 0.0))
     assert caplog.records == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raydistill.training.own import load_own, own_tensors
-from raydistill.training.remembered import RememberedVectors
+from raydistill.training.terms.remembered import RememberedVectors
 
 KEYS = torch.tensor([7, -3, 12])
 FIRST, SECOND = torch.eye(3, 4), torch.full((2, 4), 0.5)

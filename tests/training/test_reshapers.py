@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.training.keeping import CheckpointKeeper
-from raydistill.training.methods import METHODS
+from raydistill.training.methods.registry import METHODS
 from raydistill.training.parts import TrialParts
 
 RESHAPED = {

@@ -8,7 +8,7 @@ import torch
 from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_gates, teacher_ranks
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import drawn_from
-from raydistill.training.revision_terms import HINGE, Bounds
+from raydistill.training.terms.revision import HINGE, Bounds
 
 
 def test_bounds_do_not_depend_on_the_order_of_columns() -> None:

@@ -16,10 +16,10 @@ from raydistill.students.reshaping import StructureChange
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import Encoded, Side, StepOutputs
-from raydistill.training.policy import Policy
 from raydistill.training.randomness import mix
-from raydistill.training.score_terms import DivergenceTerm, ScoreTerm
-from raydistill.training.selecting_terms import SelectedTeachersTerm
+from raydistill.training.terms.policy import Policy
+from raydistill.training.terms.scores import DivergenceTerm, ScoreTerm
+from raydistill.training.terms.selecting import SelectedTeachersTerm
 
 WIDTH, CANDIDATES, BATCH, SCALE = 16, 64, 32, 20.0
 

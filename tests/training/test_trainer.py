@@ -11,9 +11,9 @@ from torch import Tensor
 from raydistill.data.batches import TripleBatch
 from raydistill.errors import NonFiniteLossError, ShapeError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.parts import TrialParts
 from raydistill.training.randomness import mix
+from raydistill.training.terms.features import MaskedFeatureTerm
 
 Make = Callable[..., TrialParts]
 Seen = list[tuple[str, str, list[int]]]

@@ -15,8 +15,8 @@ import pytest
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
 from raydistill.training.checkpoint import newest_good, verify_checkpoint
-from raydistill.training.feature_terms import MaskedFeatureTerm
 from raydistill.training.gather import World
+from raydistill.training.terms.features import MaskedFeatureTerm
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]

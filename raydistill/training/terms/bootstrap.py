@@ -18,7 +18,7 @@ from raydistill.objectives import bootstrap, logits
 from raydistill.objectives.hidden import unit_vectors
 from raydistill.training.noise_path import two_times
 from raydistill.training.outputs import StepOutputs
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
 from raydistill.students.conditioning import Conditioner
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.baselines import number
-from raydistill.training.bootstrap_terms import BootstrappedScoreTerm, BootstrapTerm, BoundaryTerm
+from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.methods.values import number
 from raydistill.training.noise_path import NoisePath
 from raydistill.training.progress import Corruption
 from raydistill.training.randomness import mix
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.terms import Term
+from raydistill.training.terms.bootstrap import BootstrappedScoreTerm, BootstrapTerm, BoundaryTerm
+from raydistill.training.terms.term import Term
 
 EXAMPLES_OF_AN_ENTITY = 4
 

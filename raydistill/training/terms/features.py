@@ -12,7 +12,7 @@ from raydistill.models.features import Needs
 from raydistill.objectives import hidden, masked
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

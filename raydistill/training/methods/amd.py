@@ -9,12 +9,12 @@ from raydistill.config.amd import AssistantSection
 from raydistill.config.trial import TrialConfig
 from raydistill.students.nested import Assistants
 from raydistill.students.reshaping import Standing
-from raydistill.training.baselines import contrastive_term, number
-from raydistill.training.nested_terms import NestedTerm, VectorTerm
-from raydistill.training.score_terms import DivergenceTerm
-from raydistill.training.shapes import Shape, Shapes
+from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.methods.values import contrastive_term, number
 from raydistill.training.standing import checkpoint_size
-from raydistill.training.terms import Term
+from raydistill.training.terms.nested import NestedTerm, VectorTerm
+from raydistill.training.terms.scores import DivergenceTerm
+from raydistill.training.terms.term import Term
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from raydistill.objectives import clipped, revision, spans
 from raydistill.objectives.softmax import only_valid, valid_log_softmax
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.score_terms import logit_rows
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.scores import logit_rows
+from raydistill.training.terms.term import OnView, Plain
 
 HIGHEST, HIDDEN, HINGE = 32, 64, 10.0
 """Probabilities that the bounds are made from; units between; weight of the mass that is missing."""

@@ -10,12 +10,12 @@ from raydistill.errors import CapabilityError
 from raydistill.objectives import relations
 from raydistill.students.keep_ratio import KeepSchedule
 from raydistill.students.pruning import Pruning
-from raydistill.training.baselines import contrastive_term, number
-from raydistill.training.relation_terms import AttentionScoreTerm
-from raydistill.training.score_terms import DivergenceTerm
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.state_terms import StateTerm, projection
-from raydistill.training.terms import Term
+from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.terms.relations import AttentionScoreTerm
+from raydistill.training.terms.scores import DivergenceTerm
+from raydistill.training.terms.states import StateTerm, projection
+from raydistill.training.terms.term import Term
 
 
 def homodistil_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:

@@ -13,8 +13,8 @@ from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives.sliced import sliced_divergence
 from raydistill.training.outputs import StepOutputs
-from raydistill.training.score_terms import logit_rows
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.scores import logit_rows
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

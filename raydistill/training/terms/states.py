@@ -13,8 +13,8 @@ from raydistill.objectives import hidden
 from raydistill.objectives.weighted import Weighted
 from raydistill.students.reshaping import Kept, StructureChange, narrowed
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.relation_terms import OverLayers, over_layers
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.relations import OverLayers, over_layers
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

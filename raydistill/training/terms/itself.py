@@ -13,10 +13,10 @@ from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs
 from raydistill.objectives import logits, transport
 from raydistill.objectives.weighted import Weighted
-from raydistill.training.like_length import by_like_length
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.remembered import RememberedVectors
-from raydistill.training.terms import OnView, Plain, Ramp
+from raydistill.training.terms.like_length import by_like_length
+from raydistill.training.terms.remembered import RememberedVectors
+from raydistill.training.terms.term import OnView, Plain, Ramp
 
 
 @dataclass(frozen=True)

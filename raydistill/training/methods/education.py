@@ -9,10 +9,10 @@ from raydistill.data.groups import GroupSource, RelationGroups, relation_groups
 from raydistill.kg.store import Dataset
 from raydistill.students.growth import Grower
 from raydistill.students.stages import Stages, timetable
-from raydistill.training.baselines import contrastive_term, number
-from raydistill.training.part_terms import SlicedDivergenceTerm
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.terms import Term
+from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.terms.parts import SlicedDivergenceTerm
+from raydistill.training.terms.term import Term
 
 
 def education_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:

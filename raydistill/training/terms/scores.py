@@ -11,7 +11,7 @@ from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import decoupled, logits
 from raydistill.training.outputs import StepOutputs
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The usual ways of distilling as terms: what `methods.py` has for its own kind, for those that the others are compared with."""
+"""The usual ways of distilling as terms: those that the others are compared with."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from raydistill.config.baselines import DKDSection, LogitsSection, PKDSection, T
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
-from raydistill.training.feature_terms import PatienceTerm
-from raydistill.training.relation_terms import AttentionScoreTerm
-from raydistill.training.score_terms import DecoupledTerm, DivergenceTerm, ScoreTerm
-from raydistill.training.shapes import Shapes
-from raydistill.training.state_terms import StateTerm, projection
-from raydistill.training.terms import ContrastiveTerm, Term
+from raydistill.training.methods.shapes import Shapes
+from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.terms.features import PatienceTerm
+from raydistill.training.terms.relations import AttentionScoreTerm
+from raydistill.training.terms.scores import DecoupledTerm, DivergenceTerm, ScoreTerm
+from raydistill.training.terms.states import StateTerm, projection
+from raydistill.training.terms.term import Term
 
 
 def none_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -103,25 +104,3 @@ def spaced_layers(shapes: Shapes) -> tuple[int, ...]:
     return tuple(
         (layer + 1) * shapes.teacher.layers // shapes.student.layers - 1 for layer in range(shapes.student.layers)
     )
-
-
-def contrastive_term(config: TrialConfig, weight: float, reduction: str = "mean") -> ContrastiveTerm:
-    """InfoNCE as the configuration has it."""
-    return ContrastiveTerm(
-        weight=weight,
-        margin=config.contrastive.margin,
-        reduction="sum" if reduction == "sum" else "mean",
-        pre_batch_weight=config.contrastive.pre_batch_weight,
-    )
-
-
-def number(value: object) -> float:
-    """A resolved value: planning replaces every searched value before a trial begins."""
-    assert isinstance(value, (int, float)), f"unresolved {value!r} reached a trial"
-    return float(value)
-
-
-def whole_number(value: object) -> int | None:
-    """A resolved count, or None."""
-    assert value is None or isinstance(value, int), f"unresolved {value!r} reached a trial"
-    return value

@@ -11,9 +11,9 @@ from raydistill.data.batches import BatchBuilder, Source, TripleSource
 from raydistill.kg.store import Dataset
 from raydistill.kg.truth import TruthIndex
 from raydistill.students.reshaping import Reshaper
+from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.progress import Corruption
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.terms import Term
+from raydistill.training.terms.term import Term
 
 
 def every_triple(config: TrialConfig, dataset: Dataset) -> Source:

@@ -11,7 +11,7 @@ from raydistill.models.biencoder import Pooling
 from raydistill.models.features import Needs
 from raydistill.objectives import hidden
 from raydistill.training.outputs import StepOutputs
-from raydistill.training.terms import OnView, Plain, Term
+from raydistill.training.terms.term import OnView, Plain, Term
 
 
 @dataclass(frozen=True)

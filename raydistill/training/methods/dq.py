@@ -9,12 +9,13 @@ from raydistill.objectives import relations
 from raydistill.students.quantization import Quantization
 from raydistill.students.quantized import Formats
 from raydistill.students.reshaping import Reshaper
-from raydistill.training.baselines import contrastive_term, number, spaced_layers
-from raydistill.training.relation_terms import AttentionScoreTerm
-from raydistill.training.score_terms import ScoreTerm
-from raydistill.training.shapes import Shape, Shapes
-from raydistill.training.state_terms import StateTerm
-from raydistill.training.terms import Term
+from raydistill.training.methods.baselines import spaced_layers
+from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.terms.relations import AttentionScoreTerm
+from raydistill.training.terms.scores import ScoreTerm
+from raydistill.training.terms.states import StateTerm
+from raydistill.training.terms.term import Term
 
 
 def dq_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:

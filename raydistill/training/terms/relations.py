@@ -12,9 +12,9 @@ from torch import Tensor
 from raydistill.models.features import QKV, Needs
 from raydistill.objectives import relations
 from raydistill.objectives.weighted import Weighted
-from raydistill.training.like_length import by_like_length
 from raydistill.training.outputs import Side, StepOutputs
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.like_length import by_like_length
+from raydistill.training.terms.term import OnView, Plain
 
 Which = Literal["queries", "keys", "values"]
 OverLayers = Literal["mean", "sum"]

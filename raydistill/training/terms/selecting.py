@@ -15,9 +15,9 @@ from raydistill.objectives import logits, selection
 from raydistill.objectives.weighted import Weighted
 from raydistill.students.reshaping import Kept, StructureChange
 from raydistill.training.outputs import StepOutputs
-from raydistill.training.policy import Policy
 from raydistill.training.randomness import mix
-from raydistill.training.terms import OnView, Plain
+from raydistill.training.terms.policy import Policy
+from raydistill.training.terms.term import OnView, Plain
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import logging
 
 from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.trial import TrialConfig
-from raydistill.training.baselines import contrastive_term, number
-from raydistill.training.policy import Policy
-from raydistill.training.selecting_terms import SelectedTeachersTerm
-from raydistill.training.shapes import Shapes
-from raydistill.training.terms import Term
+from raydistill.training.methods.shapes import Shapes
+from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.terms.policy import Policy
+from raydistill.training.terms.selecting import SelectedTeachersTerm
+from raydistill.training.terms.term import Term
 
 logger = logging.getLogger(__name__)
 
