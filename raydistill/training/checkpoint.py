@@ -145,6 +145,8 @@ def any_record(path: str | Path) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it holds no record")
     except (OSError, ValueError) as problem:
         raise CheckpointError(
             f"{path}: {RECORD} cannot be read ({problem})",

@@ -157,7 +157,7 @@ class _Queries:
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[QueryBatch]:
         """All of them once, in an order that is drawn."""
-        for chosen in torch.randperm(len(self.heads), generator=generator).split(size):
+        for chosen in torch.split(torch.randperm(len(self.heads), generator=generator), size):
             counts = self.counts[chosen]
             answers = self.answers[token_positions(self.starts[chosen], counts)]
             rows = torch.repeat_interleave(torch.arange(len(chosen)), counts)
