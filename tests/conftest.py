@@ -249,13 +249,15 @@ def teacher_checkpoint(trial_config: Callable[..., TrialConfig], tmp_path_factor
 
 
 @pytest.fixture(scope="session")
-def structural_folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def structural_folder(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A structural model of the graph, ComplEx with random rows, as it lies on disk."""
     import torch
 
+    from raydistill.kg.store import Dataset
     from raydistill.teachers.structural import StructuralModel
     from raydistill.training.structural import save_structural
 
+    dataset = Dataset.load(dataset_folder)
     draw = torch.Generator().manual_seed(5)
     sizes = dataset.num_entities, 2 * dataset.num_relations
     model = StructuralModel("complex", *(torch.randn(rows, 6, generator=draw) for rows in sizes))

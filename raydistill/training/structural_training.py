@@ -78,12 +78,13 @@ def train_structural(dataset: Dataset, settings: StructuralSettings) -> Structur
             optimizer.step()
         if not bool(loss.isfinite()):
             raise NonFiniteLossError(
-                f"epoch {epoch + 1} of a structural model: the loss is {float(loss)}",
+                f"epoch {epoch + 1} of a structural model: the loss is {float(loss.detach())}",
                 expected="a finite loss",
                 consequence="a student would learn nothing from its rows",
                 remedy="lower the learning rate, or try another seed",
             )
-    logger.info("%d epochs in %.1f s, last loss %.3f", settings.epochs, time.perf_counter() - started, float(loss))
+    seconds, last = time.perf_counter() - started, float(loss.detach())
+    logger.info("%d epochs in %.1f s, last loss %.3f", settings.epochs, seconds, last)
     return StructuralModel(settings.interaction, entities.detach().cpu(), relations.detach().cpu())
 
 
