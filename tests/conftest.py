@@ -248,6 +248,24 @@ def teacher_checkpoint(trial_config: Callable[..., TrialConfig], tmp_path_factor
     return make
 
 
+@pytest.fixture(scope="session")
+def structural_folder(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A structural model of the graph, ComplEx with random rows, as it lies on disk."""
+    import torch
+
+    from raydistill.kg.store import Dataset
+    from raydistill.teachers.structural import StructuralModel
+    from raydistill.training.structural import save_structural
+
+    dataset = Dataset.load(dataset_folder)
+    draw = torch.Generator().manual_seed(5)
+    sizes = dataset.num_entities, 2 * dataset.num_relations
+    model = StructuralModel("complex", *(torch.randn(rows, 6, generator=draw) for rows in sizes))
+    folder = tmp_path_factory.mktemp("structural") / "complex"
+    save_structural(folder, model, dataset.fingerprint, {})
+    return folder
+
+
 def _write_bert(folder: Path, dropout: float, layers: int, width: int) -> None:
     """Words of the graph as far as they are common, single letters for the rest; what is neither becomes [UNK]."""
     import torch

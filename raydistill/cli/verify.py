@@ -18,7 +18,7 @@ CHECKPOINTS = ("grades/*/trials/*/checkpoints/*", "grades/*/teachers/*")
 @click.argument("path", type=Folder())
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(path: str, as_json: bool) -> None:
-    """Check every byte of a checkpoint, of a dataset directory, or of a run directory with its ledger and checkpoints.
+    """Check every byte of a checkpoint, of a structural model, of a dataset directory, or of a run directory with its ledger and checkpoints.
 
     A search over ladders is checked with every run below it.
 
@@ -52,7 +52,7 @@ def kind_of(root: Path, place: str) -> Kind:
     """
     marks: dict[Kind, tuple[str, ...]] = {
         "run": ("ledger", "config.yaml", "grades", "search", "ladders"),
-        "checkpoint": ("raydistill.json", "query_encoder", "tokenizer"),
+        "checkpoint": ("raydistill.json", "query_encoder", "tokenizer", "tables.safetensors"),
         "dataset": ("entities.parquet", "relations.parquet", "triples", "audit.json"),
     }
     for kind, names in marks.items():

@@ -21,7 +21,7 @@ class ReinforcedSection(MethodSection):
     name: Literal["reinforced"] = Field("reinforced", description="which method this section is of")
     teachers: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (),
-        description="checkpoints (paths or URIs) that teach beside the grade above: of other seeds, grades or encoders with the same tokenizer",
+        description="who teaches beside the grade above (paths or URIs): checkpoints of other seeds, grades or encoders with the same tokenizer, and structural models (`jobs/structural.py`), which `objective: mse` does not take",
     )
     earlier: bool = Field(
         True,

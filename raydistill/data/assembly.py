@@ -6,14 +6,14 @@ entity (the answer of this triple) left out. A query is the pair (head text, rel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from raydistill.data.layout import Frame, TextLayout, split_budget
-from raydistill.data.texts import Texts, runs
+from raydistill.data.texts import NO_RELATION, Texts, runs
 from raydistill.data.tokens import TokenPieces
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import NeighborIndex, TextRule
@@ -48,6 +48,8 @@ class TextAssembler:
         self, pieces: TokenPieces, dataset: Dataset, layout: TextLayout, rule: TextRule, max_tokens: int
     ) -> None:
         self.pieces, self.layout, self.max_tokens = pieces, layout, max_tokens
+        # A graph that was made up has no fingerprint, and its entities are nobody else's.
+        self._is_known = bool(dataset.fingerprint)
         words = np.fromiter((len(text.split()) for text in dataset.entity_descriptions), np.int64, dataset.num_entities)
         self.has_description = words > 0
         neighbors = NeighborIndex.from_triples(dataset.train, dataset.num_entities)
@@ -86,9 +88,10 @@ class TextAssembler:
         """Entity texts, one per row; `excluded` names the entity each leaves out (NOTHING = none)."""
         body = self._body(np.asarray(entities, np.int64), excluded)
         totals = np.bincount(body.text, body.length, len(entities)).astype(np.int64)
-        return self._frame(
+        texts = self._frame(
             body, self._room(totals, None)[:, 0], None, self.layout.single, self._special_start[[0, 1, 1]]
         )
+        return self._of_rows(texts, entities, np.full(len(entities), NO_RELATION))
 
     def query_texts(self, heads: Ids, relations: Ids, excluded: Ids | None = None) -> Texts:
         """Query texts: the head's text paired with the relation's phrase."""
@@ -97,7 +100,13 @@ class TextAssembler:
         kept = self._room(totals, relations)
         start = self.pieces.offsets[self.pieces.relation(np.asarray(relations, np.int64))]
         relation = _Segments(np.arange(len(heads)), np.zeros(len(heads), np.int64), start, kept[:, 1])
-        return self._frame(body, kept[:, 0], relation, self.layout.pair, self._special_start[[2, 3, 4]])
+        texts = self._frame(body, kept[:, 0], relation, self.layout.pair, self._special_start[[2, 3, 4]])
+        return self._of_rows(texts, heads, relations)
+
+    def _of_rows(self, texts: Texts, entities: Ids, relations: Ids) -> Texts:
+        """Texts that know what they are of."""
+        ids = torch.from_numpy(np.stack([entities, relations], axis=1).astype(np.int64))
+        return replace(texts, ids=ids) if self._is_known else texts
 
     def _room(self, totals: Ids, relations: Ids | None) -> Ids:
         """Tokens kept of bodies of `totals` tokens and of the relations beside them, `(texts, 2)`."""

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+NO_RELATION = -1
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -22,6 +24,8 @@ class Texts:
         spans: `(tokens,)` int64, a number for each piece that a text was put together from (name, description, a neighbour's name, relation), -1 for special
             tokens; None where that is not known.
         times: `(texts,)` float32, what a student is told of each text beside its tokens (`models/conditioning.py`); None = nothing, which is time 0.
+        ids: `(texts, 2)` int64, the entity and the relation that each text is of, inverses from num_relations on, NO_RELATION in an entity's text; None where
+            a text is of no entity of the graph. No model that reads looks at them.
     """
 
     tokens: Tensor
@@ -30,6 +34,7 @@ class Texts:
     lengths: Tensor
     spans: Tensor | None = None
     times: Tensor | None = None
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.lengths.shape[0])
@@ -51,8 +56,8 @@ class Texts:
         lengths = self.lengths[indices]
         positions = token_positions(self.starts[indices], lengths)
         spans = None if self.spans is None else self.spans[positions]
-        times = None if self.times is None else self.times[indices]
-        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths, spans, times)
+        times, ids = (None if one is None else one[indices] for one in (self.times, self.ids))
+        return Texts(self.tokens[positions], self.types[positions], self.special[positions], lengths, spans, times, ids)
 
     def followed_by(self, others: Texts) -> Texts:
         """These texts, and others after them."""
@@ -63,6 +68,7 @@ class Texts:
             torch.cat([self.lengths, others.lengths]),
             None if self.spans is None or others.spans is None else torch.cat([self.spans, others.spans]),
             None if self.times is None or others.times is None else torch.cat([self.times, others.times]),
+            None if self.ids is None or others.ids is None else torch.cat([self.ids, others.ids]),
         )
 
     def at(self, times: Tensor) -> Texts:

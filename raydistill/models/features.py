@@ -47,7 +47,7 @@ class TowerOutput:
     Args:
         vectors: pooled, L2-normalised, `(texts, hidden)` float32.
         states: what was captured, flat in the order of the texts' tokens, `(tokens, hidden)` or as `QKV` says.
-        others: vectors of those who teach beside it, each `(texts, hidden)` with a width of its own.
+        others: vectors of those who teach beside it, each `(texts, hidden)` with a width of its own; not normalised where they are rows of tables.
     """
 
     vectors: Tensor

@@ -75,7 +75,7 @@ def survey(config: CampaignConfig) -> Ground:
         DataError: the dataset is missing or damaged.
         EncoderError: the encoder is.
         CheckpointError: the given teacher is, or another one that a method names.
-        CapabilityError: such a one has another tokenizer.
+        CapabilityError: such a one has another tokenizer, or is a structural model of another dataset.
     """
     dataset = Dataset.load(config.data.path)
     encoder = locate_encoder(config.encoder.name)
@@ -87,6 +87,8 @@ def survey(config: CampaignConfig) -> Ground:
         layers = int(_facts(path)["layers"])
         # A student that was pruned is narrower than its encoder.
         given = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
+    tokens = config.data.max_tokens
+    others = {place: _named(place, dataset.fingerprint, encoder, tokens) for place in other_places(config)}
     return Ground(
         dataset.fingerprint,
         encoder.fingerprint,
@@ -95,7 +97,8 @@ def survey(config: CampaignConfig) -> Ground:
         layers,
         encoder_width=encoder.hidden_size,
         num_relations=len(set(dataset.train[:, 1].tolist())),
-        others={place: _named(place, encoder, config.data.max_tokens) for place in other_places(config)},
+        others=others,
+        structural=frozenset(one.digest for one in others.values() if _is_structural(one.path)),
         encoder_intermediate=encoder.intermediate_size,
         encoder_heads=encoder.num_heads,
         given_teacher_width=given.get("hidden_size"),
@@ -103,12 +106,16 @@ def survey(config: CampaignConfig) -> Ground:
     )
 
 
-def _named(place: str, encoder: EncoderFacts, tokens: int) -> TeacherReference:
-    """A checkpoint that a method names as teacher, of texts of up to so many tokens."""
+def _named(place: str, data_fingerprint: str, encoder: EncoderFacts, tokens: int) -> TeacherReference:
+    """What a method names as teacher: a checkpoint, of texts of up to so many tokens, or a structural model of this dataset."""
     from raydistill.training.checkpoint import read_record, refuse_unfinished
+    from raydistill.training.structural import load_structural
 
     path = str(Path(place).absolute())
     digest = _verify(path)
+    if _is_structural(path):
+        load_structural(path, data_fingerprint, verify=False)
+        return TeacherReference(path=path, digest=digest)
     if tokenizer_digest(Path(path) / "tokenizer") != encoder.tokenizer_fingerprint:
         raise CapabilityError(
             f"teacher {place} has another tokenizer than the campaign's encoder",
@@ -158,6 +165,12 @@ def _verify(path: str) -> str:
     from raydistill.training.checkpoint import verify_checkpoint
 
     return verify_checkpoint(path)
+
+
+def _is_structural(path: str) -> bool:
+    from raydistill.training.checkpoint import is_structural
+
+    return is_structural(path)
 
 
 def _facts(path: str) -> dict[str, Any]:

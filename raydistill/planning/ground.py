@@ -20,7 +20,8 @@ class Ground:
         given_teacher_layers: its depth.
         encoder_width: hidden units of the pre-trained encoder; None where that is not known.
         num_relations: relations that have a training triple; None likewise.
-        others: the checkpoints that methods name as teachers, by the places they name.
+        others: the checkpoints and structural models that methods name as teachers, by the places they name.
+        structural: digests of those of them that are structural models.
         encoder_intermediate: units of its feed-forward layers.
         encoder_heads: of its attention, and of that of every model made of it.
         given_teacher_width: hidden units of the given teacher.
@@ -35,6 +36,7 @@ class Ground:
     encoder_width: int | None = None
     num_relations: int | None = None
     others: Mapping[str, TeacherReference] = field(default_factory=dict)
+    structural: frozenset[str] = frozenset()
     encoder_intermediate: int | None = None
     encoder_heads: int | None = None
     given_teacher_width: int | None = None

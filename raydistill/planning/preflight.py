@@ -25,7 +25,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.ground import Ground
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
-from raydistill.planning.shapes import growth_problems, shape_problems
+from raydistill.planning.shapes import growth_problems, shape_problems, structural_problems
 from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
 
 logger = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def _misfits(
 ) -> Iterator[str]:
     """What of a trial's method does not fit the models it compares, whatever the grade above promotes."""
     above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+    yield from structural_problems(trial.method, trial.others, ground.structural)
     yield from growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
     depths = possible_layers(config, lineage, above, ground)
     for depth in depths:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from raydistill.config.education import EducationSection
 from raydistill.config.methods import Method, parts_of
 from raydistill.config.minilm import MiniLMSection
+from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import SearchedCount, counts
+from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError
 from raydistill.students.stages import timetable
 
@@ -61,3 +63,22 @@ def growth_problems(method: Method, layers: int, epochs: int, num_relations: int
         yield f"{problem.received}; expected {problem.expected}; {problem.remedy}"
     if num_relations is not None and method.stages > num_relations:
         yield f"method.stages is {method.stages}, and the graph has {num_relations} relations with a training triple, of which each stage opens a part; lower it"
+
+
+def structural_problems(
+    method: Method, others: Sequence[TeacherReference], structural: Collection[str]
+) -> Iterator[str]:
+    """What of a resolved method does not fit the structural models that teach.
+
+    Args:
+        method: of one trial.
+        others: who teaches beside its teacher.
+        structural: digests of structural models.
+    """
+    named = [one.path for one in others if one.digest in structural]
+    for part in parts_of(method):
+        if named and isinstance(part, ReinforcedSection) and part.objective == "mse":
+            yield (
+                f"method.objective is mse, which compares scores as they are, and {named[0]} is a structural model, whose scores are no cosines and have another "
+                "unit; set it to kl, which compares distributions, or leave that teacher out"
+            )

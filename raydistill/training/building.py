@@ -16,6 +16,7 @@ from raydistill.models.pretrained import EncoderFacts
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.build import build_model
 from raydistill.students.reshaping import Reshaper
+from raydistill.teachers.structural import OtherTeacher
 from raydistill.training.methods.registry import METHODS, assemble, reshaping
 from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.optimizer import Optimizer
@@ -88,9 +89,9 @@ def student_of(config: TrialConfig, facts: EncoderFacts, teacher: BiEncoder | No
     )
 
 
-def trim(assembler: TextAssembler, *models: BiEncoder | None) -> None:
+def trim(assembler: TextAssembler, *models: OtherTeacher | None) -> None:
     """Keep only the embedding rows that texts of this graph, masks and padding can name."""
-    present = [model for model in models if model is not None]
+    present = [model for model in models if isinstance(model, BiEncoder)]
     if not present:
         return
     padding = present[0].query_encoder.config.pad_token_id  # type: ignore[union-attr]

@@ -33,6 +33,8 @@ RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors
 ASIDE, OLD = ".aside-", ".old-"
 RESHAPING = "reshaping"
 """Under which a record says what was done to the student's shape, and whether that is over."""
+KIND, STRUCTURAL = "kind", "structural"
+"""Under which a record says that its folder holds no towers, but the tables of a structural model."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,37 @@ def newest_good(directory: Path) -> Path | None:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """What the model of a checkpoint is and where it comes from."""
+    """What the model of a checkpoint is and where it comes from.
+
+    Raises:
+        CheckpointError: there is no record, or it is that of a structural model.
+    """
+    record = any_record(path)
+    if record.get(KIND) == STRUCTURAL:
+        raise CheckpointError(
+            f"{path} holds the tables of a structural model",
+            expected="a checkpoint of raydistill with encoders that read texts",
+            consequence="it has no layers, and no vector for a text: it can only teach beside a grade's own teacher",
+            remedy="name it in method.teachers of method reinforced, and give a checkpoint here",
+        )
+    return record
+
+
+def is_structural(path: str | Path) -> bool:
+    """Whether a folder holds the tables of a structural model; raises as `any_record` does."""
+    return any_record(path).get(KIND) == STRUCTURAL
+
+
+def any_record(path: str | Path) -> dict[str, Any]:
+    """The record of a checkpoint, or of a structural model.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     try:
         record: dict[str, Any] = json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it holds no record")
     except (OSError, ValueError) as problem:
         raise CheckpointError(
             f"{path}: {RECORD} cannot be read ({problem})",

@@ -12,7 +12,9 @@ from raydistill.errors import CapabilityError, CheckpointError, DataError, Encod
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
-from raydistill.training.checkpoint import load_model, verify_checkpoint
+from raydistill.teachers.structural import OtherTeacher
+from raydistill.training.checkpoint import is_structural, load_model, read_record, verify_checkpoint
+from raydistill.training.structural import load_structural
 
 
 def checked_dataset(config: TrialConfig) -> Dataset:
@@ -63,22 +65,52 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
     return _checked(config.teacher, config, facts, precision)
 
 
-def checked_others(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> tuple[BiEncoder, ...]:
-    """Who teaches beside the teacher; raises as `checked_teacher` does."""
-    return tuple(_checked(one, config, facts, precision) for one in config.others)
+def checked_others(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> tuple[OtherTeacher, ...]:
+    """Who teaches beside the teacher, structural models among them; raises as `checked_teacher` does.
+
+    Raises:
+        CapabilityError: a structural model was trained on another dataset.
+    """
+    return tuple(_checked_other(one, config, facts, precision) for one in config.others)
+
+
+def _checked_other(
+    reference: TeacherReference, config: TrialConfig, facts: EncoderFacts, precision: Precision
+) -> OtherTeacher:
+    with about_teacher():
+        _verify(reference)
+        if is_structural(reference.path):
+            return load_structural(reference.path, config.data_fingerprint, verify=False)
+    return _loaded(reference, config, facts, precision)
 
 
 def _checked(reference: TeacherReference, config: TrialConfig, facts: EncoderFacts, precision: Precision) -> BiEncoder:
-    path, settings = Path(reference.path), config.training
     with about_teacher():
-        digest = verify_checkpoint(path)
+        _verify(reference)
+        # Refuses a structural model, which has no states and no layers to begin with.
+        read_record(reference.path)
+    return _loaded(reference, config, facts, precision)
+
+
+def _verify(reference: TeacherReference) -> None:
+    """Check every byte, and that it is the one.
+
+    Raises:
+        CheckpointError: it is damaged.
+        TeacherError: it is another one.
+    """
+    digest = verify_checkpoint(reference.path)
     if digest != reference.digest:
         raise TeacherError(
-            f"teacher {path} has digest {digest[:12]}",
+            f"teacher {reference.path} has digest {digest[:12]}",
             expected=f"{reference.digest[:12]}, the checkpoint that was promoted, or given",
             consequence="the student would learn from another teacher than the one on record",
             remedy="restore that checkpoint, or begin a new run directory",
         )
+
+
+def _loaded(reference: TeacherReference, config: TrialConfig, facts: EncoderFacts, precision: Precision) -> BiEncoder:
+    path, settings = Path(reference.path), config.training
     if tokenizer_digest(path / "tokenizer") != facts.tokenizer_fingerprint:
         raise CapabilityError(
             f"teacher {path} has another tokenizer than encoder {config.encoder.name}",

@@ -75,7 +75,7 @@ class Encoded:
         return self._scores(self.teacher_vectors)
 
     def scores_of_teacher(self, number: int) -> Tensor:
-        """`teacher_scores`, of the teacher (0) or of one of those beside it (from 1)."""
+        """`teacher_scores`, of the teacher (0) or of one of those beside it (from 1); those of a structural model are no cosines."""
         return self.teacher_scores if number == 0 else self._scores(self.vectors_of_teacher(number))
 
     @cached_property

@@ -22,6 +22,7 @@ from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
 from raydistill.students.reshaping import Standing
 from raydistill.teachers.shards import KeptTeachers
+from raydistill.teachers.structural import OtherTeacher
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.building import (
     builder_of,
@@ -72,7 +73,7 @@ class TrialParts:
     assembler: TextAssembler
     task: LinkPredictionTask
     kept: KeptTeachers | None = None
-    others: tuple[BiEncoder, ...] = ()
+    others: tuple[OtherTeacher, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -167,7 +168,7 @@ def build_parts(
         DataError: the dataset is not the one the trial was planned with, or is damaged.
         EncoderError: the encoder is missing or not the one the trial was planned with.
         TeacherError: the teacher is damaged, or not the one the trial was planned with.
-        CapabilityError: the teacher has another tokenizer.
+        CapabilityError: the teacher has another tokenizer, or a structural one another dataset.
     """
     identity, device = config.identity, best_device()
     if device.type == "cuda":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,8 @@ def save_checkpoint(
     Raises:
         StorageError: the disk is full or read-only.
     """
-    aside = path.parent / f"{ASIDE}{path.name}"
-    with writing(path):
-        shutil.rmtree(aside, ignore_errors=True)
+
+    def fill(aside: Path) -> None:
         for name in ("query_encoder",) if model.shared_towers else ("query_encoder", "entity_encoder"):
             _save_encoder(aside / name, getattr(model, name))
         (aside / "tokenizer").mkdir()
@@ -40,12 +39,31 @@ def save_checkpoint(
             if (tokenizer_folder / file).exists():
                 shutil.copyfile(tokenizer_folder / file, aside / "tokenizer" / file)
         # A tokenizer folder of the hub does not name its class; transformers looks for the encoder's type beside it.
-        _write_json(aside / "tokenizer" / "config.json", {"model_type": model.query_encoder.config.model_type})  # type: ignore[union-attr]
+        write_json(aside / "tokenizer" / "config.json", {"model_type": model.query_encoder.config.model_type})  # type: ignore[union-attr]
         content = {**record, "log_inverse_temperature": model.log_inverse_temperature.item()}
-        _write_json(aside / RECORD, {**content, **_size(aside, model)})
+        write_json(aside / RECORD, {**content, **_size(aside, model)})
         (aside / "training").mkdir()
         save_file(state.tensors, aside / OPTIMIZER)
-        _write_json(aside / POSITION, state.position)
+        write_json(aside / POSITION, state.position)
+
+    return save_folder(path, fill)
+
+
+def save_folder(path: Path, fill: Callable[[Path], None]) -> str:
+    """Write a folder with a manifest, which is whole once it carries its name; returns its digest.
+
+    Args:
+        path: its name.
+        fill: writes its files into a new folder beside it.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    aside = path.parent / f"{ASIDE}{path.name}"
+    with writing(path):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        fill(aside)
         digest = write_manifest(aside)
         _put(aside, path)
     return digest
@@ -90,7 +108,7 @@ def _save_encoder(folder: Path, encoder: nn.Module) -> None:
     config = encoder.config.to_dict()  # type: ignore[union-attr, operator]
     for volatile in ("_name_or_path", "transformers_version"):
         config.pop(volatile, None)
-    _write_json(folder / "config.json", {**config, "architectures": [type(encoder).__name__]})
+    write_json(folder / "config.json", {**config, "architectures": [type(encoder).__name__]})
 
 
 def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
@@ -105,7 +123,8 @@ def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
     return {"parameters": parameters, "bytes": sum(file.stat().st_size for file in files)}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a record: keys in order, so that equal contents are equal bytes."""
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from raydistill.models.features import Needs
 from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KeptTeachers
+from raydistill.teachers.structural import OtherTeacher, StructuralModel, StructuralTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.outputs import either
 from raydistill.training.terms.term import wanted_on
@@ -29,7 +30,7 @@ def teacher_source(
     model: BiEncoder | None,
     trainer: Trainer,
     kept: KeptTeachers | None,
-    others: Sequence[BiEncoder] = (),
+    others: Sequence[OtherTeacher] = (),
 ) -> TeacherSource:
     """The source for a trial's trainer.
 
@@ -65,9 +66,16 @@ class _Kept:
 
 
 def _source(
-    config: TrialConfig, model: BiEncoder, trainer: Trainer, kept: _Kept, clean: Needs | None, corrupted: Needs | None
+    config: TrialConfig,
+    model: OtherTeacher,
+    trainer: Trainer,
+    kept: _Kept,
+    clean: Needs | None,
+    corrupted: Needs | None,
 ) -> TeacherSource:
     """One teacher, of which so much is wanted on each view."""
+    if isinstance(model, StructuralModel):
+        return StructuralTeacher(model)
     live, triples = LiveTeacher(model), trainer.source.triples
     if not config.training.remember_teacher or triples is None:
         return live

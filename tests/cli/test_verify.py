@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,14 @@ def test_json_is_complete(call: Call, checkpoint: Path) -> None:
     found: dict[str, Any] = json.loads(call("verify", str(checkpoint), "--json").stdout)
     assert found["sound"] is True
     assert sorted(Path(path).name for path in found["checked"]) == ["model.safetensors", "raydistill.json"]
+
+
+def test_structural_model_is_checked_like_a_checkpoint(call: Call, structural_folder: Path, tmp_path: Path) -> None:
+    """A teacher that nobody can check; or one that is nothing of ours as soon as its record is what is missing."""
+    found = call("verify", structural_folder)
+    assert (found.exit_code, "sound, 2 checked" in found.output) == (0, True), found.output
+    copy = Path(shutil.copytree(structural_folder, tmp_path / "copy"))
+    (copy / "raydistill.json").unlink()
+    found = call("verify", copy)
+    assert found.exit_code == 4
+    assert "raydistill.json: missing" in found.output

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, TripleBatch, TripleSource
+from raydistill.data.texts import NO_RELATION
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import with_inverses
 from raydistill.kg.truth import TruthIndex
@@ -51,10 +52,15 @@ def check_batch(assembler: TextAssembler, dataset: Dataset, triples: np.ndarray,
         assert queries[rows[b]] == text_key(assembler, "query", h, r, t)
         assert candidates[columns[b]] == text_key(assembler, "entity", t, h)
         assert batch.column_entities[columns[b]] == t
+        assert batch.queries.ids is not None
+        assert batch.candidates.ids is not None
+        assert batch.queries.ids[rows[b]].tolist() == [h, r]
+        assert batch.candidates.ids[columns[b]].tolist() == [t, NO_RELATION]
         assert batch.self_positions is not None
         assert batch.self_valid is not None
         assert batch.extra_valid is not None
         assert candidates[int(batch.self_positions[b])] == text_key(assembler, "entity", h, t)
+        assert batch.candidates.ids[int(batch.self_positions[b])].tolist() == [h, NO_RELATION]
         assert bool(batch.self_valid[b]) == ((h, r, h) not in truth)
         assert batch.extra_valid[b].tolist() == [(h, r, e) not in truth for e in extra]
         wanted = [c == columns[b] or (h, r, int(e)) not in truth for c, e in enumerate(batch.column_entities)]

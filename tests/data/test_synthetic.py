@@ -92,5 +92,6 @@ def test_random_texts_have_the_lengths_and_the_tokens_of_real_ones_and_no_more(
     known = {tuple(part) for part in true.tokens.split(true.lengths.tolist()) if len(part) > 6}
     assert not known & {tuple(part) for part in texts.tokens.split(texts.lengths.tolist())}
     again, other = (random_graph(seal, pieces, seed)[1] for seed in (3, 4))
+    assert texts.ids is queries.ids is None, "its entities are none of the graph's"
     assert np.array_equal(again.tokens, random.tokens)
     assert not np.array_equal(other.tokens[:100], random.tokens[:100])

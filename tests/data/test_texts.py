@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from raydistill.data.texts import Texts
+from raydistill.data.masking import corrupted_view
+from raydistill.data.texts import Texts, fingerprints
 
 
 def test_select_gives_the_named_texts_in_the_named_order() -> None:
@@ -30,3 +33,17 @@ def test_times_go_where_their_texts_go() -> None:
     both = texts.select(order).followed_by(texts)
     assert torch.equal(both.times, torch.cat([texts.times[order], texts.times]))  # type: ignore[arg-type]
     assert torch.equal(texts.with_tokens(tokens + 1).times, texts.times)  # type: ignore[arg-type]
+
+
+def test_what_texts_are_of_goes_where_they_go() -> None:
+    """A text that gets the scores of another entity after sorting, sharing among workers, or masking."""
+    tokens, ids = torch.arange(6), torch.tensor([[4, 0], [2, 5], [7, 3]])
+    texts = Texts(tokens, tokens, tokens < 0, torch.tensor([1, 3, 2]), ids=ids)
+    order = torch.tensor([1, 2, 0])
+    assert torch.equal(texts.select(order).ids, ids[order])  # type: ignore[arg-type]
+    assert torch.equal(texts.select(order).followed_by(texts).ids, torch.cat([ids[order], ids]))  # type: ignore[arg-type]
+    assert texts.followed_by(Texts(tokens, tokens, tokens < 0, torch.tensor([6]))).ids is None
+    masked = corrupted_view(texts.at(torch.zeros(3)), 0.5, 99, torch.Generator().manual_seed(0)).texts
+    assert (masked.tokens == 99).any()
+    assert torch.equal(masked.ids, ids)  # type: ignore[arg-type]
+    assert torch.equal(fingerprints(texts), fingerprints(replace(texts, ids=None)))

@@ -16,6 +16,7 @@ from raydistill.config.other_teachers import other_places
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, CheckpointError, RunDirectoryError
+from raydistill.kg.store import Dataset
 from raydistill.orchestration import rundir
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
@@ -29,6 +30,7 @@ from raydistill.planning.ground import Ground
 from raydistill.planning.records import Promotion
 from raydistill.planning.rules import Rules
 from raydistill.training.checkpoint import verify_checkpoint
+from raydistill.training.structural import load_structural, save_structural
 
 Folder = Callable[..., Path]
 
@@ -52,20 +54,53 @@ def test_named_teachers_are_verified_before_anything_is_trained(
         survey(campaign(dataset_folder, bert_folder, str(foreign)))
 
 
+def test_structural_teacher_is_known_by_its_record_and_by_its_dataset(
+    dataset: Dataset, dataset_folder: Path, bert_folder: Path, structural_folder: Path, tmp_path: Path
+) -> None:
+    """A refusal of tables because they have no tokenizer; or rows of another graph, which fit by chance, as scores of this one's entities."""
+    place = str(structural_folder)
+    ground = survey(campaign(dataset_folder, bert_folder, place))
+    assert ground.others[place].digest == verify_checkpoint(place)
+    assert ground.structural == {ground.others[place].digest}
+    foreign = tmp_path / "foreign"
+    save_structural(foreign, load_structural(place, dataset.fingerprint), "0" * 64, {})
+    with pytest.raises(CapabilityError, match="was trained on dataset 000000000000"):
+        survey(campaign(dataset_folder, bert_folder, str(foreign)))
+    damaged = shutil.copytree(structural_folder, tmp_path / "damaged")
+    content = bytearray((damaged / "tables.safetensors").read_bytes())
+    content[-1] ^= 1
+    (damaged / "tables.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"tables.safetensors was changed"):
+        survey(campaign(dataset_folder, bert_folder, str(damaged)))
+
+
+def test_structural_model_is_no_first_teacher(dataset_folder: Path, bert_folder: Path, structural_folder: Path) -> None:
+    """A ladder below tables that have no layers to begin with, and no vector for a text."""
+    config = campaign(dataset_folder, bert_folder)
+    teacher = config.teacher.model_copy(update={"checkpoint": str(structural_folder)})
+    with pytest.raises(CheckpointError, match="tables of a structural model") as caught:
+        survey(config.model_copy(update={"teacher": teacher}))
+    assert "method.teachers of method reinforced" in caught.value.remedy
+
+
 def test_named_teacher_elsewhere_is_fetched_for_the_survey_and_keeps_its_place(
-    dataset_folder: Path, bert_folder: Path, teacher_checkpoint: Folder, tmp_path: Path
+    dataset_folder: Path, bert_folder: Path, teacher_checkpoint: Folder, structural_folder: Path, tmp_path: Path
 ) -> None:
     """A plan that names a folder of the machine that planned it, or one teacher for two because their places hold the same."""
     root = fs.SubTreeFileSystem("/", fs.LocalFileSystem())
     wide = teacher_checkpoint(width=24)
     copy = shutil.copytree(wide, tmp_path / "copy")
-    places = [str(path).lstrip("/") for path in (wide, copy)]
+    places = [str(path).lstrip("/") for path in (wide, copy, structural_folder)]
     config = campaign(dataset_folder, bert_folder, *places)
     data = config.data.model_copy(update={"path": str(dataset_folder).lstrip("/")})
     served = Courier(standard_workshop(), Depot(root), RunStore.at("run", root)).workshop()
-    found = served.survey(config.model_copy(update={"data": data})).others
-    digest = verify_checkpoint(wide)
-    assert found == {place: TeacherReference(path=place, digest=digest) for place in places}
+    ground = served.survey(config.model_copy(update={"data": data}))
+    digests = [verify_checkpoint(path) for path in (wide, copy, structural_folder)]
+    assert ground.others == {
+        place: TeacherReference(path=place, digest=digest) for place, digest in zip(places, digests, strict=True)
+    }
+    assert digests[0] == digests[1]
+    assert ground.structural == {digests[2]}
 
 
 def test_named_teacher_may_be_moved_but_not_exchanged(tmp_path: Path) -> None:

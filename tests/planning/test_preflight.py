@@ -232,3 +232,17 @@ def test_given_teacher_sets_the_width(campaign: Maker) -> None:
         preflight(
             campaign({"layers": 3, "init": "teacher", "method": {**PRUNED, "width": 768}}, teacher=checkpoint), narrow
         )
+
+
+def test_structural_teacher_of_raw_scores_is_refused(campaign: Maker) -> None:
+    """Cosines that are pulled to scores of a table, in whichever unit those are, hours after the campaign began."""
+    tables, text = (TeacherReference(path=f"/{name}", digest=name * 32) for name in ("ab", "cd"))
+    ground = Ground("d", "e", 12, others={"tables": tables, "text": text}, structural=frozenset([tables.digest]))
+
+    def named(place: str, objective: str) -> CampaignConfig:
+        return campaign({"layers": 3}, method={"name": "reinforced", "teachers": [place], "objective": objective})
+
+    with pytest.raises(CapabilityError, match=r"objective is mse.* /ab is a structural model.* set it to kl"):
+        preflight(named("tables", "mse"), ground)
+    assert preflight(named("tables", "kl"), ground)
+    assert preflight(named("text", "mse"), ground)

@@ -48,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "education": {"name": "education", "stages": 2, "temperature": 3.0},
     "reinforced": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
     "reinforced, warmed up": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0.5},
+    "reinforced, structural": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
     "none": {"name": "none"},
 }
 ALONE = ("none", "self-feature")
@@ -63,9 +64,9 @@ def method(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def config_of(
-    trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path]
+    trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path], structural_folder: Path
 ) -> Callable[..., TrialConfig]:
-    """The configuration of a trial of one of METHODS, with a teacher where the method has one, and a wider one where it has two; pmd masks 20 %."""
+    """The configuration of a trial of one of METHODS, with a teacher where the method has one, and a wider one where it has two, or two others; pmd masks 20 %."""
 
     def make(name: str = "pmd", **changes: Any) -> TrialConfig:
         kind = changes.get("encoder", {}).get("kind", "bert")
@@ -76,8 +77,8 @@ def config_of(
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         if name.startswith("reinforced"):
-            wider = teacher_checkpoint(kind, width=24)
-            changes = {"others": [{"path": str(wider), "digest": verify_checkpoint(wider)}], **changes}
+            others = [teacher_checkpoint(kind, width=24), structural_folder][: 2 if name.endswith("structural") else 1]
+            changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in others], **changes}
         return trial_config(method=METHODS[name], **changes)
 
     return make

@@ -43,6 +43,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "dq": ("dq", {}),
     "gradient cache, dq": ("dq-ternary", {"training": CACHED}),
     "reinforced": ("reinforced", {}),
+    "reinforced, structural": ("reinforced, structural", {}),
     "gradient cache, reinforced": ("reinforced", {"training": CACHED}),
     "homodistil": ("homodistil", {"layers": 3}),
     "homodistil, compacted": ("homodistil at once", {}),

@@ -76,7 +76,7 @@ FAILURES: dict[str, tuple[str, Callable[..., None]]] = {
     "weights": ("raydistill.training.saving.save_file", full_for_safetensors),
     "weights, by the system": ("raydistill.training.saving.save_file", full),
     "tokenizer": ("raydistill.training.saving.shutil.copyfile", full),
-    "record": ("raydistill.training.saving._write_json", full),
+    "record": ("raydistill.training.saving.write_json", full),
     "manifest": ("raydistill.training.saving.write_manifest", full),
     "rename": ("raydistill.training.saving.os.replace", full),
 }
