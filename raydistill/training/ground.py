@@ -64,8 +64,10 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
 
 
 def checked_others(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> tuple[BiEncoder, ...]:
-    """Who teaches beside the teacher; raises as `checked_teacher` does."""
-    return tuple(_checked(one, config, facts, precision) for one in config.others)
+    """Who teaches beside the teacher, or in its place; a checkpoint that is there twice is one model. Raises as `checked_teacher` does."""
+    distinct = {one.digest: one for one in config.others}
+    models = {digest: _checked(one, config, facts, precision) for digest, one in distinct.items()}
+    return tuple(models[one.digest] for one in config.others)
 
 
 def _checked(reference: TeacherReference, config: TrialConfig, facts: EncoderFacts, precision: Precision) -> BiEncoder:
