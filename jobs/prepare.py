@@ -1,4 +1,4 @@
-"""Make a dataset directory: python jobs/prepare.py SOURCE OUT [--layout L] [--sample N] [--seed S] [--quarantine] [--overwrite]."""
+"""Make a dataset directory: python jobs/prepare.py SOURCE OUT [--layout L] [--sample N] [--seed S] [--part K/N] [--quarantine] [--overwrite]."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--sample", type=int, help="keep a connected cut of this many entities")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", metavar="K/N", help="keep the triples of part K of N of the relations")
     parser.add_argument("--quarantine", action="store_true", help="set malformed lines aside instead of refusing")
     parser.add_argument("--overwrite", action="store_true")
     given = parser.parse_args()
@@ -23,16 +24,8 @@ def main() -> None:
     with explained():
         from raydistill.kg.prepare import prepare
 
-        dataset = prepare(
-            given.source,
-            given.out,
-            layout=given.layout,
-            sample=given.sample,
-            seed=given.seed,
-            quarantine=given.quarantine,
-            overwrite=given.overwrite,
-        )
-        print(dataset.path)
+        # Its options are those of the function.
+        print(prepare(**vars(given)).path)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,20 @@ import click
 @click.option("--layout", default="auto", show_default=True, help="Layout of SOURCE; auto recognises it.")
 @click.option("--sample", type=click.IntRange(min=1), help="Keep a connected cut of this many entities.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the cut.")
+@click.option("--part", metavar="K/N", help="Keep the triples of part K of N of the relations; --sample comes first.")
 @click.option("--quarantine", is_flag=True, help="Set malformed lines aside instead of refusing the source.")
 @click.option("--overwrite", is_flag=True, help="Replace another dataset in --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def prepare(
-    source: str, out: str, layout: str, sample: int | None, seed: int, quarantine: bool, overwrite: bool, as_json: bool
+    source: str,
+    out: str,
+    layout: str,
+    sample: int | None,
+    seed: int,
+    part: str | None,
+    quarantine: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Read a knowledge graph from SOURCE, audit it, and write a dataset directory.
 
@@ -27,7 +36,7 @@ def prepare(
 
     with errors_only("raydistill.kg.prepare"), waiting(f"reading {source}"):
         dataset = prepare_dataset(
-            source, out, layout=layout, sample=sample, seed=seed, quarantine=quarantine, overwrite=overwrite
+            source, out, layout=layout, sample=sample, seed=seed, part=part, quarantine=quarantine, overwrite=overwrite
         )
         audit = dataset.audit()
     if as_json:

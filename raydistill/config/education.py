@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
 from raydistill.config.space import SearchedPositive, SearchedShare
@@ -25,6 +25,11 @@ class EducationSection(MethodSection):
         ge=1,
         description="school grades of the student: parts of its layers and of the graph's relations; at most as many as it has layers",
     )
+    teachers: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="a checkpoint (path or URI) for each part, in order, that teaches the part alone, of any encoder with the same tokenizer; the same one may be there "
+        "for several; none = the grade above teaches all parts",
+    )
     alpha: SearchedShare = Field(
         0.3, description="weight of the contrastive term; the divergence from the teacher has the rest"
     )
@@ -36,3 +41,12 @@ class EducationSection(MethodSection):
     end: float = Field(
         0.6, gt=0, lt=1, description="share of the epochs after which the last stage begins; the others evenly before"
     )
+
+    @model_validator(mode="after")
+    def _one_for_each_part(self) -> EducationSection:
+        if self.teachers and len(self.teachers) != self.stages:
+            raise ValueError(
+                f"teachers are {len(self.teachers)}, and stages is {self.stages}; expected a checkpoint for each part, or none at all, because a part would have "
+                "nobody to teach it, or a teacher no part; name as many as there are stages, some more than once if need be, or leave teachers out"
+            )
+        return self

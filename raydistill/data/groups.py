@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.data.batches import TripleSource
-from raydistill.errors import CapabilityError
+from raydistill.kg.parts import parts_of_relations
 from raydistill.kg.triples import with_inverses
 
 
@@ -31,7 +31,7 @@ class RelationGroups:
 
 
 def relation_groups(train: NDArray[np.int32], num_entities: int, num_relations: int, num_groups: int) -> RelationGroups:
-    """Groups of nearly equally many training triples: each relation, the largest first, goes to the group that is the smallest so far.
+    """The groups of `kg.parts.parts_of_relations`, and what each has for answers.
 
     Args:
         train: training triples `(n, 3)`, without inverses.
@@ -42,19 +42,7 @@ def relation_groups(train: NDArray[np.int32], num_entities: int, num_relations: 
     Raises:
         CapabilityError: more groups than relations that have a triple.
     """
-    counts = np.bincount(train[:, 1], minlength=num_relations)
-    present = int((counts > 0).sum())
-    if num_groups > present:
-        raise CapabilityError(
-            f"{num_groups} groups of the relations of a graph that has {present} with a training triple",
-            expected=f"at most {present} groups",
-            consequence="a group would have nothing to teach",
-            remedy=f"ask for {present} or fewer (method.stages), or take a graph of more relations",
-        )
-    sizes, group = np.zeros(num_groups, np.int64), np.zeros(num_relations, np.int64)
-    for relation in np.argsort(-counts, kind="stable"):
-        group[relation] = np.argmin(sizes)
-        sizes[group[relation]] += counts[relation]
+    group = parts_of_relations(train, num_relations, num_groups)
     of_relation, answers = np.tile(group, 2), np.zeros((num_groups, num_entities), bool)
     triples = with_inverses(train, num_relations)
     answers[of_relation[triples[:, 1]], triples[:, 2]] = True
@@ -87,7 +75,7 @@ class GroupSource(TripleSource):
         seed: int,
     ) -> None:
         super().__init__(triples, len(groups.of_relation) // 2, batch_size, seed)
-        self.opens, self.rehearses = tuple(opens), rehearses
+        self.groups, self.opens, self.rehearses = groups, tuple(opens), rehearses
         group = groups.of_relation[self.triples[:, 1]]
         self.rows = [np.flatnonzero(group == number) for number in range(len(groups))]
 
@@ -95,6 +83,16 @@ class GroupSource(TripleSource):
     def steps_per_epoch(self) -> int:
         """Enough to deal out every group once: those of the plain source, and at most one more for each further group."""
         return sum(map(self._whole, self.rows))
+
+    def triples_of(self, group: int) -> NDArray[np.int32]:
+        """All examples of a group, `(examples, 3)`."""
+        return self.triples[self.rows[group]]
+
+    def group_of(self, relations: NDArray[np.int64]) -> int:
+        """The group that a batch of these relations is of."""
+        found = set(self.groups.of_relation[relations].tolist())
+        assert len(found) == 1, f"a batch of the groups {sorted(found)}"
+        return int(found.pop())
 
     def open_groups(self, epoch: int) -> range:
         """The groups that an epoch (from 0) learns from."""

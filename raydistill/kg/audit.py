@@ -21,13 +21,16 @@ _EXAMPLES = 5
 _EVALUATED: tuple[Split, Split] = ("valid", "test")
 
 
-def audit_graph(graph: Graph, intake: Intake, sample: dict[str, Any] | None = None) -> dict[str, Any]:
+def audit_graph(
+    graph: Graph, intake: Intake, sample: dict[str, Any] | None = None, part: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Count what a reader of results should know about a graph.
 
     Args:
         graph: the graph as it will be stored.
         intake: what became of the source's lines.
         sample: how the graph was cut out of a larger one; None if it is whole.
+        part: which part of the relations it has the triples of; None if of all.
 
     Returns:
         A JSON object; shares are ratios in 0..1.
@@ -41,6 +44,7 @@ def audit_graph(graph: Graph, intake: Intake, sample: dict[str, Any] | None = No
         },
         "notes": list(graph.notes),
         "sample": sample,
+        "part": part,
         "lines": {name: dict(counts) for name, counts in sorted(intake.tally.items())},
         "quarantined": len(intake.malformed),
         "texts": _texts(graph),

@@ -50,6 +50,14 @@ def _origin(audit: Mapping[str, Any]) -> Iterator[str]:
         yield f"Cut out of {whole:,} entities with seed {sample['seed']}, asked for {sample['requested']:,}."
         if moved["valid"] or moved["test"]:
             yield f"{moved['valid']:,} and {moved['test']:,} triples were moved from train to valid and test."
+    # Older audits do not know of parts.
+    part = audit.get("part")
+    if part:
+        kept, whole = part["kept"], part["whole"]
+        yield (
+            f"Part {part['number']} of {part['count']}: {kept['relations']:,} of {whole['relations']:,} relations have triples, "
+            f"{kept['train']:,} of {whole['train']:,} in train; all entities and relations stay."
+        )
 
 
 def _texts(texts: Mapping[str, Any]) -> Iterator[str]:

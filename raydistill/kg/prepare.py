@@ -12,6 +12,7 @@ from raydistill.kg.audit import audit_graph, describe
 from raydistill.kg.bundled import PREFIX
 from raydistill.kg.graph import Graph
 from raydistill.kg.lines import Intake
+from raydistill.kg.parts import graph_of_part, parsed_part
 from raydistill.kg.sampling import cut_graph
 from raydistill.kg.sources import read_source
 from raydistill.kg.store import Dataset
@@ -28,6 +29,7 @@ def prepare(
     layout: str = "auto",
     sample: int | None = None,
     seed: int = 0,
+    part: str | None = None,
     quarantine: bool = False,
     overwrite: bool = False,
 ) -> Dataset:
@@ -41,27 +43,34 @@ def prepare(
         layout: one of `sources.LAYOUTS`; "auto" recognises it.
         sample: number of entities of a connected cut; None keeps the whole graph.
         seed: decides the cut.
+        part: keep the triples of one part of the relations alone, as in "2/3": the division that method `education` teaches by; of the cut, where there is one.
         quarantine: set malformed lines aside in `quarantine.tsv`; otherwise one of them refuses the source.
         overwrite: replace another dataset directory.
 
     Raises:
-        ConfigError: an option is out of range, `out` overlaps the source, or nobody can write there.
-        DataError: the source is malformed, or `out` holds something else.
+        ConfigError: an option is out of range, there are more parts than relations, `out` overlaps the source, or nobody can write there.
+        DataError: the source is malformed, the part has no triple in some split, or `out` holds something else.
         StorageError: there is no room, or the disk failed.
     """
     target = Path(out)
     if seed < 0:
         raise ConfigError(f"seed {seed}", expected="0 or more", remedy="give another seed")
+    asked = None if part is None else parsed_part(part)
     _check_apart(source, target)
     intake = Intake()
     graph = _read(source, layout, intake, quarantine)
-    record: dict[str, Any] | None = None
+    cut: dict[str, Any] | None = None
+    kept: dict[str, Any] | None = None
     if sample is not None:
-        graph, record = cut_graph(graph, sample, seed)
-    audit = audit_graph(graph, intake, record)
+        graph, cut = cut_graph(graph, sample, seed)
+    if asked is not None:
+        graph, kept = graph_of_part(graph, *asked)
+    audit = audit_graph(graph, intake, cut, kept)
     for finding in describe(audit):
         logger.log(logging.WARNING if finding.startswith("Warning: ") else logging.INFO, "%s", finding)
     origin = {"name": _source_name(source), "layout": graph.layout, "sample": sample, "seed": seed if sample else None}
+    if part is not None:
+        origin["part"] = part
     try:
         write_dataset(target, graph, audit=audit, intake=intake, origin=origin, overwrite=overwrite)
         return Dataset.load(target)

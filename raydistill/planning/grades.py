@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from raydistill.config.baselines import NoneSection
-from raydistill.config.methods import Method, has_teacher, label_of
-from raydistill.config.other_teachers import placeless
+from raydistill.config.methods import Method, label_of
+from raydistill.config.other_teachers import learns_from_above, placeless
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import Init
 from raydistill.config.training import TrainingSection
@@ -108,7 +108,7 @@ def learns_from_teacher(lineage: Lineage, plan: GradePlan, parameters: Parameter
     """Whether a trial's result depends on its teacher: it distils from it, or starts from its layers."""
     if plan.section is None:
         return False
-    return has_teacher(method_of(lineage, plan)) or _init(plan.section, parameters) == "teacher"
+    return learns_from_above(method_of(lineage, plan)) or _init(plan.section, parameters) == "teacher"
 
 
 def trial_config(

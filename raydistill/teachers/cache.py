@@ -26,7 +26,7 @@ from raydistill.errors import StorageError
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.shards import Shard, claimed, read_shard, write_shard
-from raydistill.teachers.views import BeforePart, LiveTeacher, Stop, never
+from raydistill.teachers.views import AskedAboutAll, BeforePart, LiveTeacher, Stop, never
 
 TEXTS_OF_A_SHARD = 8192
 
@@ -52,7 +52,7 @@ class KeptView:
     layers: tuple[int, ...] = ()
 
 
-class CachedTeacher:
+class CachedTeacher(AskedAboutAll):
     """Answers from what is kept where all of it is there; else asks the live teacher.
 
     Args:

@@ -1,17 +1,18 @@
-"""Several teachers as one source: the first is asked for whatever terms want, the others for vectors alone."""
+"""Several teachers as one source: of one batch, the first for whatever terms want and the others for vectors; or each of the batches of its part alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from raydistill.data.batches import TripleBatch
 from raydistill.data.texts import Texts
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
-from raydistill.teachers.views import Stop, TeacherSource, never
+from raydistill.teachers.views import AskedAboutAll, Stop, TeacherSource, never
 
 
-class SeveralTeachers:
+class SeveralTeachers(AskedAboutAll):
     """The teacher of a trial and those beside it, each live or kept.
 
     Args:
@@ -39,3 +40,20 @@ class SeveralTeachers:
         """Make the micro-batches of all of them smaller."""
         for one in (self.first, *self.others):
             one.encode_at_most(tokens)
+
+
+class TeachersOfParts(SeveralTeachers):
+    """A teacher for each part of the graph. A batch is of one part, and nobody but the part's teacher is asked about it.
+
+    Args:
+        teachers: by their parts; one may be there for several.
+        part_of: the part of a batch; the same for all workers of a trial.
+    """
+
+    def __init__(self, teachers: Sequence[TeacherSource], part_of: Callable[[TripleBatch], int]) -> None:
+        super().__init__(teachers[0], teachers[1:])
+        self.part_of = part_of
+
+    def of_batch(self, batch: TripleBatch) -> TeacherSource:
+        """Its part's teacher."""
+        return (self.first, *self.others)[self.part_of(batch)]

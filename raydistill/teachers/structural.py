@@ -17,7 +17,7 @@ from raydistill.devices import sent
 from raydistill.errors import CapabilityError, ShapeError
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs, TowerOutput
-from raydistill.teachers.views import Stop, never
+from raydistill.teachers.views import AskedAboutAll, Stop, never
 
 Interaction = Literal["complex", "distmult"]
 
@@ -111,7 +111,7 @@ OtherTeacher = BiEncoder | StructuralModel
 """Who may teach beside the grade above."""
 
 
-class StructuralTeacher:
+class StructuralTeacher(AskedAboutAll):
     """Answers with rows of a structural model's tables. Nothing is kept of it: a look into a table takes less time than one into a file."""
 
     other_inverse_temperatures: tuple[float, ...] = ()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from raydistill.data.batches import TripleBatch
 from raydistill.data.texts import Texts
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower
@@ -51,6 +52,10 @@ class TeacherSource(Protocol):
         """
         ...
 
+    def of_batch(self, batch: TripleBatch) -> TeacherSource:
+        """Who is asked about the texts of a batch."""
+        ...
+
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """The teacher's outputs for `texts`, in their order."""
         ...
@@ -60,7 +65,15 @@ class TeacherSource(Protocol):
         ...
 
 
-class LiveTeacher:
+class AskedAboutAll:
+    """A source that gives the outputs for all batches alike."""
+
+    def of_batch(self: TeacherSource, batch: TripleBatch) -> TeacherSource:
+        """This one."""
+        return self
+
+
+class LiveTeacher(AskedAboutAll):
     """A frozen model that encodes what it is asked for, in evaluation mode and without gradient."""
 
     other_inverse_temperatures: tuple[float, ...] = ()
@@ -94,7 +107,7 @@ class LiveTeacher:
         self.model.tokens_per_micro_batch = min(tokens, self.model.tokens_per_micro_batch)
 
 
-class NoTeacher:
+class NoTeacher(AskedAboutAll):
     """For methods without a teacher: asking it is a mistake in the assembly of the method."""
 
     inverse_temperature = 1.0

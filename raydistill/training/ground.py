@@ -66,12 +66,16 @@ def checked_teacher(config: TrialConfig, facts: EncoderFacts, precision: Precisi
 
 
 def checked_others(config: TrialConfig, facts: EncoderFacts, precision: Precision = "fp32") -> tuple[OtherTeacher, ...]:
-    """Who teaches beside the teacher, structural models among them; raises as `checked_teacher` does.
+    """Who teaches beside the teacher, or in its place, structural models among them; a checkpoint that is there twice is one model.
+
+    Raises as `checked_teacher` does.
 
     Raises:
         CapabilityError: a structural model was trained on another dataset.
     """
-    return tuple(_checked_other(one, config, facts, precision) for one in config.others)
+    distinct = {one.digest: one for one in config.others}
+    models = {digest: _checked_other(one, config, facts, precision) for digest, one in distinct.items()}
+    return tuple(models[one.digest] for one in config.others)
 
 
 def _checked_other(

@@ -10,13 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.trial import TrialConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.data.groups import GroupSource
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.features import Needs
 from raydistill.teachers.cache import CachedTeacher, KeptView
-from raydistill.teachers.several import SeveralTeachers
+from raydistill.teachers.several import SeveralTeachers, TeachersOfParts
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.structural import OtherTeacher, StructuralModel, StructuralTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
@@ -37,49 +41,77 @@ def teacher_source(
     Args:
         config: the trial, with the teacher of the moment.
         model: that teacher; None where nothing of the trial looks at one.
-        trainer: its terms say what is asked for, its corruption what the texts look like.
+        trainer: its terms say what is asked for, its corruption what the texts look like, and its source what each teacher is asked about.
         kept: where outputs are kept, which turns to these teachers; None = in memory.
-        others: who teaches beside it.
+        others: who teaches beside it; where batches are of one part of the graph each, they have a part each, and it teaches nothing.
     """
+    source = trainer.source
+    if others and isinstance(source, GroupSource):
+        parts = [_Asked(source.triples_of(number), (number, len(others))) for number in range(len(others))]
+        teachers = _sources(config, trainer, kept, config.others, others, parts)
+        return TeachersOfParts(teachers, lambda batch: source.group_of(batch.relations))
     if model is None:
         return NoTeacher()
     assert config.teacher is not None
-    wanted = wanted_on(trainer.terms, "clean").teacher, wanted_on(trainer.terms, "corrupted").teacher
-    asked = tuple(Needs() if needs is not None and needs.others else None for needs in wanted)
-    references, needs_of = (config.teacher, *config.others), (wanted, *(asked for _ in others))
-    digests = [one.digest for one in references]
-    remembers = config.training.remember_teacher and trainer.source.triples is not None
-    folders = kept.folders(digests) if kept is not None and remembers else [None for _ in digests]
-    sources = [
-        _source(config, taught, trainer, _Kept(digest, folder), *needs)
-        for digest, folder, taught, needs in zip(digests, folders, (model, *others), needs_of, strict=True)
-    ]
+    references, models = (config.teacher, *config.others), (model, *others)
+    asked = [_Asked(source.triples), *(_Asked(source.triples, vectors_alone=True) for _ in others)]
+    sources = _sources(config, trainer, kept, references, models, asked)
     return SeveralTeachers(sources[0], sources[1:]) if others else sources[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a teacher is asked about.
+
+    Args:
+        triples: examples whose texts come again; None = none do.
+        part: the part of the graph they are, from 0, and of how many; None = all.
+        vectors_alone: whether it is asked as one of the others, for vectors, and that by terms that want the others.
+    """
+
+    triples: NDArray[np.int32] | None
+    part: tuple[int, int] | None = None
+    vectors_alone: bool = False
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Whose outputs are kept where; no folder = in memory."""
+    """Whose outputs are kept, of which part of the graph, and where; no folder = in memory."""
 
     teacher: str
+    part: tuple[int, int] | None
     folder: Path | None
 
 
-def _source(
+def _sources(
     config: TrialConfig,
-    model: OtherTeacher,
     trainer: Trainer,
-    kept: _Kept,
-    clean: Needs | None,
-    corrupted: Needs | None,
-) -> TeacherSource:
-    """One teacher, of which so much is wanted on each view."""
+    kept: KeptTeachers | None,
+    references: Sequence[TeacherReference],
+    models: Sequence[OtherTeacher],
+    asked: Sequence[_Asked],
+) -> list[TeacherSource]:
+    """The teachers of a trial, each by itself."""
+    remembers = config.training.remember_teacher and trainer.source.triples is not None
+    digests = [one.digest for one in references]
+    folders = kept.folders(digests) if kept is not None and remembers else [None for _ in digests]
+    return [
+        _source(config, model, trainer, _Kept(digest, one.part, folder), one)
+        for digest, folder, model, one in zip(digests, folders, models, asked, strict=True)
+    ]
+
+
+def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _Kept, asked: _Asked) -> TeacherSource:
+    """One teacher, live or kept."""
     if isinstance(model, StructuralModel):
         return StructuralTeacher(model)
-    live, triples = LiveTeacher(model), trainer.source.triples
+    live, triples = LiveTeacher(model), asked.triples
     if not config.training.remember_teacher or triples is None:
         return live
-    views = _views(config, trainer, kept, clean, corrupted)
+    wanted = [wanted_on(trainer.terms, view).teacher for view in ("clean", "corrupted")]
+    if asked.vectors_alone:
+        wanted = [Needs() if needs is not None and needs.others else None for needs in wanted]
+    views = _views(config, trainer, kept, *wanted)
     if not views:
         return live
     texts = trainer.builder.all_texts(triples)
@@ -124,7 +156,9 @@ def _folders(
     if taught is None:
         return None
     data, training = config.data.model_dump(mode="json", exclude={"path"}), config.training
-    ground = [kept.teacher, config.data_fingerprint, data, config.encoder_fingerprint]
+    ground: list[Any] = [kept.teacher, config.data_fingerprint, data, config.encoder_fingerprint]
+    # The texts of one part are others than those of all, or of another division.
+    ground += [] if kept.part is None else [kept.part]
     tokens = tokens_at_once(training.tokens_per_micro_batch, best_device())
     manner = [precision, tokens, config.contrastive.self_negatives, layers]
 

@@ -212,30 +212,30 @@ class Trainer:
 
     def _outputs(self, prepared: Prepared, student: StudentPass, step: int) -> StepOutputs:
         batch, wanted = prepared.batch, self._wanted["clean"]
+        teacher = self.teacher.of_batch(batch)
+        teach = partial(self._teach, teacher)
         views = clean_view(batch.queries), clean_view(batch.candidates)
         if not self._separate:
             views, wanted = prepared.corrupted or views, wanted | self._wanted["corrupted"]
-        encoded = corrupted = encode_view(
-            batch, views, partial(student.encode, "clean"), self._teach, wanted, self.world
-        )
+        encoded = corrupted = encode_view(batch, views, partial(student.encode, "clean"), teach, wanted, self.world)
         if self._separate:
             assert prepared.corrupted is not None
             encode, wanted = partial(student.encode, "corrupted"), self._wanted["corrupted"]
-            corrupted = encode_view(batch, prepared.corrupted, encode, self._teach, wanted, self.world)
+            corrupted = encode_view(batch, prepared.corrupted, encode, teach, wanted, self.world)
         return StepOutputs(
             clean=encoded,
             corrupted=corrupted,
             inverse_temperature=self.student.inverse_temperature,
-            teacher_inverse_temperature=self.teacher.inverse_temperature,
+            teacher_inverse_temperature=teacher.inverse_temperature,
             earlier=self.pre_batch.earlier(),
             epoch=self.progress.epoch,
             step=step,
-            other_inverse_temperatures=self.teacher.other_inverse_temperatures,
+            other_inverse_temperatures=teacher.other_inverse_temperatures,
         )
 
-    def _teach(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+    def _teach(self, teacher: TeacherSource, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         with self.clock.part("teacher"):
-            return self.teacher.encode(texts, tower, needs)
+            return teacher.encode(texts, tower, needs)
 
     def _gradient_norms(self, values: dict[str, Tensor], student: StudentPass) -> dict[str, float]:
         """Norm of each term's own gradient, unweighted, over all parameters and all workers' shares."""

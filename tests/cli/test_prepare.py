@@ -58,3 +58,20 @@ def test_missing_source_is_exit_code_three(call: Call, tmp_path: Path) -> None:
     result = call("prepare", str(tmp_path / "absent"), "--out", str(tmp_path / "out"))
     assert result.exit_code == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_part_of_the_relations_is_told(call: Call, source: Path, tmp_path: Path) -> None:
+    """A part that is taken for the graph."""
+    result = call("prepare", str(source), "--out", str(tmp_path / "out"), "--part", "2/2")
+    assert result.exit_code == 0, result.output
+    assert "Part 2 of 2: 1 of 2 relations have triples, 1 of 3 in train" in result.stdout
+
+
+@pytest.mark.parametrize(("part", "code"), [("4/3", 2), ("0/3", 2), ("x", 2), ("1/3", 2), ("1/2", 3)])
+def test_part_that_is_not_there_is_refused(call: Call, source: Path, tmp_path: Path, part: str, code: int) -> None:
+    """A traceback, or a dataset of nothing: there are two relations, and the first has no triple in valid."""
+    result = call("prepare", str(source), "--out", str(tmp_path / "out"), "--part", part)
+    assert result.exit_code == code
+    assert "what to do" in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()

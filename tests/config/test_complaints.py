@@ -195,6 +195,14 @@ def test_a_teacher_that_is_named_twice_is_refused() -> None:
     assert line.startswith("method: teachers are a, b, a; expected each once")
 
 
+def test_parts_and_their_teachers_are_equally_many() -> None:
+    """A part that nobody teaches, or a teacher that is trained for nothing. One may teach several parts."""
+    [line] = lines_for({"method": {"name": "education", "stages": 3, "teachers": ["a", "b"]}})
+    assert line.startswith(
+        "method: teachers are 2, and stages is 3; expected a checkpoint for each part, or none at all"
+    )
+
+
 @pytest.mark.parametrize(
     ("parts", "told"),
     [

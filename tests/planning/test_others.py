@@ -156,3 +156,49 @@ def test_every_teacher_of_a_campaign_is_found_and_moved(campaign: Maker) -> None
     assert other_places(relocated(compared, str.upper)) == ("D",)
     plain = campaign()
     assert relocated(plain, str.upper) is plain
+
+
+def school(campaign: Maker, *teachers: str, **grade: Any) -> CampaignConfig:
+    method = {"name": "education", "stages": 3, "teachers": list(teachers)}
+    return campaign({"layers": 6}, {"layers": 3, **grade}, method=method)
+
+
+def test_each_part_has_its_teacher_at_its_place(campaign: Maker, ground: Ground) -> None:
+    """Numbers that shift because a teacher is there twice, or is the grade above: parts that are taught by one another's teachers."""
+    assert letters(trial(school(campaign, "two", "one", "two"), ground)) == "fcf"
+    plan, config = grade_plans(school(campaign), ground)[2], school(campaign, "one", "two", "one")
+    same = replace(ground, others={"one": ABOVE, "two": GIVEN["two"]})
+    found = trial_config(config, lineages_of(config)[0], plan, {}, same, ABOVE, (TOP,))
+    assert letters(found) == "afa"
+    assert found.method.teachers == ()  # type: ignore[union-attr]
+    assert letters(trial(school(campaign), ground)) == ""
+
+
+def test_grade_above_has_a_part_only_where_students_start_from_it(campaign: Maker, ground: Ground) -> None:
+    """A trial that is trained again because of a teacher that gave nothing, or that has no layers to start from."""
+    named = "one", "two", "one"
+    assert trial(school(campaign, *named), ground).teacher is None
+    assert trial(school(campaign, *named, init="teacher"), ground).teacher == ABOVE
+    assert trial(school(campaign), ground).teacher == ABOVE
+
+
+def test_identity_holds_the_teachers_of_the_parts_in_their_order(campaign: Maker, ground: Ground) -> None:
+    """Trials of other teachers, or of the same with their parts exchanged, taken for equal work; or a moved checkpoint for another."""
+    named = [("one", "two", "one"), ("two", "one", "one"), ("one", "one", "two"), ()]
+    identities = [trial(school(campaign, *places), ground).identity for places in named]
+    assert len(set(identities)) == 4
+    # That of the release before parts could have teachers of their own.
+    before = trial(campaign({"layers": 6}, method={"name": "education"}), ground, grade=1)
+    assert before.identity == "6dafe1a49e9a020e"
+    config = school(campaign, "one", "there", "one")
+    moved = {"one": GIVEN["one"], "there": GIVEN["two"].model_copy(update={"path": "/elsewhere"})}
+    plan, [lineage] = grade_plans(config, ground)[2], lineages_of(config)
+    again = trial_config(config, lineage, plan, {}, replace(ground, others=moved), ABOVE, (TOP,))
+    assert again.identity == identities[0]
+
+
+def test_teachers_of_parts_are_found_and_moved(campaign: Maker) -> None:
+    """A named checkpoint that is neither verified nor fetched, or a part that loses its own on the way."""
+    config = school(campaign, "c", "a", "c")
+    assert other_places(config) == ("c", "a")
+    assert relocated(config, str.upper).method.teachers == ("C", "A", "C")  # type: ignore[union-attr]

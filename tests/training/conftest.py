@@ -46,6 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "boot": {"name": "boot", "score": 0.5},
     "boot-random": {"name": "boot", "source": "text-free", "t_max": 0.9, "step": 0.3, "examples": 20, "score": 0.1},
     "education": {"name": "education", "stages": 2, "temperature": 3.0},
+    "education, a teacher for each part": {"name": "education", "stages": 2, "temperature": 3.0},
     "reinforced": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
     "reinforced, warmed up": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0.5},
     "reinforced, structural": {"name": "reinforced", "temperature": 3.0, "warmup_ratio": 0},
@@ -79,6 +80,9 @@ def config_of(
         if name.startswith("reinforced"):
             others = [teacher_checkpoint(kind, width=24), structural_folder][: 2 if name.endswith("structural") else 1]
             changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in others], **changes}
+        if name == "education, a teacher for each part":
+            named = teacher_checkpoint(kind, width=24), teacher_checkpoint(kind)
+            changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in named], **changes}
         return trial_config(method=METHODS[name], **changes)
 
     return make

@@ -28,6 +28,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "dkd": ("dkd", {}),
     "education": ("education", {"layers": 3}),
     "education, shared towers": ("education", {"encoder": {"shared_towers": True}}),
+    "education, a teacher for each part": ("education, a teacher for each part", {}),
     "self-feature": ("self-feature", {"contrastive": {"self_negatives": True}}),
     "boot": ("boot", {}),
     "gradient cache, boot, text-free": ("boot-random", {"training": CACHED}),
