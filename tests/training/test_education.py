@@ -17,11 +17,11 @@ from raydistill.errors import CapabilityError, CheckpointError
 from raydistill.evaluation import encode
 from raydistill.evaluation.relations import breakdown
 from raydistill.kg.store import Dataset
-from raydistill.training import part_terms
 from raydistill.training.checkpoint import load_model, newest_good, read_record, verify_checkpoint
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.terms import parts as part_terms
 from raydistill.training.terms.parts import SlicedDivergenceTerm
 from raydistill.training.trial import EpochReport
 

@@ -16,10 +16,10 @@ from raydistill.models.features import Needs
 from raydistill.teachers.several import TeachersOfParts
 from raydistill.teachers.shards import KEPT
 from raydistill.teachers.views import LiveTeacher
-from raydistill.training import part_terms
 from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
+from raydistill.training.terms import parts as part_terms
 from raydistill.training.trial import EpochReport
 
 Make = Callable[..., TrialConfig]
