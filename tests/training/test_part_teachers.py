@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.kg.prepare import prepare
+from raydistill.kg.store import Dataset
+from raydistill.kg.triples import SPLITS
 from raydistill.models.features import Needs
 from raydistill.teachers.several import TeachersOfParts
 from raydistill.teachers.shards import KEPT
@@ -166,3 +169,24 @@ def test_teachers_of_parts_stay_when_the_grade_above_changes(school: Make, teach
     changed = parts.taught_by(second)
     assert isinstance(changed.trainer.teacher, TeachersOfParts)
     assert np.array_equal(changed.trainer.losses(batch, 0)["sliced"].detach(), before)
+
+
+def test_teachers_that_were_trained_on_prepared_parts_teach_them(
+    dataset: Dataset, trial_config: Make, train: Train, tmp_path: Path
+) -> None:
+    """A part on which no teacher can be trained, because relations of it have no triple, or whose teacher has not the words of the whole graph."""
+    source, keys, names = tmp_path / "source", dataset.entity_keys, dataset.relation_keys
+    source.mkdir()
+    for split in SPLITS:
+        rows = [f"{keys[h]}\t{names[r]}\t{keys[t]}\n" for h, r, t in dataset.split(split).tolist()]
+        (source / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    teachers = []
+    for number in (1, 2):
+        part = prepare(source, tmp_path / f"part{number}", part=f"{number}/2")
+        data = {"data": {"path": str(part.path), "max_tokens": 32}, "data_fingerprint": part.fingerprint}
+        config = trial_config(layers=4, training={"epochs": 1, "trim_vocabulary": True}, **data)
+        teachers.append(reference(Path(str(train(config, tmp_path / f"teacher{number}")[-1].checkpoint))))
+    config = trial_config(method={"name": "education", "stages": 2}, others=[one.model_dump() for one in teachers])
+    last = train(config, tmp_path / "school")[-1]
+    assert last.metrics["loss/sliced"] > 0
+    assert last.metrics["valid/both/mrr"] > 0
