@@ -78,7 +78,8 @@ def config_of(
         if name not in ALONE or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         if name.startswith("reinforced"):
-            others = [teacher_checkpoint(kind, width=24), structural_folder][: 2 if name.endswith("structural") else 1]
+            others = [teacher_checkpoint(kind, width=24)]
+            others += [structural_folder] if name.endswith("structural") else []
             changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in others], **changes}
         if name == "education, a teacher for each part":
             named = teacher_checkpoint(kind, width=24), teacher_checkpoint(kind)

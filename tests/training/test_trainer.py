@@ -23,6 +23,7 @@ NOTED = {
     "amd": {"ce/layers1", "kl/layers1", "feature/layers1"},
     "reinforced": {"policy/reward", "policy/chosen0", "policy/chosen1"},
     "reinforced, warmed up": {"policy/reward", "policy/chosen0", "policy/chosen1"},
+    "reinforced, structural": {"policy/reward", "policy/chosen0", "policy/chosen1", "policy/chosen2"},
 }
 
 
