@@ -14,9 +14,9 @@ from raydistill.config.trial import TrialConfig
 from raydistill.errors import CheckpointError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.students.reshaping import Across, Kept, StructureChange
-from raydistill.training import methods
 from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
+from raydistill.training.methods import registry
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.parts import build_parts
 from raydistill.training.trial import EpochReport, run_trial
@@ -85,7 +85,7 @@ def halvers(monkeypatch: pytest.MonkeyPatch) -> list[Halver]:
         made.append(Halver(4))
         return made[-1]
 
-    monkeypatch.setitem(methods.METHODS, "none", replace(methods.METHODS["none"], reshaper=make))
+    monkeypatch.setitem(registry.METHODS, "none", replace(registry.METHODS["none"], reshaper=make))
     return made
 
 
