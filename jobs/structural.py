@@ -21,8 +21,8 @@ def main() -> None:
     configure_logging(verbose=True)
     with explained():
         from raydistill.cli.places import dataset_here
-        from raydistill.training.structural_making import make_structural
-        from raydistill.training.structural_training import StructuralSettings
+        from raydistill.training.structural.learning import StructuralSettings
+        from raydistill.training.structural.making import make_structural
 
         settings = StructuralSettings(given.interaction, given.dimension, given.epochs, given.seed)
         for name, value in make_structural(dataset_here(given.dataset), given.out, settings).items():

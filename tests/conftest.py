@@ -255,7 +255,7 @@ def structural_folder(dataset_folder: Path, tmp_path_factory: pytest.TempPathFac
 
     from raydistill.kg.store import Dataset
     from raydistill.teachers.structural import StructuralModel
-    from raydistill.training.structural import save_structural
+    from raydistill.training.structural.folder import save_structural
 
     dataset = Dataset.load(dataset_folder)
     draw = torch.Generator().manual_seed(5)

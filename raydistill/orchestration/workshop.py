@@ -109,7 +109,7 @@ def survey(config: CampaignConfig) -> Ground:
 def _named(place: str, data_fingerprint: str, encoder: EncoderFacts, tokens: int) -> TeacherReference:
     """What a method names as teacher: a checkpoint, of texts of up to so many tokens, or a structural model of this dataset."""
     from raydistill.training.checkpoint import read_record, refuse_unfinished
-    from raydistill.training.structural import load_structural
+    from raydistill.training.structural.folder import load_structural
 
     path = str(Path(place).absolute())
     digest = _verify(path)

@@ -14,7 +14,7 @@ from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
 from raydistill.teachers.structural import OtherTeacher
 from raydistill.training.checkpoint import is_structural, load_model, read_record, verify_checkpoint
-from raydistill.training.structural import load_structural
+from raydistill.training.structural.folder import load_structural
 
 
 def checked_dataset(config: TrialConfig) -> Dataset:

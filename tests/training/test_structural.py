@@ -26,9 +26,9 @@ from raydistill.training.ground import checked_encoder, checked_others, checked_
 from raydistill.training.manifest import write_manifest
 from raydistill.training.outputs import StepOutputs
 from raydistill.training.parts import build_parts
-from raydistill.training.structural import load_structural, save_structural
-from raydistill.training.structural_making import make_structural
-from raydistill.training.structural_training import QueryBatch, StructuralSettings, structural_loss, train_structural
+from raydistill.training.structural.folder import load_structural, save_structural
+from raydistill.training.structural.learning import QueryBatch, StructuralSettings, structural_loss, train_structural
+from raydistill.training.structural.making import make_structural
 from raydistill.training.terms.selecting import SelectedTeachersTerm
 from raydistill.training.trial import EpochReport
 

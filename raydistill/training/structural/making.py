@@ -13,8 +13,8 @@ from raydistill.evaluation.encode import link_prediction_task
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
 from raydistill.teachers.structural import INTERACTIONS, StructuralModel
-from raydistill.training.structural import save_structural
-from raydistill.training.structural_training import StructuralSettings, train_structural
+from raydistill.training.structural.folder import save_structural
+from raydistill.training.structural.learning import StructuralSettings, train_structural
 
 MRR = "both/mrr"
 
