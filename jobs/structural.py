@@ -9,7 +9,7 @@ from raydistill.cli.output import configure_logging
 
 
 def main() -> None:
-    """Train with PyKEEN, write the folder that method.teachers of `reinforced` names, print how it ranks."""
+    """Train on the dataset's triples, write the folder that method.teachers of `reinforced` names, print how it ranks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("out", help="a new folder")

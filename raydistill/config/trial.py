@@ -72,7 +72,4 @@ class TrialConfig(Section):
         if self.method.name == "pmd" and self.mask_ratio == 0:
             # Without masks the masked-feature term is off, and its whole weight goes back to CE.
             content["method"].pop("beta")
-        if self.method.name == "education":
-            # A trial names its teachers itself; without the key it has the identity that equal work had before parts could have some.
-            content["method"].pop("teachers")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,9 +32,9 @@ def parts_of_relations(train: IntArray, num_relations: int, num_parts: int) -> N
     present = int((counts > 0).sum())
     if num_parts > present:
         raise CapabilityError(
-            f"{num_parts} groups of the relations of a graph that has {present} with a training triple",
-            expected=f"at most {present} groups",
-            consequence="a group would have nothing to teach",
+            f"{num_parts} parts of the relations of a graph that has {present} with a training triple",
+            expected=f"at most {present} parts",
+            consequence="a part would have nothing to teach",
             remedy=f"ask for {present} or fewer (method.stages, or prepare --part), or take a graph of more relations",
         )
     sizes, part = np.zeros(num_parts, np.int64), np.zeros(num_relations, np.int64)

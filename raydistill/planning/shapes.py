@@ -82,3 +82,8 @@ def structural_problems(
                 f"method.objective is mse, which compares scores as they are, and {named[0]} is a structural model, whose scores are no cosines and have another "
                 "unit; set it to kl, which compares distributions, or leave that teacher out"
             )
+        if named and isinstance(part, EducationSection):
+            yield (
+                f"method.teachers names {named[0]}, which is a structural model, and of method education each teacher is the only one of its part; name a checkpoint "
+                "of raydistill, or use method reinforced, where it teaches beside others"
+            )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from raydistill.data.batches import TripleBatch
 from raydistill.data.texts import Texts
+from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.views import AskedAboutAll, Stop, TeacherSource, never
@@ -42,18 +43,42 @@ class SeveralTeachers(AskedAboutAll):
             one.encode_at_most(tokens)
 
 
-class TeachersOfParts(SeveralTeachers):
-    """A teacher for each part of the graph. A batch is of one part, and nobody but the part's teacher is asked about it.
+class TeachersOfParts:
+    """A teacher for each part of the graph. A batch is of one part, and nobody but the part's teacher is asked about it; it says nothing itself.
 
     Args:
         teachers: by their parts; one may be there for several.
         part_of: the part of a batch; the same for all workers of a trial.
     """
 
+    inverse_temperature = 1.0
+    other_inverse_temperatures: tuple[float, ...] = ()
+
     def __init__(self, teachers: Sequence[TeacherSource], part_of: Callable[[TripleBatch], int]) -> None:
-        super().__init__(teachers[0], teachers[1:])
-        self.part_of = part_of
+        self.teachers, self.part_of = tuple(teachers), part_of
+        self.num_layers = min(one.num_layers for one in teachers)
 
     def of_batch(self, batch: TripleBatch) -> TeacherSource:
         """Its part's teacher."""
-        return (self.first, *self.others)[self.part_of(batch)]
+        return self.teachers[self.part_of(batch)]
+
+    def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
+        """Refuse.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            "texts for a teacher of parts, without the batch they are of",
+            expected="the teacher that it names for the batch (`of_batch`)",
+            consequence="one part's teacher would answer for all",
+        )
+
+    def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
+        """Have all of them ready."""
+        return all(one.at_epoch(epoch, stop) for one in self.teachers)
+
+    def encode_at_most(self, tokens: int) -> None:
+        """Make the micro-batches of all of them smaller."""
+        for one in self.teachers:
+            one.encode_at_most(tokens)

@@ -89,16 +89,16 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise StorageError(
             f"{path} cannot be written: {problem.strerror or problem}",
-            expected="room for one more checkpoint",
-            consequence="training past this point could not be resumed; the checkpoints written before are whole",
-            remedy="free space (or make the folder writable) and run again with --resume",
+            expected="room for one more, in a folder that may be written",
+            consequence="what was learnt since the last one would be lost; what was written before is whole",
+            remedy="free space, or make the folder writable, and run again: a campaign goes on with --resume",
         ) from problem
     except Exception as problem:
         # safetensors reports a full disk as an error of its own kind, not as OSError.
         if type(problem).__name__ != "SafetensorError":
             raise
         raise StorageError(
-            f"{path} cannot be written: {problem}", remedy="free space and run again with --resume"
+            f"{path} cannot be written: {problem}", remedy="free space and run again: a campaign goes on with --resume"
         ) from problem
 
 

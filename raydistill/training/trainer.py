@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -82,6 +83,7 @@ class Trainer:
         self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
         self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.pre_batch, self.world)
         self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
+        self.builds_ahead = student.log_inverse_temperature.is_cuda
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         looked_at = self._wanted["corrupted"] != Wanted(None, None)
         self._separate = not corruption.shared and corruption.ratio > 0 and looked_at
@@ -120,22 +122,23 @@ class Trainer:
         self.student.train()
         progress = self.progress
         self.prepare()
-        batches = self._batches()
-        while True:
-            started = time.perf_counter()
-            with self.clock.part("data"):
-                triples, prepared = next(batches, (None, None))
-            if triples is None or prepared is None:
-                break
-            self._step(prepared)
-            progress.step_in_epoch += 1
-            progress.examples += len(triples)
-            progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
-            yield progress.step_in_epoch
+        # What builds ahead ends with an epoch that is left, not with the last who remembers why.
+        with contextlib.closing(self._batches()) as batches:
+            while True:
+                started = time.perf_counter()
+                with self.clock.part("data"):
+                    triples, prepared = next(batches, (None, None))
+                if triples is None or prepared is None:
+                    break
+                self._step(prepared)
+                progress.step_in_epoch += 1
+                progress.examples += len(triples)
+                progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
+                yield progress.step_in_epoch
         self.verdicts.settle()
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.int32], Prepared]]:
+    def _batches(self) -> Generator[tuple[NDArray[np.int32], Prepared]]:
         """What is left of the epoch."""
         earlier, epoch, steps = self.pre_batch.entities_ahead(), self.progress.epoch, itertools.count(self.global_step)
 
@@ -145,7 +148,7 @@ class Trainer:
             return self._prepared(batch, epoch, next(steps))
 
         triples = self.source.batches(epoch, self.progress.step_in_epoch)
-        return built_ahead(triples, build, ahead=self.student.log_inverse_temperature.is_cuda)
+        return built_ahead(triples, build, ahead=self.builds_ahead)
 
     def _prepared(self, batch: TripleBatch, epoch: int, step: int) -> Prepared:
         batch, corrupts = self.corruption.timed(batch, step), self.corruption.shared or self._separate

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
+from raydistill.config.education import EducationSection
 from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.minilm import MiniLMSection
@@ -68,3 +69,10 @@ def test_counts_that_are_searched_are_whole_numbers() -> None:
             MiniLMSection.model_validate({"variant": "minilmv2", "relation_heads": wrong})
     with pytest.raises(ValidationError, match="relation_heads is 6 or 12, and variant minilm"):
         MiniLMSection.model_validate({"relation_heads": {"choice": [6, 12]}})
+
+
+def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> None:
+    """A run that began earlier and is refused as another campaign."""
+    assert "teachers" not in EducationSection().model_dump(mode="json")
+    named = EducationSection(stages=1, teachers=("a",))
+    assert EducationSection.model_validate(named.model_dump(mode="json")) == named

@@ -1,15 +1,43 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 import pytest
 import torch
 
-from raydistill.data.ahead import BATCHES_AHEAD, built_ahead
+from raydistill.data.ahead import built_ahead
+from raydistill.errors import CapabilityError, TrainingError
+
+KILLED = """
+import fcntl, os, signal, sys, torch
+from raydistill.data.ahead import built_ahead
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+batches = built_ahead(range(100), lambda _: (os.getpid(), torch.zeros(300000)), ahead=True)
+print(next(batches)[1][0], flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_gone(process: int) -> bool:
+    return not os.path.exists(f"/proc/{process}")
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -27,6 +55,7 @@ def test_tensors_of_every_kind_arrive_as_they_were_built() -> None:
         "valid": torch.tensor([True, False]),
         "none": torch.zeros(0, 2),
         "one": torch.tensor(7.0),
+        "large": torch.rand(300, 1000),
     }
     ((_, arrived),) = built_ahead([0], lambda _: built, ahead=True)
     for name, tensor in built.items():
@@ -35,47 +64,65 @@ def test_tensors_of_every_kind_arrive_as_they_were_built() -> None:
         arrived[name].zero_()
 
 
-def test_another_process_builds_a_few_batches_and_leaves_randomness_alone() -> None:
+def test_another_process_builds_one_batch_ahead_and_leaves_randomness_alone() -> None:
     """A device that waits for every batch; a queue that fills memory with batches nobody uses yet; dropout that depends on who builds."""
     built: Synchronized[int] = multiprocessing.get_context("fork").Value("i", 0)
 
-    def build(one: int) -> int:
+    def build(one: int) -> tuple[int, torch.Tensor]:
         built.value = one + 1
-        return os.getpid()
+        return os.getpid(), torch.zeros(300000)
 
     before = torch.get_rng_state()
-    batches = built_ahead(range(100), build, ahead=True)
-    assert next(batches)[1] != os.getpid()
-    deadline = time.monotonic() + 60
-    while built.value < 1 + BATCHES_AHEAD and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert built.value == 1 + BATCHES_AHEAD
+    batches = built_ahead(range(20), build, ahead=True)
+    assert next(batches)[1][0] != os.getpid()
+    wait_until(lambda: built.value == 2)
+    time.sleep(0.2)
+    assert built.value == 2
     assert torch.equal(torch.get_rng_state(), before)
-    assert len(list(batches)) == 99
+    assert len(list(batches)) == 19
 
 
-def test_process_ends_with_whoever_stops_listening() -> None:
+@pytest.mark.parametrize("how", ["killed", "at its end"])
+def test_process_and_its_locks_end_with_whoever_began_it(tmp_path: Path, how: str) -> None:
+    """A trial that was killed and whose successor waits for ever for its directory; or one that never leaves for a batch that nobody takes."""
+    lock = tmp_path / "lock"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(lock), how], capture_output=True, text=True, check=False)
+    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
+    wait_until(lambda: is_gone(int(done.stdout)))
+    with lock.open("w") as free:
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_process_ends_with_an_epoch_that_is_left() -> None:
     """A process for each epoch that was left early."""
-    batches = built_ahead(range(100), lambda _: os.getpid(), ahead=True)
-    builder = next(batches)[1]
-    assert isinstance(batches, Iterator)
-    batches.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 60
-    while os.path.exists(f"/proc/{builder}") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not os.path.exists(f"/proc/{builder}")
+    batches = built_ahead(range(100), lambda _: (os.getpid(), torch.zeros(300000)), ahead=True)
+    builder = next(batches)[1][0]
+    batches.close()
+    assert is_gone(builder)
 
 
 def test_error_of_a_batch_is_raised_where_its_turn_is() -> None:
-    """An error lost in a process: an epoch that ends early without a word."""
+    """An error lost in a process: an epoch that ends early without a word; or one that has lost what to do."""
 
     def build(one: int) -> int:
         if one == 2:
-            raise ValueError("broken batch")
+            raise CapabilityError("a broken batch", expected="a whole one", remedy="mend it")
         return one
 
     batches = built_ahead(range(4), build, ahead=True)
     assert [next(batches), next(batches)] == [(0, 0), (1, 1)]
-    with pytest.raises(ValueError, match="broken batch"):
+    with pytest.raises(CapabilityError) as caught:
         next(batches)
+    assert (caught.value.received, caught.value.remedy) == ("a broken batch", "mend it")
+
+
+def test_builder_leaves_notices_to_the_process_that_trains_and_its_death_is_told() -> None:
+    """A trial that fails because a process that nobody knows of was told to end; or that waits for ever for one that is dead."""
+    batches = built_ahead(range(100), lambda _: (os.getpid(), torch.zeros(300000)), ahead=True)
+    builder = next(batches)[1][0]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(builder, number)
+    assert next(batches)[1][0] == builder
+    os.kill(builder, signal.SIGKILL)
+    with pytest.raises(TrainingError, match="ended with exit code -9"):
+        list(batches)

@@ -55,7 +55,7 @@ def test_answers_are_the_tails_of_a_groups_triples_in_both_directions(dataset: D
 
 def test_more_groups_than_relations_are_refused() -> None:
     """A stage that opens nothing. A relation without a training triple is none."""
-    with pytest.raises(CapabilityError, match="3 groups of the relations of a graph that has 2") as caught:
+    with pytest.raises(CapabilityError, match="3 parts of the relations of a graph that has 2") as caught:
         relation_groups(graph((4, 0, 2)), 50, 3, 3)
     assert caught.value.remedy
 

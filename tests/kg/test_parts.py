@@ -96,7 +96,7 @@ def test_what_is_no_part_is_refused(folder: Path, tmp_path: Path, text: str) -> 
 
 def test_parts_without_triples_are_refused(folder: Path, tmp_path: Path) -> None:
     """A dataset on which nothing can be trained, or nothing selected."""
-    with pytest.raises(CapabilityError, match="6 groups of the relations of a graph that has 5"):
+    with pytest.raises(CapabilityError, match="6 parts of the relations of a graph that has 5"):
         prepare(folder, tmp_path / "out", part="1/6")
     rows = (folder / "valid.tsv").read_text().splitlines(keepends=True)
     (folder / "valid.tsv").write_text("".join(row for row in rows if "\tr4\t" not in row))

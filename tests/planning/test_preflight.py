@@ -246,3 +246,13 @@ def test_structural_teacher_of_raw_scores_is_refused(campaign: Maker) -> None:
         preflight(named("tables", "mse"), ground)
     assert preflight(named("tables", "kl"), ground)
     assert preflight(named("text", "mse"), ground)
+
+
+def test_structural_teacher_is_nobodys_only_one(campaign: Maker) -> None:
+    """A part that a model teaches which its page says only ever teaches beside others."""
+    tables, text = (TeacherReference(path=f"/{name}", digest=name * 32) for name in ("ab", "cd"))
+    ground = Ground("d", "e", 12, others={"tables": tables, "text": text}, structural=frozenset([tables.digest]))
+    school = {"name": "education", "stages": 2, "teachers": ["text", "tables"]}
+    with pytest.raises(CapabilityError, match=r"names /ab, which is a structural model.* use method reinforced"):
+        preflight(campaign({"layers": 4, "epochs": 4}, method=school), ground)
+    assert preflight(campaign({"layers": 4, "epochs": 4}, method={**school, "teachers": ["text", "text"]}), ground)

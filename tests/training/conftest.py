@@ -54,6 +54,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 ALONE = ("none", "self-feature")
 """Methods without a teacher."""
+OF_PARTS = "education, a teacher for each part"
+"""The grade above gives layers at most."""
 
 
 @pytest.fixture(params=METHODS)
@@ -75,13 +77,13 @@ def config_of(
             changes = {"mask_ratio": 0.2, **changes}
         if name.startswith("homodistil"):
             changes = {"init": "teacher", **changes}
-        if name not in ALONE or changes.get("init") == "teacher":
+        if name not in (*ALONE, OF_PARTS) or changes.get("init") == "teacher":
             changes = {"teacher": teacher_checkpoint(kind), **changes}
         if name.startswith("reinforced"):
             others = [teacher_checkpoint(kind, width=24)]
             others += [structural_folder] if name.endswith("structural") else []
             changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in others], **changes}
-        if name == "education, a teacher for each part":
+        if name == OF_PARTS:
             named = teacher_checkpoint(kind, width=24), teacher_checkpoint(kind)
             changes = {"others": [{"path": str(one), "digest": verify_checkpoint(one)} for one in named], **changes}
         return trial_config(method=METHODS[name], **changes)

@@ -21,8 +21,8 @@ from raydistill.training.checkpoint import load_model, newest_good, read_record,
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.terms import parts as part_terms
-from raydistill.training.terms.parts import SlicedDivergenceTerm
+from raydistill.training.terms import sliced
+from raydistill.training.terms.sliced import SlicedDivergenceTerm
 from raydistill.training.trial import EpochReport
 
 Make = Callable[..., Any]
@@ -65,7 +65,7 @@ def test_rows_are_taught_under_their_parts_columns_alone(
     for head, relation, tail in dataset.train.tolist():
         answers[int(term.groups.of_relation[relation])] |= {head, tail}
     seen: list[tuple[int, int]] = []
-    original, batches = part_terms.sliced_divergence, []
+    original, batches = sliced.sliced_divergence, []
 
     def spy(student: Tensor, teacher: Tensor, valid: Tensor, in_slice: Tensor, *, temperature: float) -> Any:
         batch, epoch = batches[-1], parts.trainer.progress.epoch
@@ -83,7 +83,7 @@ def test_rows_are_taught_under_their_parts_columns_alone(
         return batches[-1]
 
     monkeypatch.setattr(parts.trainer.builder, "build", built)
-    monkeypatch.setattr(part_terms, "sliced_divergence", spy)
+    monkeypatch.setattr(sliced, "sliced_divergence", spy)
     for _ in range(5):
         list(parts.trainer.run_epoch())
     opened = [{group for epoch, group in seen if epoch == number} for number in range(5)]
@@ -238,7 +238,7 @@ def test_what_cannot_be_done_is_refused_before_the_first_step(school: Make) -> N
     ):
         with pytest.raises(CapabilityError, match=match):
             build_parts(school(**changes), World.alone())
-    with pytest.raises(CapabilityError, match="5 groups of the relations of a graph that has 4"):
+    with pytest.raises(CapabilityError, match="5 parts of the relations of a graph that has 4"):
         build_parts(
             school({"stages": 5}, layers=6, encoder={"depth": 6}, training={**FIVE, "epochs": 9}), World.alone()
         )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.data.texts import Texts
+from raydistill.errors import CapabilityError
 from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import SPLITS
@@ -22,7 +24,7 @@ from raydistill.teachers.views import LiveTeacher
 from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
-from raydistill.training.terms import parts as part_terms
+from raydistill.training.terms import sliced
 from raydistill.training.trial import EpochReport
 
 Make = Callable[..., TrialConfig]
@@ -65,7 +67,7 @@ def test_rows_are_taught_by_their_parts_teacher_alone(
     trainer, source, batches = parts.trainer, parts.trainer.teacher, list[Any]()
     assert isinstance(source, TeachersOfParts)
     alone = [LiveTeacher(load_model(one.path, tokens_per_micro_batch=64)) for one in config.others]
-    original, build, seen = part_terms.sliced_divergence, trainer.builder.build, set[int]()
+    original, build, seen = sliced.sliced_divergence, trainer.builder.build, set[int]()
 
     def spy(student: Tensor, teacher: Tensor, valid: Tensor, in_slice: Tensor, *, temperature: float) -> Any:
         batch = batches[-1]
@@ -82,7 +84,7 @@ def test_rows_are_taught_by_their_parts_teacher_alone(
         return batches[-1]
 
     monkeypatch.setattr(trainer.builder, "build", built)
-    monkeypatch.setattr(part_terms, "sliced_divergence", spy)
+    monkeypatch.setattr(sliced, "sliced_divergence", spy)
     for _ in range(4):
         list(trainer.run_epoch())
     assert seen == {0, 1, 2}
@@ -111,7 +113,7 @@ def test_teachers_read_the_texts_of_their_parts_alone(school: Make, monkeypatch:
     trainer.teacher.encode_at_most(7)
     teachers = trainer.teacher
     assert isinstance(teachers, TeachersOfParts)
-    models = [one.live.model for one in (teachers.first, *teachers.others)]  # type: ignore[attr-defined]
+    models = [one.live.model for one in teachers.teachers]  # type: ignore[attr-defined]
     assert {model.tokens_per_micro_batch for model in models} == {7}
     assert models[0] is models[2]
     assert models[0] is not models[1]
@@ -190,3 +192,12 @@ def test_teachers_that_were_trained_on_prepared_parts_teach_them(
     last = train(config, tmp_path / "school")[-1]
     assert last.metrics["loss/sliced"] > 0
     assert last.metrics["valid/both/mrr"] > 0
+
+
+def test_teachers_of_parts_say_nothing_before_they_know_the_part(teacher_checkpoint: Folder) -> None:
+    """The first part's teacher, in whose unit all batches are scored."""
+    teacher = LiveTeacher(load_model(teacher_checkpoint()))
+    with pytest.raises(CapabilityError, match="without the batch"):
+        TeachersOfParts([teacher, teacher], lambda batch: 0).encode(
+            Texts(*(torch.zeros(0, dtype=torch.int64) for _ in range(4))), "query", Needs()
+        )

@@ -11,7 +11,7 @@ from raydistill.students.growth import Grower
 from raydistill.students.stages import Stages, timetable
 from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.methods.values import contrastive_term, number
-from raydistill.training.terms.parts import SlicedDivergenceTerm
+from raydistill.training.terms.sliced import SlicedDivergenceTerm
 from raydistill.training.terms.term import Term
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from raydistill.evaluation.encode import link_prediction_task
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
 from raydistill.teachers.structural import INTERACTIONS, StructuralModel
+from raydistill.training.saving import writing
 from raydistill.training.structural.folder import save_structural
 from raydistill.training.structural.learning import StructuralSettings, train_structural
 
@@ -37,6 +39,10 @@ def make_structural(data: str | Path, out: str | Path, settings: StructuralSetti
         StorageError: `out` cannot be written.
     """
     _check(settings, out)
+    with writing(Path(out)):
+        # A folder that cannot be there is found out now, not after the training.
+        aside = tempfile.mkdtemp(dir=Path(out).parent)
+        Path(aside).rmdir()
     dataset = Dataset.load(data)
     # Before the training: what cannot be ranked is found out in a moment.
     tasks = [link_prediction_task(dataset, split) for split in ("valid", "test")]
