@@ -1,4 +1,4 @@
-"""A ladder whose every grade changes its student, or has several teachers: real trials on a real Ray cluster."""
+"""A ladder whose every grade changes its student, or has several teachers; and teachers that are named: real trials on a real Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 from raydistill.config.load import parse_config
 from raydistill.orchestration.campaign import Campaign
-from raydistill.training.checkpoint import load_model, read_record
+from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.structural.learning import StructuralSettings
+from raydistill.training.structural.making import make_structural
 
 pytestmark = pytest.mark.ray
 
@@ -23,19 +25,23 @@ GRADES: list[dict[str, Any]] = [
 ]
 
 
+def campaign(dataset: Path, encoder: Path, *, epochs: int) -> dict[str, Any]:
+    """What is common to the ladders."""
+    return {
+        "data": {"path": str(dataset), "max_tokens": 32},
+        "encoder": {"name": str(encoder)},
+        "training": {"epochs": epochs, "batch_size": 7, "precision": "fp32", "learning_rate": 1e-3},
+        "resources": {"backend": "inline"},
+    }
+
+
 @pytest.mark.parametrize("schedule", ["sequential", "pipelined"])
 def test_every_grade_teaches_the_next_one_as_what_it_has_become(
     cluster: None, dataset_folder: Path, encoder_folder: Callable[..., Path], tmp_path: Path, schedule: str
 ) -> None:
     """An assistant that teaches as the student it was cut from, a narrow or packed teacher that nobody can load, or grades that wait for each other for ever."""
-    content = {
-        "data": {"path": str(dataset_folder), "max_tokens": 32},
-        "encoder": {"name": str(encoder_folder("bert", dropout=0.0, layers=4))},
-        "grades": GRADES,
-        "schedule": {"name": schedule},
-        "training": {"epochs": 2, "batch_size": 7, "precision": "fp32", "learning_rate": 1e-3},
-        "resources": {"backend": "inline"},
-    }
+    encoder = encoder_folder("bert", dropout=0.0, layers=4)
+    content = {**campaign(dataset_folder, encoder, epochs=2), "grades": GRADES, "schedule": {"name": schedule}}
     state = Campaign(parse_config(content), tmp_path / "run").run()
     assert state.complete
     final = [state.promotions["main", grade].checkpoint for grade in range(5)]
@@ -48,3 +54,27 @@ def test_every_grade_teaches_the_next_one_as_what_it_has_become(
     assert [record["lineage"] for record in records] == [digests[:grade] for grade in range(5)]
     trial = json.loads((Path(final[2]).parents[1] / "trial.json").read_text())
     assert [one["digest"] for one in trial["others"]] == (digests[:1] if schedule == "sequential" else [])
+
+
+def test_named_teachers_teach_each_in_its_way(
+    cluster: None, dataset_folder: Path, encoder_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A teacher of a part, or a structural one, that is found where a test puts it together and not where a campaign does."""
+    usual = campaign(dataset_folder, encoder_folder("bert", dropout=0.0, layers=4), epochs=4)
+    make_structural(dataset_folder, tmp_path / "tables", StructuralSettings(dimension=8, epochs=2))
+    above = {"layers": 3, "init": "teacher", "method": {"name": "none"}}
+    first = Campaign(parse_config({**usual, "grades": [above]}), tmp_path / "first").run()
+    named = [first.promotions["main", grade].checkpoint for grade in (0, 1)]
+    school = {"name": "education", "stages": 2, "teachers": named}
+    chosen = {"name": "reinforced", "warmup_ratio": 0, "teachers": [str(tmp_path / "tables")]}
+    content = {**usual, "grades": [{"layers": 2}], "compare": {"methods": [school, chosen], "seeds": [0]}}
+    state = Campaign(parse_config({**content, "teacher": {"checkpoint": named[0]}}), tmp_path / "second").run()
+    assert state.complete
+    others = {}
+    for lineage, promoted in ((key[0], one) for key, one in state.promotions.items() if key[1] == 1):
+        trial = json.loads((Path(promoted.checkpoint).parents[1] / "trial.json").read_text())
+        others[lineage] = [one["digest"] for one in trial["others"]]
+    assert others == {
+        "education-seed0": [verify_checkpoint(place) for place in named],
+        "reinforced-seed0": [verify_checkpoint(tmp_path / "tables")],
+    }
