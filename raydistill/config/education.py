@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
 from raydistill.config.space import SearchedPositive, SearchedShare
@@ -41,14 +41,6 @@ class EducationSection(MethodSection):
     end: float = Field(
         0.6, gt=0, lt=1, description="share of the epochs after which the last stage begins; the others evenly before"
     )
-
-    @model_serializer(mode="wrap")
-    def _as_before_parts_had_teachers(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a word on teachers where there are none: what is equal work has been, and is still known by, the same fingerprint."""
-        written: dict[str, Any] = content(self)
-        if not self.teachers:
-            written.pop("teachers")
-        return written
 
     @model_validator(mode="after")
     def _one_for_each_part(self) -> EducationSection:

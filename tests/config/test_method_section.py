@@ -11,7 +11,7 @@ from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
 from raydistill.config.education import EducationSection
 from raydistill.config.method_section import SEARCH
-from raydistill.config.methods import METHOD_SECTIONS
+from raydistill.config.methods import METHOD_SECTIONS, as_before_parts_had_teachers
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.space import LogUniform, Uniform, bounds, counts, is_distribution
 
@@ -73,6 +73,6 @@ def test_counts_that_are_searched_are_whole_numbers() -> None:
 
 def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> None:
     """A run that began earlier and is refused as another campaign."""
-    assert "teachers" not in EducationSection().model_dump(mode="json")
-    named = EducationSection(stages=1, teachers=("a",))
-    assert EducationSection.model_validate(named.model_dump(mode="json")) == named
+    assert "teachers" not in as_before_parts_had_teachers(EducationSection().model_dump(mode="json"))
+    named = EducationSection(stages=1, teachers=("a",)).model_dump(mode="json")
+    assert as_before_parts_had_teachers(named) == named
