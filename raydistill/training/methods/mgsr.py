@@ -5,7 +5,7 @@ from __future__ import annotations
 from raydistill.config.mgsr import MGSRSection
 from raydistill.config.trial import TrialConfig
 from raydistill.training.methods.shapes import Shapes
-from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.methods.values import contrastive_term, number, whole_number
 from raydistill.training.own import drawn_from
 from raydistill.training.terms.revision import Bounds, ClippedListTerm, SpanTerm
 from raydistill.training.terms.term import Term
@@ -18,7 +18,7 @@ def mgsr_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     with drawn_from(config.seed, "bounds"):
         bounds = Bounds()
     last = shapes.student.layers - 1, shapes.teacher.layers - 1
-    length, least = round(number(method.length)), round(number(method.least))
+    length, least = whole_number(method.length), whole_number(method.least)
     return [
         contrastive_term(config, number(method.contrastive)),
         ClippedListTerm(number(method.clipped), bounds, length, number(method.mass), least),

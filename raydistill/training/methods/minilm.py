@@ -30,7 +30,7 @@ def minilm_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     else:
         shapes.require_open("method minilm compares attention")
         between = (("query", ("queries", "queries")), ("key", ("keys", "keys")), ("value", ("values", "values")))
-        heads = _relation_heads(whole_number(method.relation_heads) or shapes.student.heads, shapes)
+        heads = _relation_heads(whole_number(method.relation_heads or shapes.student.heads), shapes)
     last = shapes.student.layers - 1
     return [
         contrastive_term(config, number(method.contrastive)),

@@ -22,7 +22,7 @@ def self_feature_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """(1 - e) CE + e/2 EARLIER SELF + gamma TRANSPORT, where e rises epoch by epoch; no teacher."""
     method, student = config.method, shapes.student
     assert isinstance(method, SelfFeatureSection)
-    groups = whole_number(method.groups)
+    groups = None if method.groups is None else whole_number(method.groups)
     if groups is not None and student.width % groups:
         raise CapabilityError(
             f"method.groups is {groups}, and the student has {student.width} channels",

@@ -22,7 +22,7 @@ def number(value: object) -> float:
     return float(value)
 
 
-def whole_number(value: object) -> int | None:
-    """A resolved count, or None."""
-    assert value is None or isinstance(value, int), f"unresolved {value!r} reached a trial"
+def whole_number(value: object) -> int:
+    """A resolved count."""
+    assert isinstance(value, int), f"unresolved {value!r} reached a trial"
     return value
