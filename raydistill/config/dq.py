@@ -7,7 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedShare, SearchedWeight, require_some_weight
+from raydistill.config.space import Choice, SearchedShare, SearchedWeight, require_some_weight
+
+WeightBits = Literal[2, 8, 16]
+ActivationBits = Literal[8, 16, 32]
 
 
 class DQSection(MethodSection):
@@ -19,14 +22,17 @@ class DQSection(MethodSection):
         "attention": {"log_uniform": [0.1, 1000.0]},
         "hidden": {"log_uniform": [0.01, 10.0]},
         "range_memory": {"uniform": [0.5, 0.99]},
+        "weight_bits": {"choice": [2, 8]},
+        "embedding_bits": {"choice": [2, 8]},
+        "activation_bits": {"choice": [8, 16]},
     }
 
     name: Literal["dq"] = Field("dq", description="which method this section is of")
-    weight_bits: Literal[2, 8, 16] = Field(8, description="bits of the weights of linear layers; 2 = ternary")
-    embedding_bits: Literal[2, 8, 16] | None = Field(
+    weight_bits: WeightBits | Choice[WeightBits] = Field(8, description="bits of the weights of linear layers; 2 = ternary")
+    embedding_bits: WeightBits | Choice[WeightBits] | None = Field(
         None, description="bits of the embeddings' rows; null = weight_bits"
     )
-    activation_bits: Literal[8, 16, 32] = Field(
+    activation_bits: ActivationBits | Choice[ActivationBits] = Field(
         8, description="bits of what is multiplied with weights and in attention; 32 = not rounded"
     )
     range_memory: SearchedShare = Field(

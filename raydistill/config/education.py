@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedShare
+from raydistill.config.space import SearchedCount, SearchedFraction, SearchedPositive, SearchedShare, counts
 
 
 class EducationSection(MethodSection):
@@ -16,13 +16,14 @@ class EducationSection(MethodSection):
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "alpha": {"uniform": [0.1, 0.9]},
         "temperature": {"log_uniform": [1.0, 10.0]},
+        "stages": {"choice": [2, 3]},
+        "end": {"uniform": [0.3, 0.8]},
     }
     alone: ClassVar[str] = "its student grows, so the layers that the terms of others look at would come and go"
 
     name: Literal["education"] = Field("education", description="which method this section is of")
-    stages: int = Field(
+    stages: SearchedCount = Field(
         3,
-        ge=1,
         description="school grades of the student: parts of its layers and of the graph's relations; at most as many as it has layers",
     )
     teachers: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
@@ -38,15 +39,16 @@ class EducationSection(MethodSection):
         True,
         description="go on with all parts that are open; false = with the newest one alone, to see what is forgotten",
     )
-    end: float = Field(
-        0.6, gt=0, lt=1, description="share of the epochs after which the last stage begins; the others evenly before"
+    end: SearchedFraction = Field(
+        0.6, description="share of the epochs after which the last stage begins; the others evenly before"
     )
 
     @model_validator(mode="after")
     def _one_for_each_part(self) -> EducationSection:
-        if self.teachers and len(self.teachers) != self.stages:
+        stages = counts(self.stages)
+        if self.teachers and stages != (len(self.teachers),):
             raise ValueError(
-                f"teachers are {len(self.teachers)}, and stages is {self.stages}; expected a checkpoint for each part, or none at all, because a part would have "
+                f"teachers are {len(self.teachers)}, and stages is {' or '.join(map(str, stages))}; expected a checkpoint for each part, or none at all, because a part would have "
                 "nobody to teach it, or a teacher no part; name as many as there are stages, some more than once if need be, or leave teachers out"
             )
         return self

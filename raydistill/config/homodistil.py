@@ -7,7 +7,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, bounds, require_some_weight
+from raydistill.config.space import (
+    SearchedCount,
+    SearchedPositive,
+    SearchedShare,
+    SearchedWeight,
+    bounds,
+    require_some_weight,
+)
 
 
 class HomoDistilSection(MethodSection):
@@ -22,12 +29,11 @@ class HomoDistilSection(MethodSection):
     }
 
     name: Literal["homodistil"] = Field("homodistil", description="which method this section is of")
-    width: int = Field(
-        ge=1,
+    width: SearchedCount = Field(
         description="hidden units of the student in the end, a multiple of its heads; entity vectors are as wide, and so are the students below it that start from it",
     )
-    intermediate: int | None = Field(
-        None, ge=1, description="units of each feed-forward layer in the end; null = in proportion to the width"
+    intermediate: SearchedCount | None = Field(
+        None, description="units of each feed-forward layer in the end; null = in proportion to the width"
     )
     begin: SearchedShare = Field(0.0, description="share of all steps after which pruning begins")
     end: SearchedShare = Field(

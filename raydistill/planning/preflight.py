@@ -168,6 +168,12 @@ def _found_depths(config: CampaignConfig, lineage: Lineage, plan: GradePlan, gro
             f"grade {above.folder} searches {trials} trials, and each may find another depth: under the pipelined schedule the teacher of {plan.folder} would "
             "change its layers on the way; search nothing in that grade, or set schedule.name to sequential"
         )
+    widths = {size.hidden for size in sizes_of(config, lineage, above.index, ground)}
+    if len(widths) > 1 and trials > 1 and config.schedule.name == "pipelined":
+        yield (
+            f"grade {above.folder} searches {trials} trials, and they end with different widths: under the pipelined schedule the teacher of {plan.folder} would "
+            "change its width on the way; give that grade one width, or set schedule.name to sequential"
+        )
 
 
 def _shaping_points(space: Space) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from raydistill.config.methods import Method, parts_of
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.reinforced import ReinforcedSection
 from raydistill.config.self_feature import SelfFeatureSection
-from raydistill.config.space import SearchedCount, counts
+from raydistill.config.space import SearchedCount, bounds, counts
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError
 from raydistill.students.stages import timetable
@@ -57,12 +57,13 @@ def growth_problems(method: Method, layers: int, epochs: int, num_relations: int
     """
     if not isinstance(method, EducationSection):
         return
+    stages, end = max(counts(method.stages)), bounds(method.end)[0]
     try:
-        timetable(method.stages, layers, epochs, method.end)
+        timetable(stages, layers, epochs, end)
     except CapabilityError as problem:
         yield f"{problem.received}; expected {problem.expected}; {problem.remedy}"
-    if num_relations is not None and method.stages > num_relations:
-        yield f"method.stages is {method.stages}, and the graph has {num_relations} relations with a training triple, of which each stage opens a part; lower it"
+    if num_relations is not None and stages > num_relations:
+        yield f"method.stages is {stages}, and the graph has {num_relations} relations with a training triple, of which each stage opens a part; lower it"
 
 
 def structural_problems(

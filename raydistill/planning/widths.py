@@ -47,7 +47,7 @@ def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Groun
     for init in chosen.choice if isinstance(chosen, Choice) else (chosen,):
         above = sizes_of(config, lineage, teaching_grade(config, grade), ground)
         begun |= above if init == "teacher" else {encoder_sizes(ground)}
-    return frozenset(_pruned(method_of(lineage, plan), one) for one in begun)
+    return frozenset(left for one in begun for left in _pruned(method_of(lineage, plan), one))
 
 
 def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes, heads: int | None) -> Iterator[str]:
@@ -59,7 +59,7 @@ def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes, heads: int 
         teacher: of its teacher.
         heads: of the encoder; None = not known.
     """
-    widths = {teacher.hidden, first.hidden, _pruned(trial.method, first).hidden} - {None}
+    widths = {teacher.hidden, first.hidden, *(left.hidden for left in _pruned(trial.method, first))} - {None}
     for part in parts_of(trial.method):
         if isinstance(part, HomoDistilSection):
             yield from _unprunable(part, trial, first, heads)
@@ -72,29 +72,36 @@ def encoder_sizes(ground: Ground) -> Sizes:
     return Sizes(ground.encoder_width, ground.encoder_intermediate)
 
 
-def _pruned(method: Method, sizes: Sizes) -> Sizes:
-    """What a method leaves of a student of these sizes."""
+def _pruned(method: Method, sizes: Sizes) -> frozenset[Sizes]:
+    """What a method, resolved or still to be searched, may leave of a student of these sizes."""
     for part in parts_of(method):
         if isinstance(part, HomoDistilSection):
-            left = part.intermediate
-            if left is None and sizes.hidden is not None and sizes.intermediate is not None:
-                left = proportional(sizes.intermediate, part.width, sizes.hidden)
-            sizes = Sizes(part.width, left)
-    return sizes
+            return frozenset(_left(part, width, sizes) for width in counts(part.width))
+    return frozenset({sizes})
+
+
+def _left(part: HomoDistilSection, width: int, sizes: Sizes) -> Sizes:
+    """What pruning to a width leaves; intermediate units that are still to be searched are not known."""
+    intermediate = part.intermediate if isinstance(part.intermediate, int) else None
+    if part.intermediate is None and sizes.hidden is not None and sizes.intermediate is not None:
+        intermediate = proportional(sizes.intermediate, width, sizes.hidden)
+    return Sizes(width, intermediate)
 
 
 def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes, heads: int | None) -> Iterator[str]:
     if trial.init != "teacher":
         yield "method homodistil prunes a student that begins as its teacher, and this one starts from the pre-trained encoder; set init: teacher in the grade"
-    if first.hidden is not None and part.width > first.hidden:
-        yield f"method.width is {part.width}, and the student begins with {first.hidden} hidden units; set it to {first.hidden} or less"
-    if heads is not None and part.width % heads:
-        yield f"method.width is {part.width}, which the encoder's {heads} heads do not divide; set it to a multiple of {heads}"
-    if None not in (part.intermediate, first.intermediate) and part.intermediate > first.intermediate:  # type: ignore[operator]
-        yield (
-            f"method.intermediate is {part.intermediate}, and the student begins with {first.intermediate} intermediate units; set it to {first.intermediate} "
-            "or less, or leave it out"
-        )
+    for width in counts(part.width):
+        if first.hidden is not None and width > first.hidden:
+            yield f"method.width is {width}, and the student begins with {first.hidden} hidden units; set it to {first.hidden} or less"
+        if heads is not None and width % heads:
+            yield f"method.width is {width}, which the encoder's {heads} heads do not divide; set it to a multiple of {heads}"
+    for intermediate in counts(part.intermediate):
+        if first.intermediate is not None and intermediate > first.intermediate:
+            yield (
+                f"method.intermediate is {intermediate}, and the student begins with {first.intermediate} intermediate units; set it to "
+                f"{first.intermediate} or less, or leave it out"
+            )
 
 
 def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator[str]:

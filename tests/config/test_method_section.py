@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
+from raydistill.config.dq import DQSection
 from raydistill.config.education import EducationSection
 from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS, as_before_parts_had_teachers
 from raydistill.config.minilm import MiniLMSection
-from raydistill.config.space import LogUniform, Uniform, bounds, counts, is_distribution
+from raydistill.config.space import Choice, LogUniform, Uniform, bounds, counts, is_distribution
 
 SEARCHED = [(name, key) for name, section in METHOD_SECTIONS.items() for key in section.spaces]
 REQUIRED: dict[str, dict[str, Any]] = {"homodistil": {"width": 12}}
@@ -27,7 +28,8 @@ def test_usual_space_is_one_that_the_value_may_have_and_has_its_default_in_it(na
     value: Any = getattr(section.model_validate({"name": name, **REQUIRED.get(name, {}), key: SEARCH}), key)
     assert is_distribution(value)
     low, high = bounds(value)
-    assert low <= section.model_fields[key].default <= high
+    default = section.model_fields[key].default
+    assert default is None or low <= default <= high
 
 
 @pytest.mark.parametrize("name", [name for name in METHOD_SECTIONS if name not in ("none", "combined")])
@@ -69,6 +71,21 @@ def test_counts_that_are_searched_are_whole_numbers() -> None:
             MiniLMSection.model_validate({"variant": "minilmv2", "relation_heads": wrong})
     with pytest.raises(ValidationError, match="relation_heads is 6 or 12, and variant minilm"):
         MiniLMSection.model_validate({"relation_heads": {"choice": [6, 12]}})
+
+
+def test_bits_that_are_searched_are_among_those_there_are() -> None:
+    """A search that finds three bits, which nothing can be rounded to."""
+    section = DQSection.model_validate({"weight_bits": SEARCH, "activation_bits": {"choice": [8, 32]}})
+    assert section.weight_bits == Choice(choice=(2, 8)) and section.activation_bits == Choice(choice=(8, 32))
+    for wrong in ({"choice": [2, 3]}, {"uniform": [2, 8]}, 4):
+        with pytest.raises(ValidationError, match="weight_bits"):
+            DQSection.model_validate({"weight_bits": wrong})
+
+
+def test_teachers_of_parts_fix_how_many_parts_there_are() -> None:
+    """A search that finds three parts for two teachers."""
+    with pytest.raises(ValidationError, match="teachers are 2, and stages is 2 or 3; expected a checkpoint for each"):
+        EducationSection.model_validate({"stages": SEARCH, "teachers": ["a", "b"]})
 
 
 def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> None:

@@ -112,6 +112,8 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
         ),
         ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the encoder's 384"),
         ({"name": "education", "stages": 4}, "stages is 4, and the student has 3 layers"),
+        ({"name": "education", "stages": {"choice": [2, 4]}}, "stages is 4, and the student has 3 layers"),
+        ({"name": "education", "stages": 2, "end": {"uniform": [0.01, 0.8]}}, "they would begin with the epochs 1, 1"),
         ({"name": "education", "end": 0.01}, "they would begin with the epochs 1, 1, 1"),
         ({"name": "education"}, "stages is 3, and the graph has 2 relations with a training triple"),
     ],
@@ -136,6 +138,21 @@ BELOW = {"layers": 3}
         ([{"layers": 6, "method": PRUNED}], "begins as its teacher, and this one starts from the pre-trained encoder"),
         ([{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": 1024}}], "width is 1024, and .* 768 hidden"),
         ([{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": 500}}], "width is 500, .* 12 heads"),
+        (
+            [{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 500]}}}],
+            "width is 500, .* 12 heads",
+        ),
+        (
+            [{"layers": 6, "init": "teacher", "method": {**PRUNED, "intermediate": {"choice": [1024, 4096]}}}],
+            "intermediate is 4096, .* 3072 intermediate",
+        ),
+        (
+            [
+                {"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 288]}}},
+                {**BELOW, "init": "teacher", "method": {**PRUNED, "width": 300}},
+            ],
+            "grade 2-layers3: method.width is 300, and the student begins with 288",
+        ),
         (
             [{"layers": 6, "init": "teacher", "method": {**PRUNED, "intermediate": 4096}}],
             "intermediate is 4096, .* 3072 intermediate",
@@ -218,6 +235,17 @@ def test_methods_that_need_no_equal_widths_stand_below_a_narrow_teacher(campaign
     ground = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_heads=12)
     above = {"layers": 6, "init": "teacher", "method": PRUNED}
     assert len(preflight(campaign(above, {**BELOW, **below}), ground)) == 3
+
+
+def test_width_that_is_searched_teaches_under_no_pipelined_schedule(campaign: Maker) -> None:
+    """A teacher of 288 units that follows one of 576, in the middle of a student's training."""
+    ground = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_heads=12)
+    above = {"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 288]}}}
+    below = {**BELOW, "method": {"name": "logits"}}
+    searched = {"search": {"trials": 2}}
+    assert preflight(campaign(above, below, **searched), ground)
+    with pytest.raises(CapabilityError, match=r"1-layers6 searches 2 trials, .* different widths.* 2-layers3 would"):
+        preflight(campaign(above, below, **searched, schedule={"name": "pipelined"}), ground)
 
 
 def test_given_teacher_sets_the_width(campaign: Maker) -> None:

@@ -11,7 +11,7 @@ from raydistill.students.quantized import Formats
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.methods.baselines import spaced_layers
 from raydistill.training.methods.shapes import Shape, Shapes
-from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.methods.values import contrastive_term, number, whole_number
 from raydistill.training.terms.relations import AttentionScoreTerm
 from raydistill.training.terms.scores import ScoreTerm
 from raydistill.training.terms.states import StateTerm
@@ -51,5 +51,7 @@ def dq_reshaper(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
     """What rounds the student's numbers."""
     method = config.method
     assert isinstance(method, DQSection)
-    formats = Formats(method.weight_bits, method.embedding_bits or method.weight_bits, method.activation_bits)
+    weights = whole_number(method.weight_bits)
+    embeddings = weights if method.embedding_bits is None else whole_number(method.embedding_bits)
+    formats = Formats(weights, embeddings, whole_number(method.activation_bits))
     return Quantization(formats, number(method.range_memory))

@@ -10,7 +10,7 @@ from raydistill.kg.store import Dataset
 from raydistill.students.growth import Grower
 from raydistill.students.stages import Stages, timetable
 from raydistill.training.methods.shapes import Shape, Shapes
-from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.methods.values import contrastive_term, number, whole_number
 from raydistill.training.terms.sliced import SlicedDivergenceTerm
 from raydistill.training.terms.term import Term
 
@@ -61,9 +61,9 @@ def _section(config: TrialConfig) -> EducationSection:
 
 
 def _groups(method: EducationSection, dataset: Dataset) -> RelationGroups:
-    return relation_groups(dataset.train, dataset.num_entities, dataset.num_relations, method.stages)
+    return relation_groups(dataset.train, dataset.num_entities, dataset.num_relations, whole_number(method.stages))
 
 
 def _stages(config: TrialConfig, layers: int) -> Stages:
     method = _section(config)
-    return timetable(method.stages, layers, config.training.epochs, method.end)
+    return timetable(whole_number(method.stages), layers, config.training.epochs, number(method.end))

@@ -11,7 +11,7 @@ from raydistill.objectives import relations
 from raydistill.students.keep_ratio import KeepSchedule
 from raydistill.students.pruning import Pruning
 from raydistill.training.methods.shapes import Shape, Shapes
-from raydistill.training.methods.values import contrastive_term, number
+from raydistill.training.methods.values import contrastive_term, number, whole_number
 from raydistill.training.terms.relations import AttentionScoreTerm
 from raydistill.training.terms.scores import DivergenceTerm
 from raydistill.training.terms.states import StateTerm, projection
@@ -57,4 +57,5 @@ def pruning_of(config: TrialConfig, shape: Shape, steps: int) -> Pruning:
     assert isinstance(method, HomoDistilSection)
     Shapes(shape).require_open("method homodistil prunes an encoder's parts")
     schedule = KeepSchedule.over(steps, number(method.begin), number(method.end))
-    return Pruning(method.width, method.intermediate, schedule)
+    intermediate = None if method.intermediate is None else whole_number(method.intermediate)
+    return Pruning(whole_number(method.width), intermediate, schedule)
