@@ -101,6 +101,15 @@ class CombinedSection(MethodSection):
         return self
 
     @model_validator(mode="after")
+    def _softened_labels_are_of_the_first(self) -> CombinedSection:
+        if "self-feature" in [part.name for part in self.parts[1:]]:
+            raise ValueError(
+                f"self-feature comes after {self.parts[0].name}; expected it first, because the contrastive term is the first part's, and its softened labels would be "
+                "added to hard ones; exchange them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _none_that_stands_alone(self) -> CombinedSection:
         for part in self.parts:
             if part.alone:

@@ -16,6 +16,7 @@ class ReinforcedSection(MethodSection):
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "alpha": {"uniform": [0.1, 0.9]},
         "temperature": {"log_uniform": [1.0, 10.0]},
+        "warmup_ratio": {"uniform": [0.0, 0.5]},
     }
 
     name: Literal["reinforced"] = Field("reinforced", description="which method this section is of")
@@ -42,8 +43,9 @@ class ReinforcedSection(MethodSection):
         "example",
         description="what the policy is told: of each example -CE - KD; or the whole batch's -CE as one number, as published first, which is unreliable",
     )
-    warmup_ratio: float = Field(
-        0.1, ge=0, lt=1, description="share of the epochs, in whole ones, in which all teachers are on"
+    warmup_ratio: SearchedShare = Field(
+        0.1,
+        description="share of the epochs in which all teachers are on, in whole ones: at least one where it is above 0, and never the last",
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,11 @@ from raydistill.training.terms.term import Term
 logger = logging.getLogger(__name__)
 
 
+def warmup_epochs(ratio: float, epochs: int) -> int:
+    """Whole epochs in which all teachers are on: some where any are asked for, and never all, because the policy would have no say."""
+    return min(max(1, round(ratio * epochs)), epochs - 1) if ratio > 0 else 0
+
+
 def reinforced_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """(1 - alpha) CE + alpha KD of the chosen teachers (RL-KD)."""
     method = config.method
@@ -26,7 +31,7 @@ def reinforced_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         Policy(shapes.student.width),
         number(method.temperature),
         config.seed,
-        warmup_epochs=round(method.warmup_ratio * config.training.epochs),
+        warmup_epochs=warmup_epochs(number(method.warmup_ratio), config.training.epochs),
         objective=method.objective,
         weighting=method.weights,
         reward=method.reward,

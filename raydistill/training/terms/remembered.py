@@ -85,9 +85,12 @@ class _Table(nn.Module):
         # Before anything is known of the new rows: what does not fit into memory is written again.
         self._make_room(count + len(fresh))
         self._rows.update(zip(fresh, range(count, count + len(fresh)), strict=True))
-        rows = torch.tensor([self._rows[key] for key in keys.tolist()], dtype=torch.int64, device=self.keys.device)
-        self.keys[rows] = keys.to(self.keys)
-        self.vectors[rows] = vectors.to(self.vectors)
+        # Of equal texts one alone is written: which of two writes to a row stays, nothing promises.
+        last = {key: place for place, key in enumerate(keys.tolist())}
+        places = torch.tensor(list(last.values()), dtype=torch.int64)
+        rows = torch.tensor([self._rows[key] for key in last], dtype=torch.int64, device=self.keys.device)
+        self.keys[rows] = keys[places.to(keys.device)].to(self.keys)
+        self.vectors[rows] = vectors[places.to(vectors.device)].to(self.vectors)
 
     def _make_room(self, count: int) -> None:
         if count > len(self.keys):

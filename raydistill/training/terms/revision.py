@@ -78,19 +78,19 @@ class ClippedListTerm(Plain):
         return self.bounds
 
     def value(self, step: StepOutputs) -> Tensor:
-        """Mean over examples and places, nats; and the hinge, which `kept/hinge` tells apart."""
+        """Mean over the places at which examples have a candidate left, nats; and the hinge, which `kept/hinge` tells apart."""
         student, teacher, valid = logit_rows(step)
         positives = sent(step.clean.batch.columns, valid.device)
         valid = valid.scatter(1, positives[:, None], True)
         revised = revision.revised_lists(student, teacher, valid, length=self.length)
         bounds, ranks = self.bounds(student, teacher, valid), clipped.teacher_ranks(teacher, valid)
-        values, missing = [], []
+        divergences, missing = [], []
         for place in range(revised.lists.shape[1]):
             gates = clipped.rank_gates(ranks, positives, valid, *bounds, least=self.least)
             divergence = clipped.clipped_divergence(student, teacher, gates, valid)
             mass = clipped.kept_mass(teacher, gates, valid)
-            values.append(divergence.mean())
-            missing.append(Weighted((self.mass - mass).clamp(min=0), divergence.weights).mean())
+            divergences.append(divergence)
+            missing.append((self.mass - mass).clamp(min=0))
             if place == 0:
                 step.notes["kept/mass"] = mass.detach().mean()
                 step.notes["kept/candidates"] = ((gates.detach() > 0.5) & valid).sum(1).float().mean()
@@ -98,9 +98,10 @@ class ClippedListTerm(Plain):
             valid = revision.without(valid, drawn) & revised.written[:, place, None]
             # Whoever stood below what was drawn moves up.
             ranks = ranks - (ranks > ranks.gather(1, drawn[:, None])).to(ranks.dtype)
-        hinge = HINGE * torch.stack(missing).mean()
+        weights = torch.cat([divergence.weights for divergence in divergences])
+        hinge = HINGE * Weighted(torch.cat(missing), weights).mean()
         step.notes["kept/hinge"] = hinge.detach()
-        return torch.stack(values).mean() + hinge
+        return Weighted(torch.cat([divergence.values for divergence in divergences]), weights).mean() + hinge
 
 
 @dataclass(frozen=True)
