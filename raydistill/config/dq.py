@@ -28,7 +28,9 @@ class DQSection(MethodSection):
     }
 
     name: Literal["dq"] = Field("dq", description="which method this section is of")
-    weight_bits: WeightBits | Choice[WeightBits] = Field(8, description="bits of the weights of linear layers; 2 = ternary")
+    weight_bits: WeightBits | Choice[WeightBits] = Field(
+        8, description="bits of the weights of linear layers; 2 = ternary"
+    )
     embedding_bits: WeightBits | Choice[WeightBits] | None = Field(
         None, description="bits of the embeddings' rows; null = weight_bits"
     )

@@ -19,7 +19,7 @@ from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.teaching import Teaching
-from raydistill.planning.promotion import candidate, choose
+from raydistill.planning.promotion import candidates, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import due
@@ -155,7 +155,7 @@ class Ladder(Teaching):
             PromotionError: there is none.
         """
         records = self.state.of(lineage, grade)
-        best = choose([candidate(one, self.rules.sizes[grade]) for one in records], self.rules.tolerance)
+        best = choose(candidates(records, self.rules.sizes[grade]), self.rules.tolerance)
         return self.state.trials[lineage, grade, best.number]
 
     def promote(self, lineage: str, grade: int) -> None:

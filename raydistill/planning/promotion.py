@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PromotionError
-from raydistill.planning.records import ENDED, LAYERS, TrialRecord
+from raydistill.planning.records import BYTES, ENDED, LAYERS, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,34 @@ class Candidate:
     Attributes:
         number: the trial's number within its grade.
         mrr: its best `valid/both/mrr`; None when it was never validated.
-        size: what makes a model small, in any unit that is the same for all candidates (parameters, or layers).
+        size: what makes a model small: its layers, then its bytes; 0 for what is known of none.
         reason: why it failed; empty when it did not.
     """
 
     number: int
     mrr: float | None
-    size: int
+    size: tuple[int, ...]
     reason: str = ""
 
 
-def candidate(record: TrialRecord, size: int) -> Candidate:
-    """A trial as promotion sees it: one that has not ended has nothing to show yet; `size` is that of its grade, where it did not find its own."""
-    if record.best is not None:
-        size = int(record.best["metrics"].get(LAYERS, size))
-    return Candidate(record.number, record.best_mrr if record.status in ENDED else None, size, record.reason)
+def candidates(records: Sequence[TrialRecord], layers: int) -> list[Candidate]:
+    """Trials of one grade as promotion sees them: one that has not ended has nothing to show yet.
+
+    Args:
+        records: all of the grade's.
+        layers: those of the grade, where a trial did not find its own. Bytes decide only where all have told them: earlier runs did not.
+    """
+    found = [record.best["metrics"] if record.best is not None else {} for record in records]
+    known = all(BYTES in one for one, record in zip(found, records, strict=True) if record.best is not None)
+    return [
+        Candidate(
+            record.number,
+            record.best_mrr if record.status in ENDED else None,
+            (int(one.get(LAYERS, layers)), int(one.get(BYTES, 0)) if known else 0),
+            record.reason,
+        )
+        for one, record in zip(found, records, strict=True)
+    ]
 
 
 def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 MRR = "valid/both/mrr"
 LAYERS = "student/layers"
 """Reported where a student ends with another depth than its grade began with."""
+BYTES = "student/bytes"
+"""Of the stored weights of a report's checkpoint."""
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
 ENDED = ("finished", "stopped", "failed")
 Event = Mapping[str, Any]

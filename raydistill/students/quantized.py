@@ -98,7 +98,7 @@ class QuantizedEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:  # its name in torch
         """Rows of the tokens."""
-        return rounded(super().forward(input), self.bits, by_row=True)
+        return _rounded_rows(super().forward(input), self.bits)
 
 
 class QuantizedTrimmedEmbedding(TrimmedEmbedding):
@@ -111,7 +111,12 @@ class QuantizedTrimmedEmbedding(TrimmedEmbedding):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Rows of the tokens."""
-        return rounded(super().forward(tokens), self.bits, by_row=True)
+        return _rounded_rows(super().forward(tokens), self.bits)
+
+
+def _rounded_rows(rows: Tensor, bits: int) -> Tensor:
+    """Each token's row by itself, whatever the shape of the tokens."""
+    return rounded(rows.flatten(0, -2), bits, by_row=True).view_as(rows)
 
 
 class QuantizedOperands(nn.Module):

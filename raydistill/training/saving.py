@@ -113,14 +113,18 @@ def _save_encoder(folder: Path, encoder: nn.Module) -> None:
 
 def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
     """Parameters (both towers, whole vocabulary, temperature) and bytes of the stored weights."""
-    files = list(folder.glob("*_encoder/*.safetensors"))
     trained = sum(
         tensor.numel()
         for name in ("query_encoder", "entity_encoder")
         for tensor in whole_state(getattr(model, name)).values()
     )
     parameters = (trained // 2 if model.shared_towers else trained) + 1
-    return {"parameters": parameters, "bytes": sum(file.stat().st_size for file in files)}
+    return {"parameters": parameters, "bytes": stored_bytes(folder)}
+
+
+def stored_bytes(checkpoint: Path) -> int:
+    """Bytes of a checkpoint's weights as they are stored, packed or not."""
+    return sum(file.stat().st_size for file in checkpoint.glob("*_encoder/*.safetensors"))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

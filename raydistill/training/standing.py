@@ -21,7 +21,7 @@ from raydistill.training.gather import World
 from raydistill.training.memory import GradientCache, MemoryPlan
 
 SELECTION = "valid/both/mrr"
-DEPTH = "student/layers"
+DEPTH, BYTES = "student/layers", "student/bytes"
 _BOTH = "valid/both/"
 
 

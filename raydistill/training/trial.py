@@ -18,7 +18,8 @@ from raydistill.training.ground import about_teacher
 from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.saving import writing
+from raydistill.training.saving import stored_bytes, writing
+from raydistill.training.standing import BYTES
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class EpochReport:
         epoch: epochs completed, from 1.
         epochs: epochs planned.
         step: optimizer steps taken.
-        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `valid/<variant>/mrr` of models inside the student, `student/layers` where one took its place, `learning_rate`, `examples_per_second`.
+        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `valid/<variant>/mrr` of models inside the student, `student/layers` where one took its place, `student/bytes` of its stored weights (first worker only), `learning_rate`, `examples_per_second`.
         checkpoint: path of this epoch's checkpoint; None on workers other than the first.
         digest: SHA-256 of its manifest; None likewise.
         finished: whether this is the last epoch.
@@ -187,6 +188,8 @@ def _report(
     world: World,
 ) -> EpochReport:
     epoch = parts.trainer.progress.epoch
+    if path is not None and world.rank == 0:
+        metrics = {**metrics, BYTES: float(stored_bytes(Path(path)))}
     return EpochReport(
         epoch=epoch,
         epochs=config.training.epochs,

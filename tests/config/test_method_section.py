@@ -12,7 +12,7 @@ from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
 from raydistill.config.education import EducationSection
 from raydistill.config.method_section import SEARCH
-from raydistill.config.methods import METHOD_SECTIONS, as_before_parts_had_teachers
+from raydistill.config.methods import METHOD_SECTIONS, CombinedSection, as_before_parts_had_teachers
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds, counts, is_distribution
 
@@ -76,7 +76,8 @@ def test_counts_that_are_searched_are_whole_numbers() -> None:
 def test_bits_that_are_searched_are_among_those_there_are() -> None:
     """A search that finds three bits, which nothing can be rounded to."""
     section = DQSection.model_validate({"weight_bits": SEARCH, "activation_bits": {"choice": [8, 32]}})
-    assert section.weight_bits == Choice(choice=(2, 8)) and section.activation_bits == Choice(choice=(8, 32))
+    assert section.weight_bits == Choice(choice=(2, 8))
+    assert section.activation_bits == Choice(choice=(8, 32))
     for wrong in ({"choice": [2, 3]}, {"uniform": [2, 8]}, 4):
         with pytest.raises(ValidationError, match="weight_bits"):
             DQSection.model_validate({"weight_bits": wrong})
@@ -86,6 +87,13 @@ def test_teachers_of_parts_fix_how_many_parts_there_are() -> None:
     """A search that finds three parts for two teachers."""
     with pytest.raises(ValidationError, match="teachers are 2, and stages is 2 or 3; expected a checkpoint for each"):
         EducationSection.model_validate({"stages": SEARCH, "teachers": ["a", "b"]})
+
+
+def test_softened_labels_come_first() -> None:
+    """Hard labels of weight 1 and softened ones beside them: a target that sums to more than 1."""
+    with pytest.raises(ValidationError, match="self-feature comes after tinybert; expected it first"):
+        CombinedSection.model_validate({"parts": [{"name": "tinybert"}, {"name": "self-feature"}]})
+    assert CombinedSection.model_validate({"parts": [{"name": "self-feature"}, {"name": "tinybert"}]})
 
 
 def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> None:

@@ -11,7 +11,7 @@ from raydistill.errors import CapabilityError
 from raydistill.planning.grades import grade_plans, lineages_of, possible_layers, trial_config
 from raydistill.planning.ground import Ground
 from raydistill.planning.preflight import preflight
-from raydistill.planning.promotion import candidate, choose
+from raydistill.planning.promotion import candidates, choose
 from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.schedule import ready, worth_announcing
 from raydistill.planning.state import CampaignState
@@ -136,4 +136,4 @@ def test_among_equal_trials_the_shallower_assistant_is_promoted() -> None:
         record.reports.append(report)
         record.status = "finished"
         records.append(record)
-    assert choose([candidate(record, 9) for record in records], 0.0).number == 1
+    assert choose(candidates(records, 9), 0.0).number == 1

@@ -191,7 +191,7 @@ BELOW = {"layers": 3}
             "method pkd compares pooled states",
         ),
         (
-            [{"layers": 6, "init": "teacher", "method": {"name": "combined", "parts": [PRUNED, {"name": "self-feature"}]}}],
+            [{"layers": 6, "init": "teacher", "method": {"name": "combined", "parts": [{"name": "self-feature"}, PRUNED]}}],
             "remembers vectors as wide as the student was",
         ),
         (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import CapabilityError
+from raydistill.students.quantized import QuantizedEmbedding
 from raydistill.students.quantizers import clipped, codes_of, rounded, value_of
 
 CLIP = torch.tensor(2.5)
@@ -46,8 +47,19 @@ def test_rounding_again_changes_nothing(bits: int) -> None:
     once = clipped(gaussian(50_000), CLIP, bits)
     assert torch.equal(clipped(once, CLIP, bits), once)
     weights = rounded(gaussian(300, 64), bits, by_row=True)
-    codes = codes_of(weights, bits, by_row=True)[0]
-    assert torch.equal(codes, codes_of(gaussian(300, 64), bits, by_row=True)[0])
+    assert torch.equal(codes_of(weights, bits, by_row=True)[0], codes_of(gaussian(300, 64), bits, by_row=True)[0])
+    # Levels are made anew from what was rounded: the largest of a row, the mean of what is kept, are as they were but for the last digit.
+    torch.testing.assert_close(rounded(weights, bits, by_row=True), weights, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_each_token_has_levels_of_its_own_in_any_shape(bits: int) -> None:
+    """Texts side by side whose tokens share one scale, where the same tokens in a row have one each."""
+    plain = torch.nn.Embedding(40, 8)
+    quantised = QuantizedEmbedding(plain, bits)
+    tokens = torch.randint(40, (3, 5), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quantised(tokens), quantised(tokens.flatten()).view(3, 5, 8))
+    assert not torch.equal(quantised(tokens), rounded(plain(tokens), bits, by_row=True))
 
 
 def test_ternary_has_three_values_and_the_mean_of_what_is_kept() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import TrialInterruptedError
+from raydistill.planning import records
 from raydistill.planning.records import LAYERS, MRR
 from raydistill.students.nested import Assistants, cut_off
 from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
@@ -20,7 +21,7 @@ from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.manifest import write_manifest
 from raydistill.training.parts import TrialParts, build_parts
-from raydistill.training.standing import DEPTH, SELECTION, checkpoint_size, rankings, standing
+from raydistill.training.standing import BYTES, DEPTH, SELECTION, checkpoint_size, rankings, standing
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]
@@ -65,7 +66,7 @@ def test_trial_ends_as_the_assistant_it_chose(config: TrialConfig, trained: list
 
 def test_keys_of_a_checkpoints_metrics_are_those_that_promotion_reads() -> None:
     """Two floors that may not know each other, and write and read different words."""
-    assert (SELECTION, DEPTH) == (MRR, LAYERS)
+    assert (SELECTION, DEPTH, BYTES) == (MRR, LAYERS, records.BYTES)
 
 
 def test_choice_compares_with_what_the_teachers_checkpoint_says(

@@ -10,6 +10,7 @@ from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.training.methods.baselines import patience_layers, spaced_layers
 from raydistill.training.methods.registry import assemble
+from raydistill.training.methods.reinforced import warmup_epochs
 from raydistill.training.methods.shapes import Shape, Shapes
 
 Config = Callable[..., TrialConfig]
@@ -168,6 +169,14 @@ def test_weights_rise_and_fall_along_the_epochs(trial_config: Config) -> None:
         assert terms["ce"].weight_at(epoch) + terms["earlier_self"].weight_at(epoch) == pytest.approx(1.0)
     plain = trial_config(method={"name": "self-feature", "smoothing": 0.0})
     assert weights(plain, shapes(6, 0)).keys() == {"ce", "transport"}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "epochs", "whole"), [(0, 10, 0), (0.1, 3, 1), (0.1, 10, 1), (0.5, 4, 2), (0.95, 10, 9), (0.5, 1, 0)]
+)
+def test_all_teachers_are_on_for_some_epochs_and_never_for_all(ratio: float, epochs: int, whole: int) -> None:
+    """A warm start that short trainings leave out, or a policy that never has a say."""
+    assert warmup_epochs(ratio, epochs) == whole
 
 
 @pytest.mark.parametrize(("layers", "shallow"), [(12, (3, 7)), (6, (1, 3)), (3, (0, 1)), (2, (0,))])

@@ -41,6 +41,14 @@ def test_the_last_time_in_an_epoch_counts_and_older_ones_are_gone() -> None:
     assert not memory.recall("entity", KEYS)[1].any()
 
 
+def test_of_equal_texts_the_last_one_stays() -> None:
+    """Two writes to one row, of which either may win: entities of the same name and description, under dropout."""
+    memory, many = RememberedVectors(1), torch.arange(3).repeat(400)
+    memory.remember("entity", many, torch.arange(1200.0)[:, None])
+    memory.turn_to(1)
+    assert memory.recall("entity", torch.tensor([0, 1, 2]))[0].flatten().tolist() == [1197, 1198, 1199]
+
+
 def test_memory_survives_a_checkpoint_inside_an_epoch() -> None:
     """A resumed trial that has forgotten either epoch."""
     memory, again = RememberedVectors(4), RememberedVectors(4)
