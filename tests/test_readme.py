@@ -95,7 +95,8 @@ def test_every_method_has_a_page() -> None:
     assert pages.keys() == METHOD_SECTIONS.keys()
     for name, text in pages.items():
         assert text.startswith(f"# `{name}`: ")
-        assert "**Loss.**" in text
+        for part in ("Idea", "Loss", "Faithful", "What the paper reports", "Our configuration", "Our numbers"):
+            assert re.search(rf"^\*\*{part}\b", text, flags=re.MULTILINE), f"{name} says nothing under {part}"
         assert f"`method: {{name: {name}" in text
         assert set(re.findall(r"`(\w+): search`", text)) == METHOD_SECTIONS[name].spaces.keys()
 
