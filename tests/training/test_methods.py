@@ -225,6 +225,15 @@ def test_models_that_cannot_be_compared_are_refused(
     assert caught.value.remedy
 
 
+def test_relations_are_compared_across_widths_without_parameters(trial_config: Config) -> None:
+    """A projection that is trained, saved and thrown away for what no width plays a part in: a student of 12 units, a teacher of 24, 4 heads."""
+    wide = Shapes(Shape(3, 12, 4), Shape(6, 24, 4))
+    for method in ({"name": "minilm"}, {"name": "minilm", "variant": "minilmv2"}):
+        terms = assemble(trial_config(method=method), wide)
+        assert len(terms) > 2
+        assert all(term.own is None for term in terms)
+
+
 def test_second_minilm_divides_unequal_heads_alike(trial_config: Config) -> None:
     """The way out that the refusal names."""
     config = trial_config(method={"name": "minilm", "variant": "minilmv2", "relation_heads": 8})
