@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,6 +85,45 @@ def test_open_gates_let_the_plain_divergence_through() -> None:
     torch.testing.assert_close(soft, open_value, atol=1e-2, rtol=1e-2)
 
 
+def test_open_gates_are_the_plain_divergence_in_double_precision() -> None:
+    """A clip that adds a constant too small for single precision to show, or that lets in what may not be compared."""
+    student, teacher = drawn(8, 20, 0).double(), drawn(8, 20, 1).double()
+    valid = torch.rand(8, 20, generator=torch.Generator().manual_seed(2)) > 0.4
+    found = clipped_divergence(student, teacher, torch.ones(8, 20, dtype=torch.float64), valid)
+    assert found.values.dtype == torch.float64
+    plain = kl_divergence(student, teacher, valid, temperature=1.0).values
+    torch.testing.assert_close(found.values, plain, atol=1e-6, rtol=0)
+    for row in range(8):
+        log_p, log_q = (scores[row][valid[row]].log_softmax(0) for scores in (teacher, student))
+        assert found.values[row].item() == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum()), abs=1e-6)
+
+
+def test_bounds_set_by_hand_cut_to_the_divergence_of_what_is_kept() -> None:
+    """A cut at other ranks than the bounds say, or one of the two sides left as it was.
+
+    Five candidates are 0.2 of the ranks apart, and both edges, 0.08 beyond their bounds, lie half-way between two of them: ten widths of 0.02 away from one to the next, so that a gate inside is above
+    1 - d and one outside below d with d = sigmoid(-5). With R = what is left out over what is kept, of either model, and L = the largest |log p/q| of all candidates, soft and hard divergence differ by at most
+
+        L ((1 + d R_T) / (1 - d) - 1 + d R_T / (1 - d)) + log (1 + d max R) - log (1 - d)
+    """
+    teacher, student = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]), torch.tensor([0.2, 0.2, 0.3, 0.2, 0.1])
+    logs, everyone = [one.double().log()[None] for one in (teacher, student)], torch.ones(1, 5, dtype=torch.bool)
+    upper, lower = torch.tensor([0.38]).double(), torch.tensor([0.62]).double()
+    gates = rank_gates(teacher_ranks(logs[0], everyone), torch.tensor([4]), everyone, upper, lower, least=1)
+    # The highest, the third and the fourth, and the positive; the second is cut away.
+    p, q = torch.tensor([8, 3, 2, 1]).double() / 14, torch.tensor([2, 3, 2, 1]).double() / 8
+    hard, d = float((p * (p / q).log()).sum()), float(torch.tensor(-5.0).double().sigmoid())
+    ratios, most = (0.3 / 0.7, 0.2 / 0.8), math.log(0.3 / 0.7 / (0.2 / 0.8))
+    most = max(most, float((p / q).log().abs().max()))
+    off = (1 + d * ratios[0]) / (1 - d) - 1 + d * ratios[0] / (1 - d)
+    bound = most * off + math.log(1 + d * max(ratios)) - math.log(1 - d)
+    value = clipped_divergence(logs[1], logs[0], gates, everyone).values.item()
+    assert abs(value - hard) <= bound < 0.03
+    assert value != hard
+    whole = float((teacher * (teacher / student).log()).sum())
+    assert abs(whole - hard) > 2 * bound
+
+
 def test_clipped_divergence_by_hand() -> None:
     """Both sides are made distributions again after the clip."""
     teacher, student = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.tensor([[0.25, 0.25, 0.4, 0.1]]).log()
@@ -129,6 +171,25 @@ def test_spans_of_one_token_have_no_neighbours() -> None:
     assert lonely.mean() == 0
     across = span_correlation(logits, other, torch.tensor([0, 1, 7, 7, 2, 3]), owner, 2)
     assert across.weights.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "squares"])
+def test_tokens_outside_of_spans_are_not_looked_at(distance: Literal["cosine", "squares"]) -> None:
+    """Special tokens that are neighbours of a name, or of each other because both are of no span."""
+    own, theirs = drawn(10, 9, 0), drawn(10, 9, 1)
+    owner, spans = torch.tensor([0] * 6 + [1] * 4), torch.tensor([-1, 3, 3, -1, -1, 5, -1, 5, 5, -1])
+
+    def correlation(order: Tensor) -> list[float]:
+        found = span_correlation(own[order], theirs[order], spans, owner, 2, distance=distance)
+        assert found.weights.tolist() == [1, 1]
+        return found.values.tolist()
+
+    outside, inside = ((spans < 0) == flag for flag in (True, False))
+    as_they_are = torch.arange(10)
+    for places, same in ((outside, True), (inside, False)):
+        order = as_they_are.clone()
+        order[places] = as_they_are[places].roll(2)
+        assert (correlation(order) == correlation(as_they_are)) is same
 
 
 @pytest.mark.parametrize("distance", ["cosine", "squares"])

@@ -85,6 +85,21 @@ def test_order_does_not_matter() -> None:
     assert (shuffled - deep).square().mean() > 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_has_to_be_carried_where_all_is_there(dtype: torch.dtype) -> None:
+    """An entropy that carries a token's share to its neighbours: at widths as encoders have them nothing of it is left, in either precision."""
+    deep = states(0, width=64).to(dtype)
+    permuted = deep.clone()
+    for text in (0, 1):
+        places = (text == OWNER).nonzero().flatten()
+        permuted[places] = deep[places.flip(0).roll(1)]
+    for shallow in (deep, permuted):
+        assert self_transport(shallow, deep, OWNER, 2).values.max() < 5e-6
+    for text in (0, 1):
+        places = text == OWNER
+        assert (permuted[places] - deep[places]).square().mean() > 0.5
+
+
 def test_only_distances_and_only_the_shallow_side_have_a_gradient() -> None:
     """A deep layer that comes down to the shallow one, or a plan that is bent to be cheap."""
     shallow, deep = states(1).requires_grad_(), states(2).requires_grad_()
