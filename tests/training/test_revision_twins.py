@@ -110,10 +110,11 @@ def naive_clipped(step: StepOutputs, bounds: Bounds, *, length: int, mass: float
     return torch.stack(divergences).mean() + 10.0 * torch.stack(missing).mean()
 
 
-def test_clipped_list_is_that_of_one_place_at_a_time(step: StepOutputs) -> None:
+@pytest.mark.parametrize("length", [3, 7], ids=["all rows are long", "some rows end early"])
+def test_clipped_list_is_that_of_one_place_at_a_time(step: StepOutputs, length: int) -> None:
     """Ranks that are not those of what is left, bounds that see known answers, a hinge over other places than the divergence."""
-    bounds, length, mass, least = cutting_bounds(), 3, 0.9, 1
-    assert step.clean.batch.valid_rows.sum(1).min() >= length
+    bounds, mass, least = cutting_bounds(), 0.9, 1
+    assert bool(step.clean.batch.valid_rows.sum(1).min() >= length) is (length == 3)
     fast = ClippedListTerm(1.0, bounds, length, mass, least).value(step)
     assert step.notes["kept/hinge"] > 0.01
     assert step.notes["kept/candidates"] < step.clean.batch.valid_rows.sum(1).float().mean() - 0.5
