@@ -78,7 +78,7 @@ class CombinedSection(MethodSection):
     name: Literal["combined"] = Field("combined", description="which method this section is of")
     parts: tuple[SingleMethod, ...] = Field(
         min_length=2,
-        description="method sections, each as under `method`; each once, in any order but for the first, whose contrastive term it is",
+        description="method sections, each as under `method`; each once, in any order but for the first, whose contrastive term it is; self-feature, which softens that term's labels, is the first",
     )
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ class CombinedSection(MethodSection):
         if "self-feature" in [part.name for part in self.parts[1:]]:
             raise ValueError(
                 f"self-feature comes after {self.parts[0].name}; expected it first, because the contrastive term is the first part's, and its softened labels would be "
-                "added to hard ones; exchange them"
+                "added to hard ones; put it first"
             )
         return self
 

@@ -45,7 +45,7 @@ class ReinforcedSection(MethodSection):
     )
     warmup_ratio: SearchedShare = Field(
         0.1,
-        description="share of the epochs in which all teachers are on, in whole ones: at least one where it is above 0, and never the last",
+        description="share of the epochs in which all teachers are on, in whole ones: at least one where it is above 0 (none of a single epoch), and never the last",
     )
 
     @model_validator(mode="after")

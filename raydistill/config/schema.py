@@ -107,7 +107,7 @@ class SearchSection(Section):
 
 
 class PromotionSection(Section):
-    """Who becomes the next teacher: highest validation MRR; within `tolerance` the smaller model; then the lower trial number."""
+    """Who becomes the next teacher: highest validation MRR; within `tolerance` the smaller model, by its layers, then by its bytes; then the lower trial number."""
 
     tolerance: float = Field(0.0, ge=0, description="MRR difference that counts as a tie")
 

@@ -31,6 +31,8 @@ from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
 SHAPING = ("layer_map", "init")
+FITTING = ("width", "intermediate", "relation_heads", "groups", "stages")
+"""Values of methods that fit each other, or do not."""
 
 
 def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
@@ -47,7 +49,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
         problems = [
             problem
             for lineage, plan in pairs
-            for check in (_found_depths, _grade)
+            for check in (_found_shapes, _grade)
             for problem in check(config, lineage, plan, ground)
         ]
     if problems:
@@ -121,7 +123,7 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
     space = grade_space(lineage, plan)
     if config.search.algorithm == "grid":
         grid(space)
-    for point in [*_shaping_points(space), *_ends(space)]:
+    for point in [*_points(space, SHAPING), *filter(None, _points(space, FITTING)), *_ends(space)]:
         try:
             trial = trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
         except ConfigError as problem:
@@ -151,8 +153,8 @@ def _misfits(
             yield from shape_problems(trial.method, first.hidden, depth)
 
 
-def _found_depths(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:
-    """Of a grade below one whose depth is found while it trains."""
+def _found_shapes(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:
+    """Of a grade below one whose depth is found while it trains, or whose trials end with several widths."""
     if plan.section is None:
         return
     above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
@@ -168,17 +170,17 @@ def _found_depths(config: CampaignConfig, lineage: Lineage, plan: GradePlan, gro
             f"grade {above.folder} searches {trials} trials, and each may find another depth: under the pipelined schedule the teacher of {plan.folder} would "
             "change its layers on the way; search nothing in that grade, or set schedule.name to sequential"
         )
-    widths = {size.hidden for size in sizes_of(config, lineage, above.index, ground)}
-    if len(widths) > 1 and trials > 1 and config.schedule.name == "pipelined":
+    sizes = sizes_of(config, lineage, above.index, ground)
+    if len(sizes) > 1 and trials > 1 and config.schedule.name == "pipelined":
         yield (
-            f"grade {above.folder} searches {trials} trials, and they end with different widths: under the pipelined schedule the teacher of {plan.folder} would "
-            "change its width on the way; give that grade one width, or set schedule.name to sequential"
+            f"grade {above.folder} searches {trials} trials, and they end with different widths: under the pipelined schedule the teacher of {plan.folder}, what is "
+            "kept of it and who starts from it would change their shape on the way; give that grade one width, or set schedule.name to sequential"
         )
 
 
-def _shaping_points(space: Space) -> list[dict[str, Any]]:
-    """Every combination of the values that decide whether a student can be built."""
-    return grid({name: space[name] for name in SHAPING if name in space})
+def _points(space: Space, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Every combination of the values of these names, whichever part of a method they are of: they decide together whether a student can be built."""
+    return grid({name: values for name, values in space.items() if name.rpartition(".")[2] in names})
 
 
 def _ends(space: Space) -> list[dict[str, Any]]:
@@ -186,14 +188,18 @@ def _ends(space: Space) -> list[dict[str, Any]]:
     return [
         {name: value}
         for name, distribution in space.items()
-        if name not in SHAPING
+        if name not in SHAPING and name.rpartition(".")[2] not in FITTING
         for value in (distribution.choice if isinstance(distribution, Choice) else bounds(distribution))
     ]
 
 
 def _some_point(space: Space) -> dict[str, Any]:
-    """One value for everything else."""
+    """One value for everything else: the lowest, with which least fits, of what is a number."""
     return {
-        name: distribution.choice[0] if isinstance(distribution, Choice) else bounds(distribution)[0]
+        name: distribution.choice[0] if name in SHAPING or not _numeric(distribution) else bounds(distribution)[0]
         for name, distribution in space.items()
     }
+
+
+def _numeric(distribution: Any) -> bool:
+    return not isinstance(distribution, Choice) or all(isinstance(one, (int, float)) for one in distribution.choice)

@@ -32,10 +32,14 @@ def candidates(records: Sequence[TrialRecord], layers: int) -> list[Candidate]:
 
     Args:
         records: all of the grade's.
-        layers: those of the grade, where a trial did not find its own. Bytes decide only where all have told them: earlier runs did not.
+        layers: those of the grade, where a trial did not find its own. Bytes decide only where all that may be promoted have told them: earlier runs did not.
     """
     found = [record.best["metrics"] if record.best is not None else {} for record in records]
-    known = all(BYTES in one for one, record in zip(found, records, strict=True) if record.best is not None)
+    known = all(
+        BYTES in one
+        for one, record in zip(found, records, strict=True)
+        if record.best is not None and not record.reason
+    )
     return [
         Candidate(
             record.number,

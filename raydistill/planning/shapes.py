@@ -57,7 +57,7 @@ def growth_problems(method: Method, layers: int, epochs: int, num_relations: int
     """
     if not isinstance(method, EducationSection):
         return
-    stages, end = max(counts(method.stages)), bounds(method.end)[0]
+    (stages,), end = counts(method.stages), bounds(method.end)[0]
     try:
         timetable(stages, layers, epochs, end)
     except CapabilityError as problem:

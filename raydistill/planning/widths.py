@@ -76,16 +76,19 @@ def _pruned(method: Method, sizes: Sizes) -> frozenset[Sizes]:
     """What a method, resolved or still to be searched, may leave of a student of these sizes."""
     for part in parts_of(method):
         if isinstance(part, HomoDistilSection):
-            return frozenset(_left(part, width, sizes) for width in counts(part.width))
+            return frozenset(
+                Sizes(width, intermediate)
+                for width in counts(part.width)
+                for intermediate in counts(part.intermediate) or (_in_proportion(width, sizes),)
+            )
     return frozenset({sizes})
 
 
-def _left(part: HomoDistilSection, width: int, sizes: Sizes) -> Sizes:
-    """What pruning to a width leaves; intermediate units that are still to be searched are not known."""
-    intermediate = part.intermediate if isinstance(part.intermediate, int) else None
-    if part.intermediate is None and sizes.hidden is not None and sizes.intermediate is not None:
-        intermediate = proportional(sizes.intermediate, width, sizes.hidden)
-    return Sizes(width, intermediate)
+def _in_proportion(width: int, sizes: Sizes) -> int | None:
+    """Intermediate units that are left where nothing is said of them; None = not known."""
+    if sizes.hidden is None or sizes.intermediate is None:
+        return None
+    return proportional(sizes.intermediate, width, sizes.hidden)
 
 
 def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes, heads: int | None) -> Iterator[str]:

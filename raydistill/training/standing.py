@@ -22,6 +22,7 @@ from raydistill.training.memory import GradientCache, MemoryPlan
 
 SELECTION = "valid/both/mrr"
 DEPTH, BYTES = "student/layers", "student/bytes"
+"""As `planning/records.py` has them, which knows no tensor library and is known to none that train."""
 _BOTH = "valid/both/"
 
 

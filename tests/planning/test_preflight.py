@@ -114,6 +114,10 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
         ({"name": "education", "stages": 4}, "stages is 4, and the student has 3 layers"),
         ({"name": "education", "stages": {"choice": [2, 4]}}, "stages is 4, and the student has 3 layers"),
         ({"name": "education", "stages": 2, "end": {"uniform": [0.01, 0.8]}}, "they would begin with the epochs 1, 1"),
+        (
+            {"name": "education", "stages": {"choice": [2, 3]}, "end": {"choice": [0.6, 0.01]}},
+            "stages is 3 in .* they would begin with the epochs 1, 1, 1",
+        ),
         ({"name": "education", "end": 0.01}, "they would begin with the epochs 1, 1, 1"),
         ({"name": "education"}, "stages is 3, and the graph has 2 relations with a training triple"),
     ],
@@ -126,140 +130,6 @@ def test_method_that_fits_no_models_of_a_lower_grade_is_refused(
     with pytest.raises(CapabilityError, match=match) as caught:
         preflight(campaign({"layers": 6}, {"layers": 3, "method": method}), ground)
     assert "grade 2-layers3" in str(caught.value)
-
-
-PRUNED = {"name": "homodistil", "width": 576}
-BELOW = {"layers": 3}
-
-
-@pytest.mark.parametrize(
-    ("grades", "match"),
-    [
-        ([{"layers": 6, "method": PRUNED}], "begins as its teacher, and this one starts from the pre-trained encoder"),
-        ([{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": 1024}}], "width is 1024, and .* 768 hidden"),
-        ([{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": 500}}], "width is 500, .* 12 heads"),
-        (
-            [{"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 500]}}}],
-            "width is 500, .* 12 heads",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": {**PRUNED, "intermediate": {"choice": [1024, 4096]}}}],
-            "intermediate is 4096, .* 3072 intermediate",
-        ),
-        (
-            [
-                {"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 288]}}},
-                {**BELOW, "init": "teacher", "method": {**PRUNED, "width": 300}},
-            ],
-            "grade 2-layers3: method.width is 300, and the student begins with 288",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": {**PRUNED, "intermediate": 4096}}],
-            "intermediate is 4096, .* 3072 intermediate",
-        ),
-        (
-            [
-                {"layers": 6, "init": "teacher", "method": PRUNED},
-                {**BELOW, "init": "teacher", "method": {**PRUNED, "width": 600}},
-            ],
-            "grade 2-layers3: method.width is 600, and the student begins with 576",
-        ),
-        (
-            [
-                {"layers": 6, "init": "teacher", "method": PRUNED},
-                {**BELOW, "init": "teacher", "method": {**PRUNED, "width": 240, "intermediate": 2400}},
-            ],
-            "intermediate is 2400, and the student begins with 2304",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": PRUNED}, {**BELOW, "mask_ratio": 0.1}],
-            "method pmd compares masked features unit by unit, and student and teacher are 576 and 768",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": PRUNED}, {**BELOW, "method": {"name": "pkd"}}],
-            "method pkd compares pooled states unit by unit",
-        ),
-        (
-            [
-                {"layers": 6, "init": "teacher", "method": PRUNED},
-                {**BELOW, "method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 256}},
-            ],
-            "relation_heads is 256, which does not divide all widths",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": {"name": "combined", "parts": [PRUNED, {"name": "pkd"}]}}],
-            "method pkd compares pooled states",
-        ),
-        (
-            [{"layers": 6, "init": "teacher", "method": {"name": "combined", "parts": [{"name": "self-feature"}, PRUNED]}}],
-            "remembers vectors as wide as the student was",
-        ),
-        (
-            [
-                {"layers": 6, "init": {"choice": ["teacher", "pretrained"]}, "method": {"name": "none"}},
-                {**BELOW, "init": {"choice": ["teacher", "pretrained"]}, "method": PRUNED},
-            ],
-            "grade 2-layers3: method homodistil prunes",
-        ),
-    ],
-)  # fmt: skip
-def test_widths_that_do_not_fit_are_refused(campaign: Maker, grades: list[dict[str, Any]], match: str) -> None:
-    """A ladder that fails at its third grade, or at the last step of one."""
-    ground = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_heads=12)
-    with pytest.raises(CapabilityError, match=match):
-        preflight(campaign(*grades), ground)
-
-
-@pytest.mark.parametrize(
-    "below",
-    [
-        {"method": {"name": name}}
-        for name in ("none", "logits", "dkd", "tinybert", "minilm", "mgsr", "self-feature")
-    ]
-    + [
-        {"mask_ratio": 0.0},
-        {"mask_ratio": 0.1, "method": {"name": "pmd", "beta": 0.0}},
-        {"mask_ratio": 0.1, "init": "teacher"},
-        {"method": {"name": "pkd"}, "init": "teacher"},
-        {"method": {**PRUNED, "width": 288}, "init": "teacher"},
-        {"method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 48}},
-        # Divides 576 and not 768.
-        {"method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 36}, "init": "teacher"},
-        {"method": {"name": "self-feature", "groups": 36}, "init": "teacher"},
-        {"method": {"name": "self-feature", "groups": 256}},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_methods_that_need_no_equal_widths_stand_below_a_narrow_teacher(campaign: Maker, below: dict[str, Any]) -> None:
-    """A refusal of what works."""
-    ground = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_heads=12)
-    above = {"layers": 6, "init": "teacher", "method": PRUNED}
-    assert len(preflight(campaign(above, {**BELOW, **below}), ground)) == 3
-
-
-def test_width_that_is_searched_teaches_under_no_pipelined_schedule(campaign: Maker) -> None:
-    """A teacher of 288 units that follows one of 576, in the middle of a student's training."""
-    ground = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_heads=12)
-    above = {"layers": 6, "init": "teacher", "method": {**PRUNED, "width": {"choice": [576, 288]}}}
-    below = {**BELOW, "method": {"name": "logits"}}
-    searched = {"search": {"trials": 2}}
-    assert preflight(campaign(above, below, **searched), ground)
-    with pytest.raises(CapabilityError, match=r"1-layers6 searches 2 trials, .* different widths.* 2-layers3 would"):
-        preflight(campaign(above, below, **searched, schedule={"name": "pipelined"}), ground)
-
-
-def test_given_teacher_sets_the_width(campaign: Maker) -> None:
-    """A student of 768 units that is held to a given teacher of 576, unit by unit."""
-    given = TeacherReference(path="/t", digest="a")
-    sizes = {"encoder_width": 768, "given_teacher_width": 576, "given_teacher_intermediate": 2304}
-    narrow = Ground("d", "e", 12, given, 6, **sizes)  # type: ignore[arg-type]
-    checkpoint = {"checkpoint": "/t"}
-    with pytest.raises(CapabilityError, match="are 576 and 768 units wide"):
-        preflight(campaign({"layers": 3, "method": {"name": "pkd"}}, teacher=checkpoint), narrow)
-    with pytest.raises(CapabilityError, match="the student begins with 576 hidden units"):
-        preflight(
-            campaign({"layers": 3, "init": "teacher", "method": {**PRUNED, "width": 768}}, teacher=checkpoint), narrow
-        )
 
 
 def test_structural_teacher_of_raw_scores_is_refused(campaign: Maker) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raydistill.errors import PromotionError
 from raydistill.planning.promotion import Candidate, candidates, choose
-from raydistill.planning.records import BYTES, MRR, TrialRecord
+from raydistill.planning.records import BYTES, LAYERS, MRR, TrialRecord
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,15 @@ def test_of_equally_deep_students_the_one_of_fewest_bytes_is_promoted(
         records.append(record)
     assert choose(candidates(records, 6), 0.01).number == winner
     assert choose(candidates(records, 6), 0.0).number == 0
+
+
+def test_layers_come_before_bytes_and_a_failed_trial_has_no_say() -> None:
+    """A deep student of few bits that wins over a shallow one; or one lost trial that turns the rule off."""
+    records = []
+    for number, (layers, size) in enumerate(((6, 100), (3, 900), (3, 500), (3, None))):
+        record = TrialRecord(lineage="main", grade=1, number=number, identity=str(number), parameters={}, epochs=1)
+        metrics = {MRR: 0.5, LAYERS: float(layers)} | ({} if size is None else {BYTES: float(size)})
+        record.reports.append({"epoch": 1, "metrics": metrics, "checkpoint": "/c", "digest": "d"})
+        record.status, record.reason = ("finished", "") if size is not None else ("failed", "no memory")
+        records.append(record)
+    assert choose(candidates(records, 6), 0.0).number == 2

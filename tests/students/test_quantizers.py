@@ -42,7 +42,7 @@ def test_what_lies_beyond_the_clip_becomes_the_highest_level() -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 8, 16])
-def test_rounding_again_changes_nothing(bits: int) -> None:
+def test_rounding_again_changes_nothing_but_last_digits(bits: int) -> None:
     """Numbers that wander from level to level each time they are stored."""
     once = clipped(gaussian(50_000), CLIP, bits)
     assert torch.equal(clipped(once, CLIP, bits), once)

@@ -13,6 +13,7 @@ from torch import nn
 from raydistill.config.trial import TrialConfig
 from raydistill.training.checkpoint import read_record
 from raydistill.training.gather import SharedGradients, World
+from raydistill.training.standing import BYTES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from worker import RANK, SMALL_STEPS, rank_split, run_workers, take_steps
@@ -139,10 +140,10 @@ def test_workers_choose_one_assistant_together(config_of: Callable[..., TrialCon
     """Workers that end with different layers, or that wait for each other for ever when one of them asks for the teacher."""
     config = config_of("amd", layers=3, training={"epochs": 1})
     [[report]], [[other]] = run_workers(tmp_path, [(config, 0, {})], 2)
-    timings = ("seconds", "examples_per_second")
-    first, second = (
-        {key: one["metrics"][key] for key in one["metrics"] if key not in timings} for one in (report, other)
-    )
+    # The first worker alone writes checkpoints.
+    assert report["metrics"][BYTES] == read_record(report["checkpoint"])["bytes"]
+    own = ("seconds", "examples_per_second", BYTES)
+    first, second = ({key: one["metrics"][key] for key in one["metrics"] if key not in own} for one in (report, other))
     assert first == second
     record = read_record(report["checkpoint"])
     assert record["metrics"]["valid/both/mrr"] == first[f"valid/layers{record['layers']}/mrr"]
