@@ -9,7 +9,7 @@ from typing import Any
 
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice, Uniform, bounds
+from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
@@ -195,11 +195,10 @@ def _ends(space: Space) -> list[dict[str, Any]]:
 
 def _some_point(space: Space) -> dict[str, Any]:
     """One value for everything else: the lowest, with which least fits, of what is a number."""
-    return {
-        name: distribution.choice[0] if name in SHAPING or not _numeric(distribution) else bounds(distribution)[0]
-        for name, distribution in space.items()
-    }
+    return {name: _lowest(distribution) for name, distribution in space.items()}
 
 
-def _numeric(distribution: Any) -> bool:
-    return not isinstance(distribution, Choice) or all(isinstance(one, (int, float)) for one in distribution.choice)
+def _lowest(distribution: Choice[Any] | Uniform | LogUniform) -> Any:
+    if isinstance(distribution, Choice) and not all(isinstance(one, (int, float)) for one in distribution.choice):
+        return distribution.choice[0]
+    return bounds(distribution)[0]
