@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,6 +16,9 @@ from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_ga
 from raydistill.objectives.logits import kl_divergence
 from raydistill.objectives.revision import revised_lists
 from raydistill.objectives.spans import span_correlation
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from naive import naive_revision
 
 TEACHER = torch.tensor([[4.0, 3.0, 2.0, 1.0, 0.0]])
 STUDENT = torch.tensor([[4.0, 1.0, 3.5, 2.0, 0.0]])
@@ -38,26 +43,6 @@ def test_list_without_an_error_stays() -> None:
     found = revised_lists(TEACHER * 0.3, TEACHER, ALL, length=4)
     assert found.error.tolist() == [-1]
     assert found.lists.tolist() == [[0, 1, 2, 3]]
-
-
-def naive_revision(student: Tensor, teacher: Tensor, allowed: list[int], length: int) -> list[int]:
-    """A row's list as the procedure is told, one candidate at a time."""
-    prefix: list[int] = []
-    worst, mended = 0.0, None
-    for _ in range(min(length, len(allowed))):
-        left = [c for c in allowed if c not in prefix]
-        p, q = teacher[left].softmax(0), student[left].softmax(0)
-        choice, wanted = left[int(q.argmax())], left[int(p.argmax())]
-        apart = float((p * (p / q).log()).sum())
-        if choice != wanted and apart > worst:
-            worst, mended = apart, [*prefix, wanted]
-        prefix.append(choice)
-    if mended is None:
-        return prefix
-    while len(mended) < len(prefix):
-        left = [c for c in allowed if c not in mended]
-        mended.append(left[int(student[left].argmax())])
-    return mended
 
 
 def test_revision_is_that_of_one_candidate_at_a_time() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ from raydistill.training.randomness import mix
 from raydistill.training.terms.policy import Policy
 from raydistill.training.terms.selecting import SelectedTeachersTerm
 
-ROWS = [0, 1, 9, 3, 12, 4, 16]
-"""Examples of the graph among whose candidates are known other answers."""
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from naive import ROWS, outputs_of
+
 WIDTH, STEP = 16, 4
 
 
@@ -33,7 +36,7 @@ def step(parts_of: Callable[..., TrialParts], dataset: Dataset) -> StepOutputs:
     batch = trainer.builder.build(with_inverses(dataset.train, dataset.num_relations)[ROWS])
     assert not batch.valid_rows.all()
     trainer.teacher.at_epoch(0)
-    return trainer._outputs(trainer._prepared(batch, 0, STEP), trainer._student_pass(STEP, cached=False), STEP)
+    return outputs_of(trainer, batch, 0, STEP)
 
 
 def policy_with_an_opinion() -> Policy:
