@@ -1,14 +1,15 @@
 # Every target does its own set-up in .venv, and may be called again and again.
 #
-#   make demo       distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
-#   make test       all tests: the next two side by side
-#   make test-ray   the tests that start Ray clusters
-#   make test-rest  all others: the next one, and those that import Ray
-#   make test-core  the tests of everything below Ray, with Ray made unimportable
-#   make lint       style, types, and which room may import which
-#   make format     rewrite the sources as `make lint` wants them
-#   make docs       write docs/configuration.md anew
-#   make clean      remove .venv and caches; datasets and runs stay
+#   make demo          distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
+#   make test          all tests: the next two side by side
+#   make test-ray      the tests that start Ray clusters
+#   make test-rest     all others: the next one, and those that import Ray
+#   make test-core     the tests of everything below Ray, with Ray made unimportable
+#   make test-methods  every method in every schedule on both back ends: most of an hour, and not part of `make test`
+#   make lint          style, types, and which room may import which
+#   make format        rewrite the sources as `make lint` wants them
+#   make docs          write docs/configuration.md anew
+#   make clean         remove .venv and caches; datasets and runs stay
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,10 +28,10 @@ DEMO_DATA := datasets/demo-$(DEMO_NAME)
 DEMO_RUN := runs/demo-$(DEMO_NAME)-$(firstword $(shell cksum < $(DEMO_CONFIG)))
 
 # Tests work on tiny tensors, where more threads only wait for each other.
-test test-ray test-rest test-core: export OMP_NUM_THREADS = 1
-test test-ray test-rest test-core demo: export TOKENIZERS_PARALLELISM = false
+test test-ray test-rest test-core test-methods: export OMP_NUM_THREADS = 1
+test test-ray test-rest test-core test-methods demo: export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-ray test-rest test-core lint format docs clean
+.PHONY: demo test test-ray test-rest test-core test-methods lint format docs clean
 .DEFAULT_GOAL := test
 
 # torch comes first and at its exact version: a range makes some indexes fetch gigabytes of CUDA packages.
@@ -59,6 +60,9 @@ test-rest: test-core
 
 test-core: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m pytest -q -p without_ray
+
+test-methods: $(READY)
+	RAYDISTILL_METHODS=1 $(BIN)/python -m pytest -q tests/orchestration/test_every_method.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
