@@ -93,6 +93,27 @@ class TinyBERTSection(MethodSection):
         return self
 
 
+class DistilBERTSection(MethodSection):
+    """DistilBERT's triple loss: the task, the score distribution, and the directions of the last token states."""
+
+    spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
+        "prediction": {"log_uniform": [0.1, 10.0]},
+        "cosine": {"log_uniform": [0.01, 10.0]},
+        "temperature": {"log_uniform": [1.0, 10.0]},
+    }
+
+    name: Literal["distilbert"] = Field("distilbert", description="which method this section is of")
+    contrastive: SearchedWeight = Field(1.0, description="weight of the contrastive term")
+    prediction: SearchedWeight = Field(2.5, description="weight of the divergence of the score distributions")
+    cosine: SearchedWeight = Field(0.5, description="weight of the angle between last token states")
+    temperature: SearchedPositive = Field(2.0, description="distillation temperature on top of the models' own")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> DistilBERTSection:
+        require_some_weight("contrastive, prediction and cosine", (self.contrastive, self.prediction, self.cosine))
+        return self
+
+
 class NoneSection(MethodSection):
     """No distillation: the contrastive term alone, from the same initial layers."""
 

@@ -7,7 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.amd import AssistantSection
-from raydistill.config.baselines import DKDSection, LogitsSection, NoneSection, PKDSection, TinyBERTSection
+from raydistill.config.baselines import (
+    DistilBERTSection,
+    DKDSection,
+    LogitsSection,
+    NoneSection,
+    PKDSection,
+    TinyBERTSection,
+)
 from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
 from raydistill.config.education import EducationSection
@@ -65,6 +72,7 @@ Distilling = (
     | DKDSection
     | PKDSection
     | TinyBERTSection
+    | DistilBERTSection
     | BootSection
     | EducationSection
     | DQSection
@@ -158,6 +166,7 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "dkd": DKDSection,
     "pkd": PKDSection,
     "tinybert": TinyBERTSection,
+    "distilbert": DistilBERTSection,
     "boot": BootSection,
     "education": EducationSection,
     "dq": DQSection,

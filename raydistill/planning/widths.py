@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raydistill.config.amd import AssistantSection
-from raydistill.config.baselines import PKDSection
+from raydistill.config.baselines import DistilBERTSection, PKDSection
 from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
 from raydistill.config.homodistil import HomoDistilSection
@@ -120,6 +120,8 @@ def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator
         yield f"method boot compares vectors unit by unit, and {seen}; choose logits, which compares scores, or init: teacher where the teacher is the narrow one"
     if isinstance(part, PKDSection) and trial.layers > 1:
         yield f"method pkd compares pooled states unit by unit, and {seen}; choose tinybert, which projects, or init: teacher where the teacher is the narrow one"
+    if isinstance(part, DistilBERTSection) and part.cosine:
+        yield f"method distilbert compares directions of states unit by unit, and {seen}; set method.cosine to 0, or init: teacher where the teacher is the narrow one"
     if isinstance(part, MiniLMSection):
         for heads in counts(part.relation_heads):
             if any(width % heads for width in widths):

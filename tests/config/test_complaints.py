@@ -94,7 +94,7 @@ def test_resources_that_cannot_be_given_are_refused_by_their_key(resources: dict
         ),
         (
             {"method": "pmd"},
-            'grades.0.method: received "pmd"; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
+            'grades.0.method: received "pmd"; expected a section whose name is amd, boot, combined, distilbert, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert, or null',
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         ({"batch_size": 3}, "batch_size: unknown key 'batch_size'; did you mean training.batch_size?"),
         (
             {"method": {"name": "pdm"}},
-            "method: unknown method 'pdm'; expected one of amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
+            "method: unknown method 'pdm'; expected one of amd, boot, combined, distilbert, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature, tinybert; did you mean 'pmd'?",
         ),
         (
             {"method": {"name": "pmd", "mask_ration": 1}},
@@ -118,7 +118,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         ),
         (
             {"method": {"alpha": 0.1}},
-            "method: no `name` given; expected a section whose name is amd, boot, combined, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
+            "method: no `name` given; expected a section whose name is amd, boot, combined, distilbert, dkd, dq, education, homodistil, logits, mgsr, minilm, none, pkd, pmd, reinforced, self-feature or tinybert",
         ),
         ({"grades": []}, "grades: received 0 entries; expected at least 1"),
         ({"data": {}}, "data.path: this key is required; expected text"),
@@ -180,6 +180,7 @@ def test_alpha_and_beta_leave_the_task_a_share() -> None:
     [
         {"name": "mgsr", "contrastive": 0, "clipped": {"choice": [0, 1]}, "span": {"uniform": [0, 1]}},
         {"name": "amd", "contrastive": 0, "prediction": {"choice": [0, 2]}, "feature": 0},
+        {"name": "distilbert", "contrastive": 0, "prediction": 0, "cosine": 0},
         {"name": "tinybert", "contrastive": 0, "embedding": 0, "attention": 0, "hidden": 0, "prediction": 0},
     ],
 )

@@ -19,6 +19,7 @@ from raydistill.objectives.bootstrap import bootstrap, boundary
 from raydistill.objectives.clipped import clipped_divergence
 from raydistill.objectives.contrastive import both_directions, info_nce
 from raydistill.objectives.decoupled import decoupled_divergence
+from raydistill.objectives.directions import direction_distance
 from raydistill.objectives.hidden import hidden_mse, patience, pool_tokens
 from raydistill.objectives.logits import kl_divergence, logit_mse, score_mse
 from raydistill.objectives.masked import masked_feature_per_token, masked_feature_pooled
@@ -274,6 +275,11 @@ def _hidden_mse(student: list[Tensor], teacher: list[Tensor], variant: str) -> W
     return hidden_mse(states, _whole_texts(teacher[0], variant)[0], texts, num_texts)
 
 
+def _direction_distance(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
+    states, texts, num_texts = _whole_texts(student[0], variant)
+    return direction_distance(states, _whole_texts(teacher[0], variant)[0], texts, num_texts)
+
+
 def _patience(student: list[Tensor], teacher: list[Tensor], variant: str) -> Weighted:
     def pooled(layers: list[Tensor]) -> list[Tensor]:
         if variant == "padded":  # one more text in the batch
@@ -337,6 +343,7 @@ CASES = (
     # These compare every text, so nothing can be left out; the pooling is part of the case.
     Case("patience", patience, ((9, 3), (9, 3)), _patience, absent=WHOLE),
     Case("hidden_mse", hidden_mse, ((9, 3),), _hidden_mse, absent=WHOLE),
+    Case("direction_distance", direction_distance, ((9, 3),), _direction_distance, absent=WHOLE),
     # Its plan is taken as constant, so its gradient is not that of its value; test_transport.py has what it is.
     Case("self_transport", self_transport, ((9, 3),), _self_transport, has_teacher=False, absent=WHOLE | {"gradcheck"}),
     Case("relation_divergence", relation_divergence, ((9, 4), (9, 4)), _related(relation_divergence), absent=WHOLE),

@@ -24,6 +24,7 @@ METHODS: list[dict[str, Any]] = [
     {"name": "dkd"},
     {"name": "pkd"},
     {"name": "tinybert"},
+    {"name": "distilbert"},
     {"name": "pmd"},
     {"name": "minilm"},
     {"name": "minilm", "variant": "minilmv2", "relation_heads": 8},

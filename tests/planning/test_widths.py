@@ -89,6 +89,10 @@ BELOW = {"layers": 3}
             "method pkd compares pooled states unit by unit",
         ),
         (
+            [{"layers": 6, "init": "teacher", "method": PRUNED}, {**BELOW, "method": {"name": "distilbert"}}],
+            "method distilbert compares directions of states unit by unit",
+        ),
+        (
             [
                 {"layers": 6, "init": "teacher", "method": PRUNED},
                 {**BELOW, "method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 256}},
@@ -130,6 +134,8 @@ def test_widths_that_do_not_fit_are_refused(campaign: Maker, grades: list[dict[s
         {"mask_ratio": 0.1, "method": {"name": "pmd", "beta": 0.0}},
         {"mask_ratio": 0.1, "init": "teacher"},
         {"method": {"name": "pkd"}, "init": "teacher"},
+        {"method": {"name": "distilbert"}, "init": "teacher"},
+        {"method": {"name": "distilbert", "cosine": 0}},
         {"method": {**PRUNED, "width": 288}, "init": "teacher"},
         {"method": {"name": "minilm", "variant": "minilmv2", "relation_heads": 48}},
         # Divides 576 and not 768.

@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pkd-last": {"name": "pkd", "alpha": 0.4, "beta": 5.0, "match": "last", "pooling": "cls"},
     "dkd": {"name": "dkd", "beta": 2.0, "temperature": 2.0},
     "tinybert": {"name": "tinybert"},
+    "distilbert": {"name": "distilbert"},
     "dq": {"name": "dq"},
     "dq-ternary": {"name": "dq", "weight_bits": 2, "embedding_bits": 8},
     "minilm": {"name": "minilm"},

@@ -25,6 +25,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "pmd, reference": ("pmd-reference", {"view": "separate"}),
     "pkd": ("pkd", {"layers": 3}),
     "tinybert": ("tinybert", {}),
+    "distilbert": ("distilbert", {}),
     "mgsr": ("mgsr", {}),
     "dkd": ("dkd", {}),
     "education": ("education", {"layers": 3}),

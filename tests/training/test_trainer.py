@@ -102,6 +102,7 @@ def test_masks_differ_between_steps_and_epochs(parts_of: Make, seen: Callable[[T
         "pkd",
         "pkd-last",
         "tinybert",
+        "distilbert",
         "minilm",
         "mgsr",
     ],

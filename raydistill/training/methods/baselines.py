@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raydistill.config.baselines import DKDSection, LogitsSection, PKDSection, TinyBERTSection
+from raydistill.config.baselines import DistilBERTSection, DKDSection, LogitsSection, PKDSection, TinyBERTSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.models.features import EMBEDDINGS
@@ -11,7 +11,7 @@ from raydistill.training.methods.values import contrastive_term, number
 from raydistill.training.terms.features import PatienceTerm
 from raydistill.training.terms.relations import AttentionScoreTerm
 from raydistill.training.terms.scores import DecoupledTerm, DivergenceTerm, ScoreTerm
-from raydistill.training.terms.states import StateTerm, projection
+from raydistill.training.terms.states import DirectionTerm, StateTerm, projection
 from raydistill.training.terms.term import Term
 
 
@@ -85,6 +85,17 @@ def tinybert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         *states,
         AttentionScoreTerm(number(method.attention), own, theirs, shapes.student.heads),
         DivergenceTerm(number(method.prediction), number(method.temperature)),
+    ]
+
+
+def distilbert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
+    """CE + KL + 1 - cosine of the last token states (Sanh et al. 2019)."""
+    method = config.method
+    assert isinstance(method, DistilBERTSection)
+    return [
+        contrastive_term(config, number(method.contrastive)),
+        DivergenceTerm(number(method.prediction), number(method.temperature)),
+        DirectionTerm(number(method.cosine), shapes.student.layers - 1, shapes.teacher.layers - 1),
     ]
 
 

@@ -8,7 +8,14 @@ from raydistill.config.methods import CombinedSection, parts_of
 from raydistill.config.trial import TrialConfig
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.methods.amd import assistant_terms, assistants
-from raydistill.training.methods.baselines import dkd_terms, logits_terms, none_terms, pkd_terms, tinybert_terms
+from raydistill.training.methods.baselines import (
+    distilbert_terms,
+    dkd_terms,
+    logits_terms,
+    none_terms,
+    pkd_terms,
+    tinybert_terms,
+)
 from raydistill.training.methods.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
 from raydistill.training.methods.dq import dq_reshaper, dq_terms
 from raydistill.training.methods.education import education_source, education_terms, grower
@@ -73,6 +80,7 @@ METHODS: dict[str, Recipe] = {
     "dkd": Recipe(dkd_terms),
     "pkd": Recipe(pkd_terms),
     "tinybert": Recipe(tinybert_terms),
+    "distilbert": Recipe(distilbert_terms),
     "homodistil": Recipe(homodistil_terms, reshaper=pruning_of),
     "dq": Recipe(dq_terms, reshaper=dq_reshaper),
     "combined": Recipe(_combined),

@@ -1,4 +1,5 @@
-"""The term on token states: as they are (DQ-BART), through one learned projection for all layers (TinyBERT), or through one for each (HomoDistil)."""
+"""Terms on token states: as they are (DQ-BART), through one learned projection for all layers (TinyBERT) or one for each (HomoDistil), or their directions alone
+(DistilBERT)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import hidden
+from raydistill.objectives.directions import direction_distance
 from raydistill.objectives.weighted import Weighted
 from raydistill.students.reshaping import Kept, StructureChange, narrowed
 from raydistill.training.outputs import Side, StepOutputs
@@ -83,6 +85,42 @@ class StateTerm(Plain):
         one = self.projections[place] if isinstance(self.projections, nn.ModuleList) else self.projections
         projected: Tensor = one(states.float())
         return projected
+
+
+@dataclass(frozen=True)
+class DirectionTerm(Plain):
+    """1 - cosine of the last token states, mean over tokens, summed over towers (DistilBERT).
+
+    Args:
+        weight: in the loss.
+        student_layer: whose states are compared.
+        teacher_layer: with whose.
+    """
+
+    weight: float
+    student_layer: int
+    teacher_layer: int
+    name: str = "cosine"
+    on: OnView = "clean"
+
+    @property
+    def student_needs(self) -> Needs:
+        """Token states of the student's layer."""
+        return Needs(frozenset({self.student_layer}))
+
+    @property
+    def teacher_needs(self) -> Needs | None:
+        """Those of the teacher's."""
+        return Needs(frozenset({self.teacher_layer}))
+
+    def value(self, step: StepOutputs) -> Tensor:
+        """Mean over tokens, summed over towers."""
+        return step.clean.mean_over_texts(self._per_text)
+
+    def _per_text(self, side: Side) -> Weighted:
+        assert side.teacher is not None
+        own, theirs = side.student.states[self.student_layer], side.teacher.states[self.teacher_layer]
+        return direction_distance(own, theirs, sent(side.texts.text_of_token, own.device), len(side.texts))
 
 
 def projection(student_width: int, teacher_width: int) -> nn.Linear:
