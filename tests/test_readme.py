@@ -101,6 +101,31 @@ def test_every_method_has_a_page() -> None:
         assert set(re.findall(r"`(\w+): search`", text)) == METHOD_SECTIONS[name].spaces.keys()
 
 
+WARNINGS = {
+    "mgsr": ("**This is an analogue**, not a port",),
+    "boot": ("This is the least literal of our methods", "weights over\ntime", "withdrawn from one conference"),
+    "self-feature": ("withdrawn", "**Analogue.**"),
+    "amd": ("normalisation of NPSD are from memory",),
+    "reinforced": ("The third reward, with development accuracy, is not there (we know it from memory only",),
+    "education": ("The published code does not run as it is", "revision of 2025"),
+    "pmd": ("Published numbers of text models like these are after re-ranking by graph neighbours",),
+}
+"""What the reader of a method's page has to be told before he believes it."""
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_pages_warn_of_what_they_are_not(name: str) -> None:
+    """A page polished until an analogue reads like the paper, or a withdrawn paper like any other."""
+    text = (ROOT / f"docs/methods/{name}.md").read_text(encoding="utf-8")
+    assert [words for words in WARNINGS[name] if words not in text] == []
+
+
+def test_withdrawn_paper_is_called_so_first() -> None:
+    """A warning at the end of a page comes too late."""
+    text = (ROOT / "docs/methods/self-feature.md").read_text(encoding="utf-8")
+    assert "withdrawn" in text.partition("**Idea.**")[0]
+
+
 def test_configuration_example_is_valid() -> None:
     """The first file a reader copies."""
     [example] = blocks("yaml")
