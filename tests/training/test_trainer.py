@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.data.batches import TripleBatch
 from raydistill.errors import NonFiniteLossError, ShapeError
 from raydistill.models.biencoder import BiEncoder
@@ -161,6 +162,11 @@ def test_separate_view_keeps_contrastive_and_score_terms_clean(parts_of: Make) -
         assert torch.equal(separate[term], clean[term])
         assert abs(shared[term] - clean[term]) > 1e-4
     torch.testing.assert_close(separate["mgfd"], shared["mgfd"])
+
+
+def test_every_method_is_tried(methods: dict[str, dict[str, Any]]) -> None:
+    """A new method that no test ever takes a step of, because nobody has put it into the table of them."""
+    assert {method["name"] for method in methods.values()} == METHOD_SECTIONS.keys()
 
 
 def test_every_method_takes_finite_steps_that_change_the_student_alone(
