@@ -116,14 +116,14 @@ def dataset(dataset_folder: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Make (once) a tiny encoder: `encoder_folder("bert" or "roberta", dropout=..., layers=..., width=...)`."""
-    made: dict[tuple[str, float, int, int], Path] = {}
+    """Make (once) a tiny encoder: `encoder_folder("bert" or "roberta", dropout=..., layers=..., width=..., heads=...)`."""
+    made: dict[tuple[str, float, int, int, int], Path] = {}
 
-    def make(kind: str = "bert", *, dropout: float = 0.0, layers: int = 4, width: int = 16) -> Path:
-        key = (kind, dropout, layers, width)
+    def make(kind: str = "bert", *, dropout: float = 0.0, layers: int = 4, width: int = 16, heads: int = 2) -> Path:
+        key = (kind, dropout, layers, width, heads)
         if key not in made:
             made[key] = tmp_path_factory.mktemp(f"{kind}{layers}")
-            {"bert": _write_bert, "roberta": _write_roberta}[kind](made[key], dropout, layers, width)
+            {"bert": _write_bert, "roberta": _write_roberta}[kind](made[key], *key[1:])
         return made[key]
 
     return make
@@ -169,7 +169,7 @@ def assembler_of() -> Callable[..., TextAssembler]:
 def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., TrialConfig]:
     """Make a trial's configuration for the tiny encoder; sections are given as mappings of what differs.
 
-    `encoder` may name `kind`, `dropout`, `depth` and `width` of the tiny encoder beside the section's own fields; `teacher` is the path of a checkpoint.
+    `encoder` may name `kind`, `dropout`, `depth`, `width` and `heads` of the tiny encoder beside the section's own fields; `teacher` is the path of a checkpoint.
     """
 
     def make(
@@ -193,6 +193,7 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
             dropout=shape.pop("dropout", 0.0),
             layers=shape.pop("depth", 4),
             width=shape.pop("width", 16),
+            heads=shape.pop("heads", 2),
         )
         facts = locate_encoder(str(folder))
         reference = None if teacher is None else {"path": str(teacher), "digest": verify_checkpoint(teacher)}
@@ -229,16 +230,16 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def teacher_checkpoint(trial_config: Callable[..., TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Train (once) a teacher of four layers: `teacher_checkpoint(kind="bert", shared_towers=False, width=16)` is its checkpoint's path."""
-    made: dict[tuple[str, bool, int], Path] = {}
+    """Train (once) a teacher of four layers: `teacher_checkpoint(kind="bert", shared_towers=False, width=16, heads=2)` is its checkpoint's path."""
+    made: dict[tuple[str, bool, int, int], Path] = {}
 
-    def make(kind: str = "bert", *, shared_towers: bool = False, width: int = 16) -> Path:
+    def make(kind: str = "bert", *, shared_towers: bool = False, width: int = 16, heads: int = 2) -> Path:
         from raydistill.training.gather import World
         from raydistill.training.trial import run_trial
 
-        key = (kind, shared_towers, width)
+        key = (kind, shared_towers, width, heads)
         if key not in made:
-            shape = {"kind": kind, "shared_towers": shared_towers, "width": width}
+            shape = {"kind": kind, "shared_towers": shared_towers, "width": width, "heads": heads}
             config = trial_config(layers=4, encoder=shape, training={"epochs": 1})
             *_, last = run_trial(config, tmp_path_factory.mktemp("teacher"), World.alone())
             assert last.checkpoint is not None
@@ -266,7 +267,7 @@ def structural_folder(dataset_folder: Path, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def _write_bert(folder: Path, dropout: float, layers: int, width: int) -> None:
+def _write_bert(folder: Path, dropout: float, layers: int, width: int, heads: int) -> None:
     """Words of the graph as far as they are common, single letters for the rest; what is neither becomes [UNK]."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
@@ -295,7 +296,7 @@ def _write_bert(folder: Path, dropout: float, layers: int, width: int) -> None:
         vocab_size=len(vocabulary),
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         intermediate_size=32,
         max_position_embeddings=160,
         hidden_dropout_prob=dropout,
@@ -308,7 +309,7 @@ def _write_bert(folder: Path, dropout: float, layers: int, width: int) -> None:
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
 
 
-def _write_roberta(folder: Path, dropout: float, layers: int, width: int) -> None:
+def _write_roberta(folder: Path, dropout: float, layers: int, width: int, heads: int) -> None:
     """Merges learnt from the graph's own texts, so that pieces have more than one byte."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -325,7 +326,7 @@ def _write_roberta(folder: Path, dropout: float, layers: int, width: int) -> Non
         vocab_size=len(tokenizer),
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         intermediate_size=32,
         max_position_embeddings=162,
         type_vocab_size=1,

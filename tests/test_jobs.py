@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.config.load import load_config
+from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.students.layers import resolve_layer_map
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,13 @@ def test_papers_settings_are_the_papers(name: str, epochs: int, steps: int) -> N
     contrastive = config.contrastive
     assert (contrastive.temperature, contrastive.train_temperature, contrastive.margin) == (0.05, True, 0.02)
     assert (contrastive.self_negatives, contrastive.pre_batch) == (False, 0)
+
+
+def test_comparison_has_every_method() -> None:
+    """A method whose number is looked for in the table of all of them; as a part of a combination it has none of its own."""
+    compare = load_config(ROOT / "jobs/configs/compare.yaml").compare
+    assert compare is not None
+    assert {method.name for method in compare.methods} >= METHOD_SECTIONS.keys() - {"combined"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name_of)

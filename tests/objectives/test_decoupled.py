@@ -16,19 +16,21 @@ VALID = torch.rand(6, 9, generator=GENERATOR) > 0.3
 POSITIVES = torch.tensor([0, 3, 8, 2, 2, 5])
 
 
-def test_parts_make_up_the_plain_divergence() -> None:
-    """TCKD + (1 - p_y) NCKD = KL: a target that is still among the rest, or a rest that is not a distribution."""
-    valid = VALID.scatter(1, POSITIVES[:, None], True)
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+def test_parts_make_up_the_plain_divergence(dtype: torch.dtype, apart: float) -> None:
+    """TCKD + (1 - p_y) NCKD = KL: a target that is still among the rest, or a rest that is not a distribution; in double precision not even by a logit of -1000."""
+    valid, student, teacher = VALID.scatter(1, POSITIVES[:, None], True), STUDENT.to(dtype), TEACHER.to(dtype)
     for tau in (1.0, 4.0):
         target, rest = (
             decoupled_divergence(
-                STUDENT, TEACHER, POSITIVES, VALID, temperature=tau, target_weight=weights[0], rest_weight=weights[1]
+                student, teacher, POSITIVES, VALID, temperature=tau, target_weight=weights[0], rest_weight=weights[1]
             ).values
             for weights in ((1.0, 0.0), (0.0, 1.0))
         )
-        p = (TEACHER / tau).masked_fill(~valid, float("-inf")).softmax(1).gather(1, POSITIVES[:, None])[:, 0]
-        whole = kl_divergence(STUDENT, TEACHER, valid, temperature=tau).values
-        torch.testing.assert_close(target + (1 - p) * rest, whole, atol=3e-6, rtol=1e-5)
+        p = (teacher / tau).masked_fill(~valid, float("-inf")).softmax(1).gather(1, POSITIVES[:, None])[:, 0]
+        whole = kl_divergence(student, teacher, valid, temperature=tau).values
+        assert whole.dtype == dtype
+        torch.testing.assert_close(target + (1 - p) * rest, whole, atol=min(3e-6, apart), rtol=apart)
 
 
 def test_decoupled_hand_numbers() -> None:

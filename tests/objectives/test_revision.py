@@ -133,6 +133,27 @@ def test_positive_and_the_highest_are_always_kept() -> None:
         rank_gates(teacher_ranks(teacher, valid), positives, valid, torch.zeros(8), torch.ones(8), least=0)
 
 
+@pytest.mark.parametrize("least", [1, 3, 8, 30])
+def test_some_are_kept_whatever_the_bounds_and_however_few_there_are(least: int) -> None:
+    """A row of fewer candidates than have to be kept, among bounds that say anything: one that keeps too few, or lets in what is not compared."""
+    generator = torch.Generator().manual_seed(least)
+    teacher = torch.randn(200, 12, generator=generator)
+    valid = torch.rand(200, 12, generator=generator) < torch.rand(200, 1, generator=generator)
+    positives = torch.randint(12, (200,), generator=generator)
+    valid[torch.arange(200), positives] = True
+    upper, lower = torch.rand(2, 200, generator=generator)
+    gates = rank_gates(teacher_ranks(teacher, valid), positives, valid, upper, lower, least=least)
+    counts = valid.sum(1)
+    assert (counts < 8).any()
+    assert (counts == 1).any()
+    assert (counts > 8).any()
+    assert (((gates > 0.5) & valid).sum(1) >= counts.clamp(max=least)).all()
+    for row in range(200):
+        best = sorted(valid[row].nonzero().flatten().tolist(), key=lambda column: -float(teacher[row, column]))[:least]
+        assert (gates[row, [*best, int(positives[row])]] == 1).all()
+    assert least == 30 or (gates < 0.5).any(), "nothing was ever cut"
+
+
 def test_bounds_cut_where_they_say() -> None:
     """Ranks counted from the wrong end."""
     teacher, valid = torch.arange(100.0, 0, -1)[None], torch.ones(1, 100, dtype=torch.bool)

@@ -162,6 +162,36 @@ def test_text_is_encoded_alike_in_any_company(model_of: Make, texts: Callable[..
     assert all(torch.equal(one.limit, before[name]) for name, one in ranges_of(model.query_encoder))
 
 
+@pytest.mark.parametrize("loudness", [1.0, 100.0])
+@pytest.mark.parametrize("formats", [Formats(8, 8, 8), Formats(2, 2, 8)], ids=str)
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_text_is_encoded_to_the_same_bits_beside_any_texts_of_the_same_lengths(
+    model_of: Make, texts: Callable[..., Texts], kind: str, formats: Formats, loudness: float
+) -> None:
+    """A range or a scale that comes of what is encoded at once, in evaluation or in training, however little it moves: among equal shapes nothing else rounds differently."""
+    given = texts(kind)
+    # In the order in which they are encoded, so that a token's row is known.
+    given = given.select(given.lengths.argsort(descending=True, stable=True))
+    model, owner = calibrated(model_of(kind), formats, given), given.text_of_token
+    embeddings: Any = model.entity_encoder.embeddings
+    drawn = torch.randint(
+        5, len(embeddings.word_embeddings.weight), owner.shape, generator=torch.Generator().manual_seed(0)
+    )
+    volume = torch.ones(len(owner), 1)
+    embeddings.LayerNorm.register_forward_hook(lambda _, __, output: output * volume)
+    for training in (False, True):
+        model.train(training)
+        plain = model.encode(given, "entity").vectors.detach()
+        for number in range(len(given)):
+            own = owner == number
+            volume[~own] = loudness
+            company = given.with_tokens(torch.where(own, given.tokens, drawn))
+            found = model.encode(company, "entity").vectors.detach()
+            volume.fill_(1.0)
+            assert torch.equal(found[number], plain[number])
+            assert (found != plain).any(1).sum() == len(given) - 1, "the company stayed as it was"
+
+
 def test_ranges_change_in_training_alone_and_once_a_step(model_of: Make, texts: Callable[..., Texts]) -> None:
     """A range that moves with validation, with the gradient cache's second pass, or with an attempt that is made again."""
 

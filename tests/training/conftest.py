@@ -24,7 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mse": {"name": "logits", "alpha": 0.4, "divergence": "mse"},
     "pkd": {"name": "pkd", "alpha": 0.4, "beta": 5.0},
     "pkd-last": {"name": "pkd", "alpha": 0.4, "beta": 5.0, "match": "last", "pooling": "cls"},
-    "dkd": {"name": "dkd", "beta": 2.0, "temperature": 2.0},
+    "dkd": {"name": "dkd", "beta": 2.0, "temperature": 2.0, "warmup_ratio": 1.0},
     "tinybert": {"name": "tinybert"},
     "distilbert": {"name": "distilbert"},
     "dq": {"name": "dq"},
@@ -57,6 +57,12 @@ ALONE = ("none", "self-feature")
 """Methods without a teacher."""
 OF_PARTS = "education, a teacher for each part"
 """The grade above gives layers at most."""
+
+
+@pytest.fixture(scope="session")
+def methods() -> dict[str, dict[str, Any]]:
+    """All of METHODS."""
+    return METHODS
 
 
 @pytest.fixture(params=METHODS)

@@ -177,6 +177,43 @@ def test_parameters_of_the_joint_phase_are_those_of_the_student(parts_of: Callab
     }
 
 
+def test_parameters_of_the_joint_phase_are_the_teachers_at_its_depth(parts_of: Callable[..., TrialParts]) -> None:
+    """What the supernet is for: four candidates, as deep as the teacher and shallower, are held in no more than the teacher is."""
+    parts = parts_of("amd", layers=4, training={"trim_vocabulary": False})
+    assert parts.config.teacher is not None
+    teacher = load_model(parts.config.teacher.path)
+    depths = [twin.num_layers for twin in parts.trainer.structure.variants.values()]
+    assert sorted({*depths, parts.student.num_layers}) == [1, 2, 3, 4]
+    held = {
+        id(one): one.numel()
+        for model in (parts.student, *parts.trainer.structure.variants.values())
+        for one in model.parameters()
+    }
+    held |= {id(one): one.numel() for one in parts.optimizer.parameters}
+    assert sum(held.values()) == sum(one.numel() for one in teacher.parameters())
+
+
+def test_candidate_equal_to_its_teacher_has_nothing_to_learn_from_it(parts_of: Callable[..., TrialParts]) -> None:
+    """T3, of the deepest candidate; those that end earlier are not their teacher, and do learn."""
+    parts = parts_of("amd", layers=4, init="teacher", training={"remember_teacher": False})
+    trainer, teacher = parts.trainer, parts.trainer.teacher
+    parts.student.eval()
+    with torch.no_grad():
+        parts.student.log_inverse_temperature.copy_(teacher.model.log_inverse_temperature)  # type: ignore[attr-defined]
+    batch = trainer.builder.build(next(iter(trainer.source.batches(0))))
+    shallower = trainer.losses(batch, 0)
+    trainer.terms = tuple(replace(term, inner=()) for term in trainer.terms)  # type: ignore[type-var]
+    values = trainer.losses(batch, 0)
+    assert values.keys() == {"ce", "kl", "feature"}
+    for name in ("kl", "feature"):
+        assert shallower[name] > 1e-3
+        assert values[name].item() == pytest.approx(0, abs=1e-9)
+        found = torch.autograd.grad(
+            values[name], parts.optimizer.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        assert max(float(gradient.abs().max()) for gradient in found) < 1e-6
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_terms_are_the_means_over_models_that_stand_alone(

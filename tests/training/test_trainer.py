@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from raydistill.config.methods import METHOD_SECTIONS
+from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
 from raydistill.errors import NonFiniteLossError, ShapeError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.training.parts import TrialParts
+from raydistill.training.gather import World
+from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.randomness import mix
 from raydistill.training.terms.features import MaskedFeatureTerm
 
@@ -88,28 +92,25 @@ def test_masks_differ_between_steps_and_epochs(parts_of: Make, seen: Callable[[T
     assert len(views) == 3
 
 
+ALIKE: dict[str, dict[str, Any]] = {
+    **{key: {} for key in ("pmd", "pmd-sum", "pmd-reference", "pmd-logits", "pmd+tinybert", "kl", "mse", "dkd")},
+    **{key: {} for key in ("pkd", "pkd-last", "tinybert", "distilbert", "minilm", "mgsr", "reinforced")},
+    "minilmv2": {"teacher_layer": None},
+    "education": {"stages": 1},
+}
+"""Of METHODS, and what of them would keep a student from being its teacher: a layer lower down, fragments. Of amd's candidates one alone can be it (test_amd.py)."""
+
+
 @pytest.mark.parametrize("view", ["shared", "separate"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "pmd",
-        "pmd-sum",
-        "pmd-reference",
-        "pmd-logits",
-        "kl",
-        "mse",
-        "dkd",
-        "pkd",
-        "pkd-last",
-        "tinybert",
-        "distilbert",
-        "minilm",
-        "mgsr",
-    ],
-)
-def test_student_equal_to_its_teacher_has_nothing_to_learn_from_it(parts_of: Make, name: str, view: str) -> None:
+@pytest.mark.parametrize("name", ALIKE)
+def test_student_equal_to_its_teacher_has_nothing_to_learn_from_it(
+    config_of: Callable[..., TrialConfig], name: str, view: str
+) -> None:
     """T3. Different texts, layers, masks or temperatures behind the two sides of a comparison."""
-    parts = parts_of(name, layers=4, init="teacher", view=view, mask_ratio=0.3, **LIVE)
+    alone = {"others": []} if name == "reinforced" else {}
+    config = config_of(name, layers=4, init="teacher", view=view, mask_ratio=0.3, **LIVE, **alone)
+    method = config.method.model_copy(update=ALIKE[name])
+    parts = build_parts(config.model_copy(update={"method": method}), World.alone())
     parts.student.eval()
     teacher = parts.trainer.teacher
     with torch.no_grad():
@@ -120,6 +121,29 @@ def test_student_equal_to_its_teacher_has_nothing_to_learn_from_it(parts_of: Mak
     for term, value in values.items():
         assert value.item() == pytest.approx(0, abs=1e-9), term
         assert max(float(gradient.abs().max()) for gradient in gradients(value, parts)) < 1e-6, term
+
+
+@pytest.mark.parametrize(("name", "changes"), [("minilm", {}), ("minilmv2", {"relation_heads": 4})])
+def test_relations_of_a_wider_teacher_are_learned_without_parameters(
+    config_of: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path], name: str, changes: dict[str, Any]
+) -> None:
+    """A comparison that is assembled and then fails at its first step, or a projection that is trained and thrown away: a student of 12 units, a teacher of 24, 4 heads."""
+    config = config_of(name, encoder={"width": 12, "heads": 4}, teacher=teacher_checkpoint(width=24, heads=4), **LIVE)
+    method = config.method.model_copy(update=changes)
+    parts = build_parts(config.model_copy(update={"method": method}), World.alone())
+    teacher: Any = parts.trainer.teacher
+    shapes = [(one.hidden_size, one.num_heads) for one in (parts.student, teacher.model)]
+    assert shapes == [(12, 4), (24, 4)]
+    own = {id(one) for one in parts.student.parameters()}
+    assert {id(one) for one in parts.optimizer.parameters} <= own
+    values = parts.trainer.losses(first_batch(parts), 0)
+    values.pop("ce")
+    assert len(values) == (2 if name == "minilm" else 3)
+    for term, value in values.items():
+        assert value.item() > 1e-4, term
+        assert any(gradient.any() for gradient in gradients(value, parts)), term
+    list(parts.trainer.run_epoch())
+    assert all(math.isfinite(value) for value in parts.trainer.averages().values())
 
 
 def test_score_term_ignores_the_margin(parts_of: Make) -> None:
@@ -162,6 +186,11 @@ def test_separate_view_keeps_contrastive_and_score_terms_clean(parts_of: Make) -
         assert torch.equal(separate[term], clean[term])
         assert abs(shared[term] - clean[term]) > 1e-4
     torch.testing.assert_close(separate["mgfd"], shared["mgfd"])
+
+
+def test_every_method_is_tried(methods: dict[str, dict[str, Any]]) -> None:
+    """A new method that no test ever takes a step of, because nobody has put it into the table of them."""
+    assert {method["name"] for method in methods.values()} == METHOD_SECTIONS.keys()
 
 
 def test_every_method_takes_finite_steps_that_change_the_student_alone(
