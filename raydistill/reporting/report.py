@@ -12,6 +12,7 @@ from typing import Any
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.state import CampaignState
+from raydistill.reporting.assistants import assistant_table, choices
 from raydistill.reporting.comparison import Difference, Spread, baseline_of, comparisons
 from raydistill.reporting.page import page
 from raydistill.reporting.results import GradeResult, grade_results, suffixes
@@ -27,13 +28,15 @@ METRICS = {
 
 
 def report_tables(state: CampaignState, config: CampaignConfig) -> list[Table]:
-    """The final tables: one per way of scoring, then the comparisons over seeds."""
+    """The final tables: for each way of scoring the results and the comparison over seeds, then the choices of assistants."""
     tables = []
     for suffix in suffixes(state):
         results = grade_results(state, config, suffix)
         tables.append(result_table(results, suffix, with_lineage=len(state.lineages) > 1))
         if compared := comparison_table(state, config, suffix):
             tables.append(compared)
+    if chosen := assistant_table(state):
+        tables.append(chosen)
     return tables
 
 
@@ -118,8 +121,15 @@ def report_json(state: CampaignState, config: CampaignConfig) -> dict[str, Any]:
         }
         for suffix in suffixes(state)
     }
+    assistants = [one.row for one in choices(state)]
     report: dict[str, Any] = finite(
-        {"complete": state.complete, "tie_rule": "realistic", "filtered": True, "results": scored}
+        {
+            "complete": state.complete,
+            "tie_rule": "realistic",
+            "filtered": True,
+            "results": scored,
+            "assistants": assistants,
+        }
     )
     return report
 

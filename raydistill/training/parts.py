@@ -143,14 +143,14 @@ class TrialParts:
         finally:
             self.student.precision = precision
         inner = {name: found[name][SELECTION] for name in found if name}
-        became = structure.after_validation(inner, last, teacher)
+        own, became = found[""], structure.after_validation(inner, last, teacher)
         if became is not None:
             trainer.reshaped()
-            found[became] = {**found[became], DEPTH: float(self.student.num_layers)}
+            own = {**found[became.variant], DEPTH: float(self.student.num_layers), **became.told}
         # Of a shape that nobody asked for: not to be mistaken for one that may be promoted.
         start = "" if structure.complete else f"{UNFINISHED}/"
-        own = {f"{start}{name}": value for name, value in found[became or ""].items()}
-        return {**own, **{key: value for name in inner for key, value in as_variant(name, found[name]).items()}}
+        beside = {key: value for name in inner for key, value in as_variant(name, found[name]).items()}
+        return {**{f"{start}{name}": value for name, value in own.items()}, **beside}
 
 
 def build_parts(
