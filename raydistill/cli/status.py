@@ -56,7 +56,8 @@ def content(store: RunStore, config: CampaignConfig) -> dict[str, Any]:
     from raydistill.reporting.report import report_json, state_json
 
     state = read_state(store)
-    return {**state_json(state), "results": report_json(state, config)["results"]}
+    report = report_json(state, config)
+    return {**state_json(state), "results": report["results"], "assistants": report["assistants"]}
 
 
 def look(store: RunStore, config: CampaignConfig) -> tuple[RenderableType, bool]:

@@ -12,8 +12,10 @@ from typing import Any
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.state import CampaignState
+from raydistill.reporting.assistants import assistant_table, choices
+from raydistill.reporting.comparison import Difference, Spread, baseline_of, comparisons
 from raydistill.reporting.page import page
-from raydistill.reporting.results import GradeResult, Spread, comparisons, grade_results, suffixes
+from raydistill.reporting.results import GradeResult, grade_results, suffixes
 from raydistill.reporting.table import ABSENT, Table, count, number, plain, share, size
 
 METRICS = {
@@ -26,13 +28,15 @@ METRICS = {
 
 
 def report_tables(state: CampaignState, config: CampaignConfig) -> list[Table]:
-    """The final tables: one per way of scoring, then the comparisons over seeds."""
+    """The final tables: for each way of scoring the results and the comparison over seeds, then the choices of assistants."""
     tables = []
     for suffix in suffixes(state):
         results = grade_results(state, config, suffix)
         tables.append(result_table(results, suffix, with_lineage=len(state.lineages) > 1))
         if compared := comparison_table(state, config, suffix):
             tables.append(compared)
+    if chosen := assistant_table(state):
+        tables.append(chosen)
     return tables
 
 
@@ -59,7 +63,8 @@ def result_table(results: Sequence[GradeResult], suffix: str = "", *, with_linea
 
 
 def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str = "") -> Table | None:
-    """Method by grade: mean and standard deviation over seeds. None where nothing is compared."""
+    """Method by grade: mean and standard deviation over seeds, and differences to the baseline where there is one. None where nothing is compared."""
+    baseline = baseline_of(config)
     rows = tuple(
         (
             row.method,
@@ -70,11 +75,14 @@ def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str =
             _spread(row.kept, 100, " %"),
             size(row.bytes),
             ABSENT if row.seconds is None else f"{row.seconds:,.0f} s",
+            *((_difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)) if baseline else ()),
         )
         for row in comparisons(state, config, suffix)
     )
-    columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training")
-    title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds"
+    differences = (f"MRR less {baseline}", f"Hits@10 less {baseline}") if baseline else ()
+    columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training", *differences)
+    paired = "; differences seed by seed: mean, and seeds above 0" if baseline else ""
+    title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds{paired}"
     return Table(title, columns, rows, left=2) if rows else None
 
 
@@ -113,8 +121,15 @@ def report_json(state: CampaignState, config: CampaignConfig) -> dict[str, Any]:
         }
         for suffix in suffixes(state)
     }
+    assistants = [one.row for one in choices(state)]
     report: dict[str, Any] = finite(
-        {"complete": state.complete, "tie_rule": "realistic", "filtered": True, "results": scored}
+        {
+            "complete": state.complete,
+            "tie_rule": "realistic",
+            "filtered": True,
+            "results": scored,
+            "assistants": assistants,
+        }
     )
     return report
 
@@ -187,3 +202,9 @@ def _spread(value: Spread | None, factor: float = 1.0, unit: str = "") -> str:
     digits = 1 if unit else 3
     deviation = "" if value.deviation is None else f" ± {number(factor * value.deviation, digits)}"
     return f"{number(factor * value.mean, digits)}{deviation}{unit}"
+
+
+def _difference(value: Difference | None) -> str:
+    if value is None or not math.isfinite(value.mean):
+        return ABSENT
+    return f"{value.mean:+.4f} ({value.above} of {value.seeds})"

@@ -1,13 +1,12 @@
-"""What a campaign has shown so far, as numbers: the result of every grade, and the comparison over seeds.
+"""What a campaign has shown so far, as numbers: the result of every grade.
 
-Everything is read from the campaign's state and its configuration; how it looks is `report.py`.
+Everything is read from the campaign's state and its configuration; what comparisons make of it is `comparison.py`, how it looks is `report.py`.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,6 @@ from raydistill.planning.masking import applied_masking
 from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.state import CampaignState
 
-EVERY = "every method"
-"""What a row of a comparison is called that all methods share."""
 _MRR = re.compile(r"test/both/mrr(?P<suffix>(\+\w+)?)")
 
 
@@ -62,40 +59,6 @@ class GradeResult:
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over seeds; no deviation is claimed from one seed."""
-
-    mean: float
-    deviation: float | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One method at one grade, over seeds.
-
-    Attributes:
-        method: its label; EVERY for a grade that all of them share.
-        grade: 0 is the teacher.
-        folder: the grade's name on disk.
-        mrr: filtered test MRR over both directions under the realistic tie rule.
-        hits_at_10: likewise.
-        kept: share of the teacher's MRR; None without a tested teacher.
-        bytes: mean size of the checkpoints' weights; None where it is not known.
-        seconds: mean time of the promoted trials' steps, without validations; None likewise.
-    """
-
-    method: str
-    grade: int
-    folder: str
-    mrr: Spread
-    hits_at_10: Spread
-    kept: Spread | None
-    bytes: float | None = None
-    seconds: float | None = None
-
-
 def suffixes(state: CampaignState) -> list[str]:
     """How test scores were made: the empty string for plain ones, `+neighbors` where they were re-ranked."""
     found = {match["suffix"] for metrics in state.tests.values() for name in metrics if (match := _MRR.fullmatch(name))}
@@ -107,54 +70,6 @@ def grade_results(state: CampaignState, config: CampaignConfig, suffix: str = ""
     order = {lineage: index for index, lineage in enumerate(state.lineages)}
     keys = sorted(state.promotions, key=lambda key: (order.get(key[0], len(order)), key[1]))
     return [_result(state, config, *key, suffix) for key in keys]
-
-
-def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") -> list[Comparison]:
-    """Mean and spread of every method at every grade, over the seeds that have been tested there. Empty without `compare`."""
-    if config.compare is None:
-        return []
-    results = {(result.lineage, result.grade): result for result in grade_results(state, config, suffix)}
-    by_method: dict[str, list[str]] = {}
-    for lineage in lineages_of(config):
-        by_method.setdefault(lineage.name.removesuffix(f"-seed{lineage.seed}"), []).append(lineage.name)
-    rows, shared = [], shared_grades(config)
-    for method, names in by_method.items():
-        for grade, folder in enumerate(state.grades):
-            if grade < shared and method != next(iter(by_method)):
-                # One row for what is the same under every method.
-                continue
-            tested = [found for name in names if (found := results.get((name, grade))) and "mrr" in found.metrics]
-            if tested:
-                kept = [result.kept for result in tested if result.kept is not None]
-                rows.append(
-                    Comparison(
-                        EVERY if grade < shared else method,
-                        grade,
-                        folder,
-                        spread([result.metrics["mrr"] for result in tested]),
-                        spread([result.metrics["hits@10"] for result in tested]),
-                        spread(kept) if kept else None,
-                        _mean([result.bytes for result in tested]),
-                        _mean([result.seconds for result in tested]),
-                    )
-                )
-    return rows
-
-
-def shared_grades(config: CampaignConfig) -> int:
-    """Grades, from the teacher down, that are the same under every method that is compared."""
-    own = [grade.method is not None for grade in config.grades]
-    return 1 + (own.index(False) if False in own else len(own))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation of at least one value."""
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def promoted_trial(state: CampaignState, lineage: str, grade: int) -> TrialRecord | None:

@@ -8,11 +8,17 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from raydistill.errors import CapabilityError
+
+TEACHER_PARAMETERS, TEACHER_MRR = "assistant/teacher/parameters", "assistant/teacher/mrr"
+STUDENT_PARAMETERS = "assistant/student/parameters"
+"""What a choice was made by, in a trial's report, beside the sizes and MRR of the candidates."""
+_SIZE = re.compile(r"assistant/layers(?P<layers>\d+)/parameters")
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,28 @@ def scored(candidates: Sequence[tuple[int, Model]], teacher: Model, student_para
         student_parameters: size of the student that the assistant is to teach; 0 = there is none.
     """
     return [_scored(layers, model, teacher, student_parameters) for layers, model in candidates]
+
+
+def as_numbers(table: Sequence[Scored], teacher: Model, student_parameters: int) -> dict[str, float]:
+    """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr`: reports carry numbers alone."""
+    sizes = {f"assistant/layers{one.layers}/parameters": float(one.parameters) for one in table}
+    taught = {TEACHER_PARAMETERS: float(teacher.parameters), TEACHER_MRR: teacher.mrr}
+    return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters)}
+
+
+def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | None:
+    """The table of a choice and the teacher, from the report of the validation after which it was made; None where none was.
+
+    Args:
+        metrics: of the report, its names as `as_numbers` gives them.
+    """
+    depths = sorted(int(match["layers"]) for name in metrics if (match := _SIZE.fullmatch(name)))
+    if not depths:
+        return None
+    teacher = Model(int(metrics[TEACHER_PARAMETERS]), metrics[TEACHER_MRR])
+    sizes = {depth: int(metrics[f"assistant/layers{depth}/parameters"]) for depth in depths}
+    models = [(depth, Model(sizes[depth], metrics[f"valid/layers{depth}/mrr"])) for depth in depths]
+    return scored(models, teacher, int(metrics[STUDENT_PARAMETERS])), teacher
 
 
 def best(table: Sequence[Scored]) -> Scored:

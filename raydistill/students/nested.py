@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.vocabulary import TrimmedEmbedding
-from raydistill.students.assistants import Model, Scored, best, scored, standing_in_the_way
-from raydistill.students.reshaping import Across, Standing, StructureChange
+from raydistill.students.assistants import Model, Scored, as_numbers, best, scored, standing_in_the_way
+from raydistill.students.reshaping import Across, Choice, Standing, StructureChange
 from raydistill.students.units import encoders_of
 
 logger = logging.getLogger(__name__)
@@ -81,14 +81,15 @@ class Assistants:
 
     def after_validation(
         self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
-    ) -> tuple[str, StructureChange] | None:
+    ) -> Choice | None:
         """At the end of the last epoch: choose, and cut the student off after the layers of the one that was chosen."""
         if not last or self.complete:
             return None
         sizes, above = self._sizes(student), teacher()
         taught = Model(above.size(embeddings=self.include_embeddings), above.mrr)
         models = [(depth, Model(sizes[depth], measured[f"layers{depth}"])) for depth in self.depths]
-        table = scored(models, taught, sizes[self.student_layers])
+        below = sizes[self.student_layers]
+        table = scored(models, taught, below)
         chosen = best(table)
         self.chosen = chosen.layers
         self.said = {
@@ -97,7 +98,7 @@ class Assistants:
         }
         _tell(table, taught, chosen)
         cut_off(student, chosen.layers)
-        return f"layers{chosen.layers}", StructureChange()
+        return Choice(f"layers{chosen.layers}", StructureChange(), as_numbers(table, taught, below))
 
     def record(self) -> dict[str, Any]:
         """Who competed; and once it is chosen, the assistant and the table it was chosen from."""

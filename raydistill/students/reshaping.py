@@ -112,6 +112,21 @@ class Standing:
         return self.parameters if embeddings else self.parameters - self.embeddings
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What took a student's place after a validation.
+
+    Args:
+        variant: its name.
+        change: what became of the student's parameters.
+        told: what it was chosen by, by the names that a trial's report has.
+    """
+
+    variant: str
+    change: StructureChange
+    told: Mapping[str, float] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Choosing(Protocol):
     """A reshaper that decides by what a validation found. All workers ask it alike, with equal numbers."""
@@ -122,7 +137,7 @@ class Choosing(Protocol):
 
     def after_validation(
         self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
-    ) -> tuple[str, StructureChange] | None:
+    ) -> Choice | None:
         """Have one of the variants take the student's place.
 
         Args:
@@ -132,7 +147,7 @@ class Choosing(Protocol):
             teacher: tells the standing of the trial's teacher, which may have to be measured.
 
         Returns:
-            Which variant the student is now, and what became of its parameters; None = it is what it was.
+            What the student is now; None = it is what it was.
         """
         ...
 

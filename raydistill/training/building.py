@@ -10,6 +10,7 @@ from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, Source
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.loading import load_encoder
 from raydistill.models.pretrained import EncoderFacts
@@ -54,6 +55,12 @@ def source_of(config: TrialConfig, dataset: Dataset) -> Source:
 def builder_of(config: TrialConfig, dataset: Dataset, assembler: TextAssembler) -> BatchBuilder:
     """What makes batches of them; `assembler` has the texts of evaluation."""
     return METHODS[config.method.name].builder(config, dataset, assembler)
+
+
+def told_apart_of(config: TrialConfig, dataset: Dataset) -> IntArray | None:
+    """The part of each relation, and of each inverse, where its validations tell parts apart."""
+    told_apart = METHODS[config.method.name].told_apart
+    return None if told_apart is None else told_apart(config, dataset)
 
 
 def optimizer_of(config: TrialConfig, student: BiEncoder, own: Own, steps: int) -> Optimizer:

@@ -17,6 +17,7 @@ from raydistill.devices import best_device
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.text import TextRule
+from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.precision import chosen_precision
@@ -32,6 +33,7 @@ from raydistill.training.building import (
     source_of,
     student_of,
     terms_of,
+    told_apart_of,
     trim,
 )
 from raydistill.training.gather import World
@@ -62,6 +64,7 @@ class TrialParts:
         task: the validation queries.
         kept: where teachers' outputs are kept; None = in memory.
         others: who teaches beside the teacher.
+        told_apart: `(2R,)` the part of each relation, whose validation MRR is told beside the whole; None = nothing is told apart.
     """
 
     config: TrialConfig
@@ -74,6 +77,7 @@ class TrialParts:
     task: LinkPredictionTask
     kept: KeptTeachers | None = None
     others: tuple[OtherTeacher, ...] = ()
+    told_apart: IntArray | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,8 +127,9 @@ class TrialParts:
 
         def ranked() -> dict[str, dict[str, float]]:
             # From its beginning where memory runs out: all workers deal out the same micro-batches, and all vectors of a ranking are encoded alike.
+            variants = structure.variants if last else {}
             return rankings(
-                self.student, structure.variants if last else {}, self.assembler, self.task, trainer.world, before_part
+                self.student, variants, self.assembler, self.task, trainer.world, before_part, self.told_apart
             )
 
         def teacher() -> Standing:
@@ -143,14 +148,14 @@ class TrialParts:
         finally:
             self.student.precision = precision
         inner = {name: found[name][SELECTION] for name in found if name}
-        became = structure.after_validation(inner, last, teacher)
+        own, became = found[""], structure.after_validation(inner, last, teacher)
         if became is not None:
             trainer.reshaped()
-            found[became] = {**found[became], DEPTH: float(self.student.num_layers)}
+            own = {**found[became.variant], DEPTH: float(self.student.num_layers), **became.told}
         # Of a shape that nobody asked for: not to be mistaken for one that may be promoted.
         start = "" if structure.complete else f"{UNFINISHED}/"
-        own = {f"{start}{name}": value for name, value in found[became or ""].items()}
-        return {**own, **{key: value for name in inner for key, value in as_variant(name, found[name]).items()}}
+        beside = {key: value for name in inner for key, value in as_variant(name, found[name]).items()}
+        return {**{f"{start}{name}": value for name, value in own.items()}, **beside}
 
 
 def build_parts(
@@ -225,4 +230,5 @@ def build_parts(
         encode.link_prediction_task(dataset, "valid"),
         kept,
         others,
+        told_apart_of(config, dataset),
     )

@@ -10,7 +10,10 @@ import torch
 from raydistill.data.assembly import TextAssembler
 from raydistill.evaluation import encode
 from raydistill.evaluation.protocol import LinkPredictionTask
+from raydistill.evaluation.relations import breakdown
+from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import shaped_encoder
 from raydistill.students.reshaping import Standing
@@ -33,14 +36,29 @@ def rankings(
     task: LinkPredictionTask,
     world: World,
     before_part: Callable[[int], None] | None,
+    told_apart: IntArray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a student, under no name, and of its variants by their names."""
+    """Metrics of a student, under no name, and of its variants by their names; `told_apart` is the part of each relation, as for `of_parts`."""
 
     def ranked(model: BiEncoder) -> dict[str, float]:
-        return dict(encode.evaluate(model, assembler, task, workers=world, before_part=before_part).metrics)
+        report = encode.evaluate(model, assembler, task, workers=world, before_part=before_part)
+        return {**report.metrics, **({} if told_apart is None else of_parts(report, task.relations, told_apart))}
 
     own = ranked(student)
     return {"": own} | {name: own if one is student else ranked(one) for name, one in variants.items()}
+
+
+def of_parts(report: LinkPredictionReport, relations: IntArray, told_apart: IntArray) -> dict[str, float]:
+    """MRR of the queries of each part of the graph, in both directions; a part without a query is absent.
+
+    Args:
+        report: of a split.
+        relations: `(queries,)` of its queries, inverse ones included.
+        told_apart: `(2R,)` the part of each relation, and of each inverse, from 0; in names they count from 1.
+    """
+    parts = range(1, int(told_apart.max()) + 2)
+    table = breakdown(report.ranks, parts, told_apart[relations], relations >= len(told_apart) // 2)
+    return {f"{report.split}/part{part}/mrr": row["both/mrr"] for part, row in table.items()}
 
 
 def as_variant(name: str, metrics: Mapping[str, float]) -> dict[str, float]:

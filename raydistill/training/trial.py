@@ -30,7 +30,7 @@ class EpochReport:
         epoch: epochs completed, from 1.
         epochs: epochs planned.
         step: optimizer steps taken.
-        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `valid/<variant>/mrr` of models inside the student, `student/layers` where one took its place, `student/bytes` of its stored weights (first worker only), `learning_rate`, `examples_per_second`.
+        metrics: `valid/both/mrr` and the like, `loss`, `loss/<term>`, `gradient_norm/<term>`, what terms note besides, `valid/<variant>/mrr` of models inside the student, `valid/part1/mrr` and so on where parts of the graph are told apart, `student/layers` and `assistant/...` where one took its place, `student/bytes` of its stored weights (first worker only), `learning_rate`, `examples_per_second`.
         checkpoint: path of this epoch's checkpoint; None on workers other than the first.
         digest: SHA-256 of its manifest; None likewise.
         finished: whether this is the last epoch.

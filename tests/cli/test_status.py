@@ -83,6 +83,21 @@ def test_finished_run_shows_its_results(call: Call, run: Path) -> None:
     assert "0.219" in text
 
 
+def test_choice_of_an_assistant_is_shown(call: Call, run: Path) -> None:
+    """Why a grade promoted another depth than its name says is asked here."""
+    sizes = {"teacher": 100.0, "student": 0.0, "layers1": 50.0, "layers2": 75.0}
+    told = {f"assistant/{name}/parameters": value for name, value in sizes.items()}
+    found = {"student/layers": 1.0, "assistant/teacher/mrr": 0.6, "valid/layers1/mrr": 0.55, "valid/layers2/mrr": 0.56}
+    metrics = {"valid/both/mrr": 0.55, **told, **found}
+    files = {"identity": "abc", "checkpoint": "c", "digest": "d", "epoch": 1}
+    append(run, {"kind": "grade_promoted", "lineage": "main", "grade": 0, "time": 0.0, **files, "metrics": metrics})
+    text = call("status", str(run)).stdout
+    assert "-10.00" in text
+    assert "-16.00" in text
+    [choice] = json.loads(call("status", str(run), "--json").stdout)["assistants"]
+    assert [one["chosen"] for one in choice["candidates"]] == [True, False]
+
+
 def test_json_holds_every_report(call: Call, run: Path) -> None:
     """Programs draw their own curves."""
     rejected = {"kind": "checkpoint_rejected", **PLACE, "digest": "x", "reason": "weights are damaged"}

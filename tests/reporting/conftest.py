@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.state import CampaignState, replay
 
 GRADES = ["0-teacher", "1-layers2"]
+Race = Callable[[list[dict[str, Any]], dict[str, list[float | None]]], tuple[CampaignState, CampaignConfig]]
 
 
 def config_of(**changes: Any) -> CampaignConfig:
@@ -125,6 +126,25 @@ def compared() -> tuple[CampaignState, CampaignConfig]:
             events += [*trial_events(name, 1, 0, {"mask_ratio": 0.2}, [student]), promoted(name, 1, 0, 1, student)]
             events.append(scored(name, 1, student))
     return replay(events), config
+
+
+@pytest.fixture
+def race() -> Race:
+    """Builds a campaign that compares methods over the seeds 0, 1, 2: test MRR of each label's students, None = not tested yet."""
+
+    def build(
+        methods: list[dict[str, Any]], students: dict[str, list[float | None]]
+    ) -> tuple[CampaignState, CampaignConfig]:
+        names = [f"{label}-seed{seed}" for label, mrrs in students.items() for seed in range(len(mrrs))]
+        events = [started(names)]
+        for name, mrr in zip(names, (mrr for mrrs in students.values() for mrr in mrrs), strict=True):
+            events += [*trial_events(name, 0, 0, {}, [0.5]), promoted(name, 0, 0, 1, 0.5), scored(name, 0, 0.5)]
+            if mrr is not None:
+                events += [*trial_events(name, 1, 0, {}, [mrr]), promoted(name, 1, 0, 1, mrr), scored(name, 1, mrr)]
+        seeds = list(range(len(next(iter(students.values())))))
+        return replay(events), config_of(compare={"methods": methods, "seeds": seeds})
+
+    return build
 
 
 @pytest.fixture

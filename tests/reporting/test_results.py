@@ -1,15 +1,14 @@
-"""Results of grades and comparisons over seeds, against numbers worked out by hand."""
+"""Results of grades, against numbers worked out by hand."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.state import CampaignState, replay
-from raydistill.reporting.results import comparisons, grade_results, shared_grades, spread, suffixes
+from raydistill.reporting.results import grade_results, suffixes
 
 
 def test_result_belongs_to_the_promoted_trial(state: CampaignState, config: CampaignConfig) -> None:
@@ -53,49 +52,3 @@ def test_reranked_scores_are_kept_apart(events: list[dict[str, Any]], config: Ca
     assert suffixes(state) == ["", "+neighbors"]
     assert grade_results(state, config)[1].metrics["mrr"] == 0.4
     assert grade_results(state, config, "+neighbors")[1].metrics["mrr"] == 0.2
-
-
-def test_comparison_is_mean_and_sample_deviation(compared: tuple[CampaignState, CampaignConfig]) -> None:
-    """The population formula understates the spread of two seeds by a factor of 1.41."""
-    rows = {(row.method, row.grade): row for row in comparisons(*compared)}
-    assert list(rows) == [("every method", 0), ("pmd", 1), ("none", 1)]
-    pmd = rows["pmd", 1]
-    assert pmd.mrr.mean == pytest.approx(0.42)
-    assert pmd.mrr.deviation == pytest.approx(math.sqrt(2 * 0.02**2))
-    assert pmd.mrr.seeds == 2
-    assert pmd.hits_at_10.mean == pytest.approx(0.67)
-    assert pmd.kept is not None
-    assert pmd.kept.mean == pytest.approx(0.84)
-
-
-def test_what_all_methods_share_is_one_row(compared: tuple[CampaignState, CampaignConfig]) -> None:
-    """Nineteen rows for one teacher; or a grade of every method for itself taken for a shared one because the grade above it is."""
-    state, config = compared
-    first, *rest = config.grades
-    own = first.model_copy(update={"method": config.compare.methods[1]})  # type: ignore[union-attr]
-    assert shared_grades(config) == 1
-    assert shared_grades(config.model_copy(update={"grades": (own, first)})) == 2
-    assert shared_grades(config.model_copy(update={"grades": (first, own)})) == 1
-    assert shared_grades(config.model_copy(update={"grades": (own, own)})) == 3
-    table = comparisons(state, config.model_copy(update={"grades": (own, *rest)}))
-    assert [(row.method, row.grade, row.mrr.seeds) for row in table] == [("every method", 0, 2), ("every method", 1, 2)]
-
-
-def test_size_and_time_stand_beside_what_they_bought(measured: tuple[CampaignState, CampaignConfig]) -> None:
-    """A method that is better because it is larger, or took twice as long, and nobody can see it."""
-    teacher, student = comparisons(*measured)
-    assert (student.method, student.bytes, student.seconds) == ("pmd", 5000, 30.0)
-    assert (teacher.method, teacher.seconds) == ("every method", 30.0)
-
-
-def test_one_seed_has_no_deviation(compared: tuple[CampaignState, CampaignConfig]) -> None:
-    """A deviation of zero from one seed would look like certainty."""
-    [none] = [row for row in comparisons(*compared) if row.method == "none" and row.grade == 1]
-    assert none.mrr == spread([0.30])
-    assert none.mrr.deviation is None
-    assert none.mrr.seeds == 1
-
-
-def test_without_compare_there_are_no_comparisons(state: CampaignState, config: CampaignConfig) -> None:
-    """A table of one method over one seed says nothing that the results do not."""
-    assert comparisons(state, config) == []

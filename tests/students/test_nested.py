@@ -12,6 +12,7 @@ from raydistill.models.biencoder import BiEncoder, Tower, normalized, pool_packe
 from raydistill.models.features import Needs
 from raydistill.models.loading import load_encoder
 from raydistill.models.vocabulary import trim_embeddings
+from raydistill.students.assistants import from_numbers
 from raydistill.students.build import build_model
 from raydistill.students.nested import Assistants, cut_off, first_layers, parameters
 from raydistill.students.reshaping import Choosing, Standing
@@ -127,7 +128,10 @@ def test_student_ends_as_the_best_candidate(
     assert (one.complete, student.num_layers) == (False, 3)
     answer = one.after_validation(student, found, True, lambda: teacher)
     assert answer is not None
-    assert answer[0] == f"layers{chosen}"
+    assert answer.variant == f"layers{chosen}"
+    told = from_numbers({**answer.told, **{f"valid/{name}/mrr": value for name, value in found.items()}})
+    assert told is not None
+    assert [row.row for row in told[0]] == one.record()["candidates"]
     assert (one.complete, student.num_layers, one.variants(student)) == (True, chosen, {})
     assert len(student.query_encoder.encoder.layer) == len(student.entity_encoder.encoder.layer) == chosen  # type: ignore[union-attr, arg-type]
     record = one.record()

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from raydistill.config.trial import TrialConfig
 from raydistill.errors import TrialInterruptedError
 from raydistill.planning import records
 from raydistill.planning.records import LAYERS, MRR
+from raydistill.students.assistants import from_numbers
 from raydistill.students.nested import Assistants, cut_off
 from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
@@ -57,6 +58,11 @@ def test_trial_ends_as_the_assistant_it_chose(config: TrialConfig, trained: list
     assert record["layer_map"] == [0, 2, 3][:chosen]
     assert last.metrics["student/layers"] == chosen
     assert "student/layers" not in first.metrics
+    assert not any(name.startswith("assistant/") for name in first.metrics)
+    told = from_numbers(last.metrics)
+    assert told is not None
+    assert [row.row for row in told[0]] == said["candidates"]
+    assert asdict(told[1]) == said["teacher"]
     assert record["parameters"] == rows[chosen]["parameters"] == checkpoint_size(last.checkpoint)[0]
     assert record["metrics"][SELECTION] == last.metrics[SELECTION] == rows[chosen]["mrr"]
     report = evaluate_checkpoint(last.checkpoint, config.data.path, "valid")

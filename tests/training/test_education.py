@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,11 @@ from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.data.groups import RelationGroups
 from raydistill.errors import CapabilityError, CheckpointError
 from raydistill.evaluation import encode
-from raydistill.evaluation.relations import breakdown
 from raydistill.kg.store import Dataset
 from raydistill.training.checkpoint import load_model, newest_good, read_record, verify_checkpoint
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
-from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.parts import build_parts
 from raydistill.training.terms import sliced
 from raydistill.training.terms.sliced import SlicedDivergenceTerm
 from raydistill.training.trial import EpochReport
@@ -42,16 +42,6 @@ def school(trial_config: Make, teacher_checkpoint: Callable[..., Path]) -> Calla
         return config
 
     return make
-
-
-def group_mrr(parts: TrialParts, groups: RelationGroups, dataset: Dataset, split: str) -> dict[int, float]:
-    """MRR of the queries of each part of the graph."""
-    task = encode.link_prediction_task(dataset, split)
-    report = encode.evaluate(parts.student, parts.assembler, task)
-    table = breakdown(
-        report.ranks, range(len(groups)), groups.of_relation[task.relations], task.relations >= dataset.num_relations
-    )
-    return {group: row["both/mrr"] for group, row in table.items()}
 
 
 def test_rows_are_taught_under_their_parts_columns_alone(
@@ -244,17 +234,44 @@ def test_what_cannot_be_done_is_refused_before_the_first_step(school: Make) -> N
         )
 
 
+def test_every_validation_tells_the_parts_apart(school: Make, dataset: Dataset) -> None:
+    """What becomes of the first part while others are learnt: one number for all of the graph hides it, and so does a part that has another's queries."""
+    parts = build_parts(school(), World.alone())
+    term = parts.trainer.terms[1]
+    assert isinstance(term, SlicedDivergenceTerm)
+    for split in ("valid", "train"):
+        task = encode.link_prediction_task(dataset, split)
+        whole = encode.evaluate(parts.student, parts.assembler, task)
+        expected: dict[str, list[float]] = {}
+        for place, relation in enumerate(task.relations.tolist()):
+            # An inverse relation is in its relation's part.
+            part = int(term.groups.of_relation[relation % dataset.num_relations])
+            rank = whole.ranks.realistic[place].item()
+            expected.setdefault(f"unfinished/{split}/part{part + 1}/mrr", []).append(1 / rank)
+        found = replace(parts, task=task).validate()
+        told = {name: value for name, value in found.items() if "/part" in name}
+        assert told == {name: pytest.approx(sum(values) / len(values)) for name, values in expected.items()}
+    assert len(expected) == 3
+
+
+def test_parts_are_named_as_the_student_is(school: Make, train: Train, tmp_path: Path) -> None:
+    """Numbers of a fragment taken for those of the student."""
+    reports = train(school(), tmp_path)
+    for report in reports:
+        start = "" if "valid/both/mrr" in report.metrics else "unfinished/"
+        told = {name for name in report.metrics if "/part" in name}
+        assert told
+        assert all(name.startswith(f"{start}valid/part") for name in told)
+
+
 def test_forgetting_can_be_told(school: Make, dataset: Dataset) -> None:
     """MRR of the first part after the last stage, with rehearsal and without: what the parts are for, and nobody could say what they cost."""
     found = {}
     for rehearsal in (True, False):
         parts = build_parts(school({"rehearsal": rehearsal}, training={**FIVE, "epochs": 20}), World.alone())
-        term = parts.trainer.terms[1]
-        assert isinstance(term, SlicedDivergenceTerm)
         for _ in range(20):
             list(parts.trainer.run_epoch())
-        found[rehearsal] = group_mrr(parts, term.groups, dataset, "train")
-    assert found[True].keys() == found[False].keys() == {0, 1, 2}
+        found[rehearsal] = replace(parts, task=encode.link_prediction_task(dataset, "train")).validate()
     # The last part's rows come again and again where the others do not.
-    assert found[True][0] > found[False][0]
-    assert found[True][2] != found[False][2]
+    assert found[True]["train/part1/mrr"] > found[False]["train/part1/mrr"]
+    assert found[True]["train/part3/mrr"] != found[False]["train/part3/mrr"]

@@ -7,6 +7,7 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import Source
 from raydistill.data.groups import GroupSource, RelationGroups, relation_groups
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import IntArray
 from raydistill.students.growth import Grower
 from raydistill.students.stages import Stages, timetable
 from raydistill.training.methods.shapes import Shape, Shapes
@@ -52,6 +53,11 @@ def education_source(config: TrialConfig, dataset: Dataset) -> Source:
         batch_size=training.batch_size,
         seed=config.seed,
     )
+
+
+def education_parts(config: TrialConfig, dataset: Dataset) -> IntArray:
+    """The part of each relation, so that what is forgotten of the first ones can be told."""
+    return _groups(_section(config), dataset).of_relation
 
 
 def _section(config: TrialConfig) -> EducationSection:

@@ -9,6 +9,7 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, Source, TripleSource
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.methods.shapes import Shape, Shapes
@@ -49,6 +50,8 @@ class Recipe:
         source: where the examples come from, from a trial and its graph.
         builder: what makes batches of them, from a trial, its graph and the texts of evaluation.
         corruption: how texts are corrupted, from a trial and the mask token.
+        told_apart: the part of each relation, and of each inverse, from 0, where validations are to tell parts of the graph apart, from a trial and its
+            graph; None = they are not.
     """
 
     terms: Callable[[TrialConfig, Shapes], list[Term]]
@@ -56,3 +59,4 @@ class Recipe:
     source: Callable[[TrialConfig, Dataset], Source] = every_triple
     builder: Callable[[TrialConfig, Dataset, TextAssembler], BatchBuilder] = known_batches
     corruption: Callable[[TrialConfig, int], Corruption] = masked_texts
+    told_apart: Callable[[TrialConfig, Dataset], IntArray] | None = None

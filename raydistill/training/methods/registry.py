@@ -18,7 +18,7 @@ from raydistill.training.methods.baselines import (
 )
 from raydistill.training.methods.boot import boot_builder, boot_conditioner, boot_corruption, boot_source, boot_terms
 from raydistill.training.methods.dq import dq_reshaper, dq_terms
-from raydistill.training.methods.education import education_source, education_terms, grower
+from raydistill.training.methods.education import education_parts, education_source, education_terms, grower
 from raydistill.training.methods.homodistil import homodistil_terms, pruning_of
 from raydistill.training.methods.mgsr import mgsr_terms
 from raydistill.training.methods.minilm import minilm_terms
@@ -72,7 +72,7 @@ METHODS: dict[str, Recipe] = {
     "mgsr": Recipe(mgsr_terms),
     "minilm": Recipe(minilm_terms),
     "self-feature": Recipe(self_feature_terms),
-    "education": Recipe(education_terms, reshaper=grower, source=education_source),
+    "education": Recipe(education_terms, grower, education_source, told_apart=education_parts),
     "boot": Recipe(boot_terms, boot_conditioner, boot_source, boot_builder, boot_corruption),
     "amd": Recipe(assistant_terms, reshaper=assistants),
     "reinforced": Recipe(reinforced_terms),

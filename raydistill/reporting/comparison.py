@@ -1,0 +1,151 @@
+"""Methods beside each other: every method at every grade over the seeds, and what it is ahead of training without a teacher, seed by seed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raydistill.config.baselines import NoneSection
+from raydistill.config.schema import CampaignConfig
+from raydistill.planning.grades import Lineage, lineages_of
+from raydistill.planning.state import CampaignState
+from raydistill.reporting.results import GradeResult, grade_results
+
+EVERY = "every method"
+"""What a row of a comparison is called that all methods share."""
+Seeds = Mapping[int, GradeResult]
+"""What was tested of one method at one grade, by seed."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; no deviation is claimed from one seed."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a method has more than another with the same seed: that takes out what a seed's teacher is like.
+
+    Attributes:
+        mean: of the differences.
+        above: in how many seeds it is above 0.
+        seeds: tested for both.
+    """
+
+    mean: float
+    above: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method at one grade, over seeds.
+
+    Attributes:
+        method: its label; EVERY for a grade that all of them share.
+        grade: 0 is the teacher.
+        folder: the grade's name on disk.
+        mrr: filtered test MRR over both directions under the realistic tie rule.
+        hits_at_10: likewise.
+        kept: share of the teacher's MRR; None without a tested teacher.
+        bytes: mean size of the checkpoints' weights; None where it is not known.
+        seconds: mean time of the promoted trials' steps, without validations; None likewise.
+        mrr_less_baseline: of the MRR, to `none` at the same grade; None for itself, for shared grades, and where no seed has both.
+        hits_at_10_less_baseline: likewise.
+    """
+
+    method: str
+    grade: int
+    folder: str
+    mrr: Spread
+    hits_at_10: Spread
+    kept: Spread | None
+    bytes: float | None = None
+    seconds: float | None = None
+    mrr_less_baseline: Difference | None = None
+    hits_at_10_less_baseline: Difference | None = None
+
+
+def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") -> list[Comparison]:
+    """Mean and spread of every method at every grade, over the seeds that have been tested there. Empty without `compare`."""
+    if config.compare is None:
+        return []
+    results = {(result.lineage, result.grade): result for result in grade_results(state, config, suffix)}
+    by_method: dict[str, list[Lineage]] = {}
+    for lineage in lineages_of(config):
+        by_method.setdefault(_label(lineage), []).append(lineage)
+
+    def tested(method: str, grade: int) -> Seeds:
+        found = {one.seed: results.get((one.name, grade)) for one in by_method[method]}
+        return {seed: result for seed, result in found.items() if result is not None and "mrr" in result.metrics}
+
+    rows, shared, baseline = [], shared_grades(config), baseline_of(config)
+    for method in by_method:
+        for grade, folder in enumerate(state.grades):
+            if grade < shared and method != next(iter(by_method)):
+                # One row for what is the same under every method.
+                continue
+            common = grade < shared
+            if own := tested(method, grade):
+                others = {} if baseline is None or common or method == baseline else tested(baseline, grade)
+                rows.append(_row(EVERY if common else method, grade, folder, own, others))
+    return rows
+
+
+def baseline_of(config: CampaignConfig) -> str | None:
+    """Label of the compared method that trains without a teacher and changes nothing else about the student; None where it is not compared."""
+    if config.compare is None:
+        return None
+    return next((_label(lineage) for lineage in lineages_of(config) if isinstance(lineage.method, NoneSection)), None)
+
+
+def shared_grades(config: CampaignConfig) -> int:
+    """Grades, from the teacher down, that are the same under every method that is compared."""
+    own = [grade.method is not None for grade in config.grades]
+    return 1 + (own.index(False) if False in own else len(own))
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value."""
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def difference(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
+    """`values` less `others`, both by seed, over the seeds that both have; None where there is none."""
+    found = [value - others[seed] for seed, value in values.items() if seed in others]
+    return Difference(statistics.fmean(found), sum(one > 0 for one in found), len(found)) if found else None
+
+
+def _row(method: str, grade: int, folder: str, own: Seeds, others: Seeds) -> Comparison:
+    kept = [result.kept for result in own.values() if result.kept is not None]
+    mrr, hits = _metric("mrr", own), _metric("hits@10", own)
+    return Comparison(
+        method,
+        grade,
+        folder,
+        spread(list(mrr.values())),
+        spread(list(hits.values())),
+        spread(kept) if kept else None,
+        _mean([result.bytes for result in own.values()]),
+        _mean([result.seconds for result in own.values()]),
+        difference(mrr, _metric("mrr", others)),
+        difference(hits, _metric("hits@10", others)),
+    )
+
+
+def _metric(name: str, seeds: Seeds) -> dict[int, float]:
+    return {seed: result.metrics[name] for seed, result in seeds.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _label(lineage: Lineage) -> str:
+    return lineage.name.removesuffix(f"-seed{lineage.seed}")

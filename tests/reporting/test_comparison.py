@@ -1,0 +1,175 @@
+"""Comparisons over seeds, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.planning.state import CampaignState
+from raydistill.reporting.comparison import Difference, baseline_of, comparisons, shared_grades, spread
+from raydistill.reporting.report import comparison_table, report_json
+
+Compared = tuple[CampaignState, CampaignConfig]
+Race = Callable[[list[dict[str, Any]], dict[str, list[float | None]]], Compared]
+PMD_AND_NONE = [{"name": "pmd"}, {"name": "none"}]
+
+
+def differences(compared: Compared, method: str) -> tuple[Difference | None, Difference | None]:
+    """Of one method's students, in MRR and Hits@10."""
+    [row] = [row for row in comparisons(*compared) if row.method == method and row.grade == 1]
+    return row.mrr_less_baseline, row.hits_at_10_less_baseline
+
+
+def cells(compared: Compared, method: str) -> tuple[str, str]:
+    """What the table has in its last two columns for one method's students."""
+    table = comparison_table(*compared)
+    assert table is not None
+    assert table.columns[-2:] == ("MRR less none", "Hits@10 less none")
+    [row] = [row for row in table.rows if row[0] == method and row[1] == "1-layers2"]
+    return row[-2], row[-1]
+
+
+def test_comparison_is_mean_and_sample_deviation(compared: tuple[CampaignState, CampaignConfig]) -> None:
+    """The population formula understates the spread of two seeds by a factor of 1.41."""
+    rows = {(row.method, row.grade): row for row in comparisons(*compared)}
+    assert list(rows) == [("every method", 0), ("pmd", 1), ("none", 1)]
+    pmd = rows["pmd", 1]
+    assert pmd.mrr.mean == pytest.approx(0.42)
+    assert pmd.mrr.deviation == pytest.approx(math.sqrt(2 * 0.02**2))
+    assert pmd.mrr.seeds == 2
+    assert pmd.hits_at_10.mean == pytest.approx(0.67)
+    assert pmd.kept is not None
+    assert pmd.kept.mean == pytest.approx(0.84)
+
+
+def test_what_all_methods_share_is_one_row(compared: tuple[CampaignState, CampaignConfig]) -> None:
+    """Nineteen rows for one teacher; or a grade of every method for itself taken for a shared one because the grade above it is."""
+    state, config = compared
+    first, *rest = config.grades
+    own = first.model_copy(update={"method": config.compare.methods[1]})  # type: ignore[union-attr]
+    assert shared_grades(config) == 1
+    assert shared_grades(config.model_copy(update={"grades": (own, first)})) == 2
+    assert shared_grades(config.model_copy(update={"grades": (first, own)})) == 1
+    assert shared_grades(config.model_copy(update={"grades": (own, own)})) == 3
+    table = comparisons(state, config.model_copy(update={"grades": (own, *rest)}))
+    assert [(row.method, row.grade, row.mrr.seeds) for row in table] == [("every method", 0, 2), ("every method", 1, 2)]
+
+
+def test_size_and_time_stand_beside_what_they_bought(measured: tuple[CampaignState, CampaignConfig]) -> None:
+    """A method that is better because it is larger, or took twice as long, and nobody can see it."""
+    teacher, student = comparisons(*measured)
+    assert (student.method, student.bytes, student.seconds) == ("pmd", 5000, 30.0)
+    assert (teacher.method, teacher.seconds) == ("every method", 30.0)
+
+
+def test_one_seed_has_no_deviation(compared: tuple[CampaignState, CampaignConfig]) -> None:
+    """A deviation of zero from one seed would look like certainty."""
+    [none] = [row for row in comparisons(*compared) if row.method == "none" and row.grade == 1]
+    assert none.mrr == spread([0.30])
+    assert none.mrr.deviation is None
+    assert none.mrr.seeds == 1
+
+
+def test_without_compare_there_are_no_comparisons(state: CampaignState, config: CampaignConfig) -> None:
+    """A table of one method over one seed says nothing that the results do not."""
+    assert comparisons(state, config) == []
+
+
+def test_differences_are_paired_seed_by_seed(race: Race) -> None:
+    """Means that are told apart, 0.42 and 0.41, where one good teacher made both: of three seeds the method is ahead in one."""
+    compared = race(PMD_AND_NONE, {"pmd": [0.30, 0.40, 0.56], "none": [0.31, 0.42, 0.50]})
+    mrr, hits = differences(compared, "pmd")
+    assert mrr is not None
+    assert hits is not None
+    assert (mrr.mean, mrr.above, mrr.seeds) == (pytest.approx((-0.01 - 0.02 + 0.06) / 3), 1, 3)
+    assert (hits.mean, hits.above, hits.seeds) == (pytest.approx(0.01), 1, 3)
+    assert cells(compared, "pmd") == ("+0.0100 (1 of 3)", "+0.0100 (1 of 3)")
+    behind = race(PMD_AND_NONE, {"pmd": [0.30, 0.40, 0.50], "none": [0.30, 0.42, 0.503]})
+    assert cells(behind, "pmd")[0] == "-0.0077 (0 of 3)"
+
+
+def test_seed_of_one_method_alone_is_no_pair(race: Race) -> None:
+    """A mean over three seeds less a mean over two, which is the third seed's teacher more than anything."""
+    for students in (
+        {"pmd": [0.30, 0.40, 0.90], "none": [0.28, 0.36, None]},
+        {"pmd": [0.30, 0.40, None], "none": [0.28, 0.36, 0.10]},
+        {"pmd": [0.30, None, 0.40], "none": [0.28, 0.99, 0.36]},
+    ):
+        mrr, _ = differences(race(PMD_AND_NONE, students), "pmd")
+        assert mrr is not None
+        assert (mrr.mean, mrr.above, mrr.seeds) == (pytest.approx(0.03), 2, 2)
+
+
+def test_nothing_in_common_is_no_difference(race: Race) -> None:
+    """A difference of zero, or a table that breaks, while the baseline is still trained."""
+    compared = race(PMD_AND_NONE, {"pmd": [0.30, None], "none": [None, 0.36]})
+    assert differences(compared, "pmd") == (None, None)
+    assert cells(compared, "pmd") == ("–", "–")
+
+
+def test_baseline_and_shared_grades_are_ahead_of_nobody(race: Race) -> None:
+    """A row of zeros under itself, or a teacher that is compared with itself."""
+    compared = race(PMD_AND_NONE, {"pmd": [0.30, 0.40], "none": [0.28, 0.36]})
+    teacher, student, none = comparisons(*compared)
+    assert (teacher.method, student.method, none.method) == ("every method", "pmd", "none")
+    for row in (teacher, none):
+        assert (row.mrr_less_baseline, row.hits_at_10_less_baseline) == (None, None)
+    assert cells(compared, "none") == ("–", "–")
+
+
+def test_one_seed_is_a_difference_of_one(race: Race) -> None:
+    """A first look at one seed: the difference is there, and says of how many it is."""
+    compared = race(PMD_AND_NONE, {"pmd": [0.40], "none": [0.38]})
+    assert cells(compared, "pmd") == ("+0.0200 (1 of 1)", "+0.0200 (1 of 1)")
+
+
+def test_without_a_baseline_there_are_no_such_columns(race: Race) -> None:
+    """Empty columns; or students of another number format taken for those that all others have, because no term of theirs has a teacher."""
+    plain = {"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}
+    compared = race([{"name": "pmd"}, plain], {"pmd": [0.30, 0.40], "dq": [0.28, 0.36]})
+    assert baseline_of(compared[1]) is None
+    table = comparison_table(*compared)
+    assert table is not None
+    assert table.columns[-1] == "training"
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert "seed by seed" not in table.title
+    assert differences(compared, "pmd") == (None, None)
+
+
+def test_sections_of_one_name_are_compared_each_for_itself(race: Race) -> None:
+    """Two weights of one method are told apart by their places, and both have the same baseline."""
+    methods = [{"name": "pmd", "alpha": 0.1}, {"name": "none"}, {"name": "pmd", "alpha": 0.2}]
+    compared = race(methods, {"pmd1": [0.30, 0.40], "none": [0.29, 0.39], "pmd2": [0.27, 0.42]})
+    assert baseline_of(compared[1]) == "none"
+    assert cells(compared, "pmd1")[0] == "+0.0100 (2 of 2)"
+    assert cells(compared, "pmd2")[0] == "+0.0050 (1 of 2)"
+
+
+def test_reranked_scores_are_compared_with_reranked_ones(race: Race) -> None:
+    """A re-ranked method less a plain baseline."""
+    state, config = race(PMD_AND_NONE, {"pmd": [0.40], "none": [0.38]})
+    for (name, _), metrics in state.tests.items():
+        factor = 0.5 if name.startswith("pmd") else 0.25
+        metrics |= {f"{key}+neighbors": factor * value for key, value in metrics.items() if key.startswith("test/")}
+    [row] = [row for row in comparisons(state, config, "+neighbors") if row.method == "pmd"]
+    assert row.mrr_less_baseline is not None
+    assert row.mrr_less_baseline.mean == pytest.approx(0.2 - 0.095)
+
+
+def test_json_has_differences_at_full_precision(race: Race) -> None:
+    """Programs read a rounded text, or nothing."""
+    compared = race(PMD_AND_NONE, {"pmd": [0.30, 0.40], "none": [0.28, 0.36]})
+    rows = json.loads(json.dumps(report_json(*compared)))["results"]["plain"]["comparisons"]
+    by_method = {row["method"]: row for row in rows}
+    assert by_method["pmd"]["mrr_less_baseline"] == {
+        "mean": pytest.approx(0.03, abs=1e-12),
+        "above": 2,
+        "seeds": 2,
+    }
+    assert by_method["pmd"]["hits_at_10_less_baseline"]["above"] == 2
+    assert by_method["none"]["mrr_less_baseline"] is None
