@@ -89,9 +89,16 @@ def locate_encoder(name: str) -> EncoderFacts:
         num_layers=config["num_hidden_layers"],
         hidden_size=config["hidden_size"],
         num_heads=config["num_attention_heads"],
-        max_tokens=config["max_position_embeddings"] - _positions_before_the_first(config),
+        max_tokens=positions(config),
         intermediate_size=config.get("intermediate_size"),
     )
+
+
+def positions(config: dict[str, Any]) -> int:
+    """Longest text, specials included, that an encoder with such a config.json has positions for."""
+    # RoBERTa and its kin count positions from behind the padding token's id.
+    unused = 0 if config["model_type"] == "bert" else int(config.get("pad_token_id") or 0) + 1
+    return int(config["max_position_embeddings"]) - unused
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -201,11 +208,6 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
                 remedy="fetch the encoder again, or choose another one",
             )
     return config
-
-
-def _positions_before_the_first(config: dict[str, Any]) -> int:
-    """RoBERTa and its kin count positions from behind the padding token's id."""
-    return 0 if config["model_type"] == "bert" else int(config.get("pad_token_id") or 0) + 1
 
 
 def _digest(paths: Iterable[Path], named: bool = True) -> str:

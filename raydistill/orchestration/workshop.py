@@ -13,7 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
-from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
+from raydistill.models.pretrained import EncoderFacts, locate_encoder, positions, tokenizer_digest
 from raydistill.planning.ground import Ground
 
 if TYPE_CHECKING:
@@ -80,13 +80,14 @@ def survey(config: CampaignConfig) -> Ground:
     dataset = Dataset.load(config.data.path)
     encoder = locate_encoder(config.encoder.name)
     encoder.require_positions(config.data.max_tokens)
-    teacher, layers, given = None, None, dict[str, int]()
+    teacher, layers, given, foreign = None, None, dict[str, Any](), False
     if config.teacher.checkpoint is not None:
         path = str(Path(config.teacher.checkpoint).absolute())
         teacher = TeacherReference(path=path, digest=_verify(path))
         layers = int(_facts(path)["layers"])
-        # A student that was pruned is narrower than its encoder.
-        given = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
+        # It may have been pruned, or be of another encoder.
+        given = _tower(path)
+        foreign = _is_foreign(path, encoder)
     tokens = config.data.max_tokens
     others = {place: _named(place, dataset.fingerprint, encoder, tokens) for place in other_places(config)}
     return Ground(
@@ -103,6 +104,9 @@ def survey(config: CampaignConfig) -> Ground:
         encoder_heads=encoder.num_heads,
         given_teacher_width=given.get("hidden_size"),
         given_teacher_intermediate=given.get("intermediate_size"),
+        given_teacher_heads=given.get("num_attention_heads"),
+        given_teacher_tokens=positions(given) if given else None,
+        given_teacher_foreign=foreign,
     )
 
 
@@ -116,7 +120,7 @@ def _named(place: str, data_fingerprint: str, encoder: EncoderFacts, tokens: int
     if _is_structural(path):
         load_structural(path, data_fingerprint, verify=False)
         return TeacherReference(path=path, digest=digest)
-    if tokenizer_digest(Path(path) / "tokenizer") != encoder.tokenizer_fingerprint:
+    if _is_foreign(path, encoder):
         raise CapabilityError(
             f"teacher {place} has another tokenizer than the campaign's encoder",
             expected="one tokenizer for student and teachers",
@@ -124,15 +128,24 @@ def _named(place: str, data_fingerprint: str, encoder: EncoderFacts, tokens: int
             remedy="name checkpoints of an encoder with the same tokenizer in method.teachers",
         )
     refuse_unfinished(Path(path), read_record(path))
-    config = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
-    if config["max_position_embeddings"] < tokens:
+    if (read := positions(_tower(path))) < tokens:
         raise CapabilityError(
-            f"teacher {place} reads {config['max_position_embeddings']} positions",
+            f"teacher {place} reads {read} positions",
             expected=f"at least the {tokens} tokens of data.max_tokens",
             consequence="longer texts would be beyond it",
             remedy="lower data.max_tokens, or name other checkpoints in method.teachers",
         )
     return TeacherReference(path=path, digest=digest)
+
+
+def _tower(path: str) -> dict[str, Any]:
+    """What a checkpoint's config.json says of its query tower; the other one is of the same shape."""
+    config: dict[str, Any] = json.loads((Path(path) / "query_encoder" / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _is_foreign(path: str, encoder: EncoderFacts) -> bool:
+    return tokenizer_digest(Path(path) / "tokenizer") != encoder.tokenizer_fingerprint
 
 
 def _run_trial(

@@ -24,8 +24,11 @@ class Ground:
         structural: digests of those of them that are structural models.
         encoder_intermediate: units of its feed-forward layers.
         encoder_heads: of its attention, and of that of every model made of it.
-        given_teacher_width: hidden units of the given teacher.
+        given_teacher_width: hidden units of the given teacher, which may be made of another encoder.
         given_teacher_intermediate: units of its feed-forward layers.
+        given_teacher_heads: of its attention.
+        given_teacher_tokens: longest text it has positions for.
+        given_teacher_foreign: whether its tokenizer is another than the encoder's.
     """
 
     dataset_fingerprint: str
@@ -41,3 +44,6 @@ class Ground:
     encoder_heads: int | None = None
     given_teacher_width: int | None = None
     given_teacher_intermediate: int | None = None
+    given_teacher_heads: int | None = None
+    given_teacher_tokens: int | None = None
+    given_teacher_foreign: bool = False

@@ -25,7 +25,7 @@ from raydistill.planning.grades import (
 )
 from raydistill.planning.ground import Ground
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
-from raydistill.planning.shapes import growth_problems, shape_problems, structural_problems
+from raydistill.planning.shapes import growth_problems, reading_problems, shape_problems, structural_problems
 from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
 
 logger = logging.getLogger(__name__)
@@ -141,6 +141,9 @@ def _misfits(
 ) -> Iterator[str]:
     """What of a trial's method does not fit the models it compares, whatever the grade above promotes."""
     above = grade_plans(config, ground)[teaching_grade(config, plan.index)]
+    further_up = takes_earlier(method_of(lineage, plan)) and config.schedule.name == "sequential"
+    if trial.teacher is not None and (above.index == 0 or further_up):
+        yield from reading_problems(ground, config.data.max_tokens)
     yield from structural_problems(trial.method, trial.others, ground.structural)
     yield from growth_problems(trial.method, plan.layers, trial.training.epochs, ground.num_relations)
     depths = possible_layers(config, lineage, above, ground)
@@ -148,7 +151,7 @@ def _misfits(
         yield from assistant_problems(trial.method, plan.layers, depth)
     for teacher in sizes_of(config, lineage, above.index, ground):
         first = teacher if trial.init == "teacher" else encoder_sizes(ground)
-        yield from width_problems(trial, first, teacher, ground.encoder_heads)
+        yield from width_problems(trial, first, teacher)
         for depth in depths:
             yield from shape_problems(trial.method, first.hidden, depth)
 
@@ -173,8 +176,8 @@ def _found_shapes(config: CampaignConfig, lineage: Lineage, plan: GradePlan, gro
     sizes = sizes_of(config, lineage, above.index, ground)
     if len(sizes) > 1 and trials > 1 and config.schedule.name == "pipelined":
         yield (
-            f"grade {above.folder} searches {trials} trials, and they end with different widths: under the pipelined schedule the teacher of {plan.folder}, what is "
-            "kept of it and who starts from it would change their shape on the way; give that grade one width, or set schedule.name to sequential"
+            f"grade {above.folder} searches {trials} trials, and they end with different widths or numbers of heads: under the pipelined schedule the teacher of {plan.folder}, what is "
+            "kept of it and who starts from it would change their shape on the way; give that grade one width and one init, or set schedule.name to sequential"
         )
 
 

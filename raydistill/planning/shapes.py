@@ -12,6 +12,7 @@ from raydistill.config.self_feature import SelfFeatureSection
 from raydistill.config.space import SearchedCount, bounds, counts
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError
+from raydistill.planning.ground import Ground
 from raydistill.students.stages import timetable
 
 
@@ -35,15 +36,31 @@ def _of_part(method: Method, width: int | None, teacher_layers: int) -> Iterator
                 "one, or give the grade a method of its own"
             )
         for heads in _no_divisors(method.relation_heads, width):
-            yield f"method.relation_heads is {heads}, which does not divide the encoder's {width} hidden units"
+            yield f"method.relation_heads is {heads}, which does not divide the student's {width} hidden units"
     if isinstance(method, SelfFeatureSection):
         for groups in _no_divisors(method.groups, width):
-            yield f"method.groups is {groups}, which does not divide the encoder's {width} hidden units"
+            yield f"method.groups is {groups}, which does not divide the student's {width} hidden units"
 
 
 def _no_divisors(value: SearchedCount | None, width: int | None) -> list[int]:
     """The numbers that a value can become and that do not divide a known width."""
     return [number for number in counts(value) if width is not None and width % number]
+
+
+def reading_problems(ground: Ground, max_tokens: int) -> Iterator[str]:
+    """What the given teacher cannot read of texts of up to so many tokens."""
+    if ground.given_teacher is None:
+        return
+    if ground.given_teacher_foreign:
+        yield (
+            f"teacher.checkpoint {ground.given_teacher.path} has another tokenizer than the encoder, and would read the student's token ids as other words; set "
+            "encoder.name to the encoder that it was made of"
+        )
+    if ground.given_teacher_tokens is not None and ground.given_teacher_tokens < max_tokens:
+        yield (
+            f"teacher.checkpoint {ground.given_teacher.path} has positions for {ground.given_teacher_tokens} tokens, and data.max_tokens is {max_tokens}; lower it "
+            f"to {ground.given_teacher_tokens}, or give another teacher"
+        )
 
 
 def growth_problems(method: Method, layers: int, epochs: int, num_relations: int | None) -> Iterator[str]:

@@ -1,12 +1,15 @@
-"""How wide the models of a ladder are, where a grade prunes its student, and which methods need equal widths."""
+"""How wide the models of a ladder are, and how many heads they have, where a grade prunes its student or a given teacher is of another encoder; and which methods
+need equal ones.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raydistill.config.amd import AssistantSection
-from raydistill.config.baselines import DistilBERTSection, PKDSection
+from raydistill.config.baselines import DistilBERTSection, PKDSection, TinyBERTSection
 from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
 from raydistill.config.homodistil import HomoDistilSection
@@ -28,17 +31,20 @@ class Sizes:
     Attributes:
         hidden: its width.
         intermediate: units of each feed-forward layer.
+        heads: of its attention, which pruning leaves as many.
     """
 
     hidden: int | None
     intermediate: int | None
+    heads: int | None
 
 
 def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Ground) -> frozenset[Sizes]:
     """All sizes that what a grade promotes may have, whatever its search chooses; 0 = the teacher."""
     if grade == 0:
         if ground.given_teacher is not None:
-            return frozenset({Sizes(ground.given_teacher_width, ground.given_teacher_intermediate)})
+            given = ground.given_teacher_width, ground.given_teacher_intermediate, ground.given_teacher_heads
+            return frozenset({Sizes(*given)})
         return frozenset({encoder_sizes(ground)})
     plan = grade_plans(config, ground)[grade]
     assert plan.section is not None
@@ -50,26 +56,27 @@ def sizes_of(config: CampaignConfig, lineage: Lineage, grade: int, ground: Groun
     return frozenset(left for one in begun for left in _pruned(method_of(lineage, plan), one))
 
 
-def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes, heads: int | None) -> Iterator[str]:
-    """What of a trial's method, or of its parts, does not fit the widths of its models.
+def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes) -> Iterator[str]:
+    """What of a trial's method, or of its parts, does not fit the widths of its models, or their heads.
 
     Args:
         trial: resolved.
         first: of its student at the beginning.
         teacher: of its teacher.
-        heads: of the encoder; None = not known.
     """
     widths = {teacher.hidden, first.hidden, *(left.hidden for left in _pruned(trial.method, first))} - {None}
     for part in parts_of(trial.method):
         if isinstance(part, HomoDistilSection):
-            yield from _unprunable(part, trial, first, heads)
+            yield from _unprunable(part, trial, first)
         if len(widths) > 1:
-            yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None))
+            yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None), first.heads)
+        if first.heads is not None and teacher.heads is not None and first.heads != teacher.heads:
+            yield from _of_unequal_heads(part, first.heads, teacher.heads)
 
 
 def encoder_sizes(ground: Ground) -> Sizes:
     """Those of the pre-trained encoder."""
-    return Sizes(ground.encoder_width, ground.encoder_intermediate)
+    return Sizes(ground.encoder_width, ground.encoder_intermediate, ground.encoder_heads)
 
 
 def _pruned(method: Method, sizes: Sizes) -> frozenset[Sizes]:
@@ -77,7 +84,7 @@ def _pruned(method: Method, sizes: Sizes) -> frozenset[Sizes]:
     for part in parts_of(method):
         if isinstance(part, HomoDistilSection):
             return frozenset(
-                Sizes(width, intermediate)
+                Sizes(width, intermediate, sizes.heads)
                 for width in counts(part.width)
                 for intermediate in counts(part.intermediate) or (_in_proportion(width, sizes),)
             )
@@ -91,14 +98,14 @@ def _in_proportion(width: int, sizes: Sizes) -> int | None:
     return proportional(sizes.intermediate, width, sizes.hidden)
 
 
-def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes, heads: int | None) -> Iterator[str]:
+def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes) -> Iterator[str]:
     if trial.init != "teacher":
         yield "method homodistil prunes a student that begins as its teacher, and this one starts from the pre-trained encoder; set init: teacher in the grade"
     for width in counts(part.width):
         if first.hidden is not None and width > first.hidden:
             yield f"method.width is {width}, and the student begins with {first.hidden} hidden units; set it to {first.hidden} or less"
-        if heads is not None and width % heads:
-            yield f"method.width is {width}, which the encoder's {heads} heads do not divide; set it to a multiple of {heads}"
+        if first.heads is not None and width % first.heads:
+            yield f"method.width is {width}, which the student's {first.heads} heads do not divide; set it to a multiple of {first.heads}"
     for intermediate in counts(part.intermediate):
         if first.intermediate is not None and intermediate > first.intermediate:
             yield (
@@ -107,8 +114,8 @@ def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes, heads
             )
 
 
-def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator[str]:
-    """What a method, or part of one, cannot do with models of several widths."""
+def _of_unequal(part: Method, trial: TrialConfig, widths: list[int], heads: int | None) -> Iterator[str]:
+    """What a method, or part of one, cannot do with models of several widths, the student having so many heads."""
     seen = f"student and teacher are {' and '.join(map(str, widths))} units wide at some time"
     if isinstance(part, PMDSection) and part.beta and trial.mask_ratio:
         yield f"method pmd compares masked features unit by unit, and {seen}; set beta or mask_ratio to 0, or init: teacher where the teacher is the narrow one"
@@ -123,10 +130,34 @@ def _of_unequal(part: Method, trial: TrialConfig, widths: list[int]) -> Iterator
     if isinstance(part, DistilBERTSection) and part.cosine:
         yield f"method distilbert compares directions of states unit by unit, and {seen}; set method.cosine to 0, or init: teacher where the teacher is the narrow one"
     if isinstance(part, MiniLMSection):
-        for heads in counts(part.relation_heads):
-            if any(width % heads for width in widths):
-                yield f"method.relation_heads is {heads}, which does not divide all widths: {seen}"
+        yield from _undivided(part, widths, heads, seen)
     if isinstance(part, SelfFeatureSection) and any(
         isinstance(one, HomoDistilSection) for one in parts_of(trial.method)
     ):
         yield "methods self-feature and homodistil are combined, and the first remembers vectors as wide as the student was; use one of them"
+
+
+def _undivided(part: MiniLMSection, widths: list[int], heads: int | None, seen: str) -> Iterator[str]:
+    """The relation heads that do not divide all widths: those that are asked for, or else the student's own, which need not be its teacher's."""
+    remedy = f"set it to a divisor of {math.gcd(*widths)}"
+    asked = counts(part.relation_heads)
+    for number in asked:
+        if any(width % number for width in widths):
+            yield f"method.relation_heads is {number}, which does not divide all widths: {seen}; {remedy}"
+    if part.variant == "minilmv2" and not asked and heads is not None and any(width % heads for width in widths):
+        yield f"method.relation_heads is left out, and the student's {heads} heads do not divide all widths: {seen}; {remedy}"
+
+
+def _of_unequal_heads(part: Method, own: int, theirs: int) -> Iterator[str]:
+    """What a method, or part of one, cannot do with models of several numbers of heads. One that prunes begins as its teacher, and so with as many."""
+    seen = f"the student has {own} heads and its teacher {theirs}"
+    if isinstance(part, MiniLMSection) and part.variant == "minilm":
+        yield (
+            f"method minilm compares attention head by head, and {seen}; set variant to minilmv2 and relation_heads to what divides the widths of both, or "
+            "init: teacher in the grade"
+        )
+    if isinstance(part, (TinyBERTSection, DQSection)) and part.attention:
+        yield (
+            f"method {part.name} compares attention head by head, and {seen}; set method.attention to 0, choose minilm with variant minilmv2 and relation_heads, "
+            "which divides both alike, or set init: teacher in the grade"
+        )

@@ -83,6 +83,21 @@ def test_structural_model_is_no_first_teacher(dataset_folder: Path, bert_folder:
     assert "method.teachers of method reinforced" in caught.value.remedy
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_shape_of_a_given_teacher_is_its_own(
+    kind: str, dataset_folder: Path, bert_folder: Path, teacher_checkpoint: Folder
+) -> None:
+    """A teacher that is taken for one of the campaign's encoder, of which neither its width nor its heads nor its words are."""
+    config = campaign(dataset_folder, bert_folder)
+    path = teacher_checkpoint(kind, width=24)
+    given = config.teacher.model_copy(update={"checkpoint": str(path)})
+    ground = survey(config.model_copy(update={"teacher": given}))
+    assert (ground.encoder_width, ground.given_teacher_width, ground.given_teacher_heads) == (16, 24, 2)
+    # Two of RoBERTa's 162 positions are no token's.
+    assert ground.given_teacher_tokens == 160
+    assert ground.given_teacher_foreign == (kind == "roberta")
+
+
 def test_named_teacher_elsewhere_is_fetched_for_the_survey_and_keeps_its_place(
     dataset_folder: Path, bert_folder: Path, teacher_checkpoint: Folder, structural_folder: Path, tmp_path: Path
 ) -> None:

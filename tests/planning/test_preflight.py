@@ -66,6 +66,33 @@ def test_given_teacher_sets_the_depth(campaign: Maker) -> None:
         preflight(campaign({"layers": 9}), shallow)
 
 
+@pytest.mark.parametrize(
+    ("facts", "match"),
+    [
+        ({"given_teacher_foreign": True}, "teacher.checkpoint /t has another tokenizer than the encoder"),
+        ({"given_teacher_tokens": 32}, "/t has positions for 32 tokens, and data.max_tokens is 50; lower it to 32"),
+    ],
+)
+def test_given_teacher_that_cannot_read_the_texts_is_refused_where_it_teaches(
+    campaign: Maker, facts: dict[str, Any], match: str
+) -> None:
+    """A trial that fails although everything was known; or a baseline that is refused, which no teacher has a part in."""
+    ground = Ground("d", "e", 12, TeacherReference(path="/t", digest="a"), 6, **facts)
+    given = {"teacher": {"checkpoint": "/t"}}
+    alone, taught = ({"layers": 4, "method": {"name": name}} for name in ("none", "logits"))
+    for first in (taught, {**alone, "init": "teacher"}):
+        with pytest.raises(CapabilityError, match=f"grade 1-layers4: .*{match}"):
+            preflight(campaign(first, **given), ground)
+    below = {**taught, "layers": 3}
+    assert preflight(campaign(alone, below, **given), ground)
+    with pytest.raises(CapabilityError, match=f"grade 2-layers3: .*{match}"):
+        preflight(campaign(alone, below, **given, schedule={"name": "independent"}), ground)
+    several = {"layers": 3, "method": {"name": "reinforced"}}
+    with pytest.raises(CapabilityError, match=f"grade 2-layers3: .*{match}"):
+        preflight(campaign(alone, several, **given), ground)
+    assert preflight(campaign(alone, {**several, "method": {"name": "reinforced", "earlier": False}}, **given), ground)
+
+
 def test_possible_campaign_passes(campaign: Maker, ground: Ground) -> None:
     """A refusal of PMD's own ladder would make the product useless."""
     ladder = [{"layers": n, "mask_ratio": ratio} for n, ratio in ((12, 0.2), (9, 0.1), (6, 0.05), (3, 0.0))]
@@ -110,7 +137,7 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
             {"name": "minilm", "variant": "minilmv2", "relation_heads": {"choice": [8, 7]}},
             "relation_heads is 7, which does not divide",
         ),
-        ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the encoder's 384"),
+        ({"name": "self-feature", "groups": 7}, "groups is 7, which does not divide the student's 384"),
         ({"name": "education", "stages": 4}, "stages is 4, and the student has 3 layers"),
         ({"name": "education", "stages": {"choice": [2, 4]}}, "stages is 4, and the student has 3 layers"),
         ({"name": "education", "stages": 2, "end": {"uniform": [0.01, 0.8]}}, "they would begin with the epochs 1, 1"),

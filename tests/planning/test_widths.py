@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -178,3 +179,101 @@ def test_given_teacher_sets_the_width(campaign: Maker) -> None:
         preflight(
             campaign({"layers": 3, "init": "teacher", "method": {**PRUNED, "width": 768}}, teacher=checkpoint), narrow
         )
+
+
+OTHER = Ground(
+    "d",
+    "e",
+    12,
+    TeacherReference(path="/t", digest="a"),
+    6,
+    encoder_width=768,
+    encoder_intermediate=3072,
+    encoder_heads=16,
+    given_teacher_width=768,
+    given_teacher_intermediate=3072,
+    given_teacher_heads=12,
+)
+"""A given teacher of another encoder, as wide and of other heads."""
+GIVEN = {"teacher": {"checkpoint": "/t"}}
+SEEN = "the student has 16 heads and its teacher 12"
+DIVIDED = {"name": "minilm", "variant": "minilmv2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ({"name": "minilm"}, "variant to minilmv2"),
+        ({"name": "tinybert"}, "method.attention to 0"),
+        ({"name": "tinybert", "attention": "search"}, "method.attention to 0"),
+        ({"name": "tinybert", "attention": {"choice": [0.0, 1.0]}}, "method.attention to 0"),
+        ({"name": "dq"}, "method.attention to 0"),
+        ({"name": "dq", "attention": {"uniform": [0.0, 1.0]}}, "method.attention to 0"),
+        ({"name": "combined", "parts": [{"name": "logits"}, {"name": "minilm"}]}, "variant to minilmv2"),
+    ],
+    ids=str,
+)
+def test_heads_that_cannot_be_compared_are_refused(campaign: Maker, method: dict[str, Any], remedy: str) -> None:
+    """A trial that fails below a given teacher of another encoder; or below a student of that teacher, hours after the campaign began."""
+    below = {**BELOW, "method": method}
+    with pytest.raises(CapabilityError, match=f"grade 1-layers3: .* head by head, and {SEEN}; set .*{remedy}"):
+        preflight(campaign(below, **GIVEN), OTHER)
+    begun = {"layers": 4, "init": "teacher", "method": {"name": "logits"}}
+    with pytest.raises(CapabilityError, match=f"grade 2-layers3: .* {SEEN}"):
+        preflight(campaign(begun, below, **GIVEN), OTHER)
+    either = {**begun, "init": {"choice": ["pretrained", "teacher"]}}
+    with pytest.raises(CapabilityError, match=f"grade 2-layers3: .* {SEEN}"):
+        preflight(campaign(either, below, **GIVEN), OTHER)
+    assert preflight(campaign({**begun, "init": "pretrained"}, below, **GIVEN), OTHER)
+    assert preflight(campaign(begun, {**below, "init": "teacher"}, **GIVEN), OTHER)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"name": name} for name in ("none", "logits", "dkd", "pkd", "pmd", "mgsr", "self-feature", "reinforced", "boot", "amd")]
+    + [
+        DIVIDED,
+        {**DIVIDED, "relation_heads": 48},
+        {"name": "tinybert", "attention": 0.0},
+        {"name": "dq", "attention": 0.0},
+        {"name": "education", "stages": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_methods_that_compare_no_heads_stand_below_a_teacher_of_others(campaign: Maker, method: dict[str, Any]) -> None:
+    """A refusal of what works."""
+    assert preflight(campaign({**BELOW, "mask_ratio": 0.1, "method": method}, **GIVEN), OTHER)
+
+
+@pytest.mark.parametrize(
+    "values", [{"width": 588}, {"width": 588, "attention": "search"}, {"width": {"choice": [588, 576]}}], ids=str
+)
+def test_pruned_student_keeps_its_teachers_heads(campaign: Maker, values: dict[str, Any]) -> None:
+    """A width that is held to heads which the student does not have: 588 units are 12 heads of 49, and no 16."""
+    first = {"layers": 6, "init": "teacher", "method": {**PRUNED, **values}}
+    assert preflight(campaign(first, {**BELOW, "init": "teacher", "method": {**PRUNED, "width": 300}}, **GIVEN), OTHER)
+    for odd in (592, {"choice": [588, 592]}):
+        with pytest.raises(CapabilityError, match="width is 592, which the student's 12 heads do not divide"):
+            preflight(campaign({**first, "method": {**PRUNED, "width": odd}}, **GIVEN), OTHER)
+
+
+def test_students_heads_divide_its_teachers_width_or_others_are_asked_for(campaign: Maker) -> None:
+    """Relation heads that are left out are the student's, and a teacher of other heads need not have a width of so many."""
+    ground = replace(OTHER, given_teacher_width=588)
+    below = {**BELOW, "method": DIVIDED}
+    with pytest.raises(
+        CapabilityError, match=r"relation_heads is left out, and the student's 16 heads do not divide .*a divisor of 12"
+    ):
+        preflight(campaign(below, **GIVEN), ground)
+    assert preflight(campaign({**BELOW, "method": {**DIVIDED, "relation_heads": 6}}, **GIVEN), ground)
+    with pytest.raises(CapabilityError, match=r"relation_heads is 16, which .*a divisor of 12"):
+        preflight(campaign({**BELOW, "method": {**DIVIDED, "relation_heads": 16}}, **GIVEN), ground)
+
+
+def test_heads_that_are_searched_teach_under_no_pipelined_schedule(campaign: Maker) -> None:
+    """A student of 12 heads that goes on after a crash with the 16 of its newest teacher: the weights fit, and mean something else."""
+    above = {"layers": 6, "init": {"choice": ["teacher", "pretrained"]}, "method": {"name": "logits"}}
+    below = {**BELOW, "init": "teacher", "method": {"name": "logits"}}
+    assert preflight(campaign(above, below, **GIVEN, search={"trials": 2}), OTHER)
+    with pytest.raises(CapabilityError, match="different widths or numbers of heads"):
+        preflight(campaign(above, below, **GIVEN, search={"trials": 2}, schedule={"name": "pipelined"}), OTHER)

@@ -205,6 +205,7 @@ def test_teachers_layers_are_spaced_evenly() -> None:
     [
         ({"name": "minilm"}, shapes(3, 6, (4, 8)), "4 heads, its teacher 8"),
         ({"name": "tinybert"}, shapes(3, 6, (4, 8)), "4 heads, its teacher 8"),
+        ({"name": "dq", "hidden": 0.0}, shapes(3, 6, (4, 8)), "4 heads, its teacher 8"),
         ({"name": "minilm"}, shapes(3, 6, opens=False), "cannot be had"),
         ({"name": "minilm", "variant": "minilmv2"}, shapes(3, 6, opens=False), "cannot be had"),
         (
@@ -223,6 +224,13 @@ def test_models_that_cannot_be_compared_are_refused(
     with pytest.raises(CapabilityError, match=match) as caught:
         assemble(trial_config(method=method), given)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["tinybert", "dq"])
+def test_heads_of_attention_without_weight_are_not_compared(trial_config: Config, name: str) -> None:
+    """A refusal because of a term that is left out."""
+    config = trial_config(method={"name": name, "attention": 0.0, "hidden": 0.0})
+    assert "attention" not in weights(config, shapes(3, 6, (4, 8)))
 
 
 def test_relations_are_compared_across_widths_without_parameters(trial_config: Config) -> None:

@@ -71,7 +71,9 @@ def tinybert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """CE + embeddings + attention scores + hidden states + KL (Jiao et al. 2020), in one stage instead of two."""
     method = config.method
     assert isinstance(method, TinyBERTSection)
-    shapes.require_equal_heads("method tinybert compares attention scores head by head")
+    attention = number(method.attention)
+    if attention:
+        shapes.require_equal_heads("method tinybert compares attention scores head by head")
     own, theirs = tuple(range(shapes.student.layers)), spaced_layers(shapes)
     states: list[Term] = []
     for name, weight, layers in (
@@ -83,7 +85,7 @@ def tinybert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     return [
         contrastive_term(config, number(method.contrastive)),
         *states,
-        AttentionScoreTerm(number(method.attention), own, theirs, shapes.student.heads),
+        AttentionScoreTerm(attention, own, theirs, shapes.student.heads),
         DivergenceTerm(number(method.prediction), number(method.temperature)),
     ]
 
