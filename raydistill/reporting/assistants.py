@@ -69,7 +69,7 @@ def assistant_table(state: CampaignState) -> Table | None:
 
 def _cells_of(choice: AssistantChoice) -> list[tuple[str, ...]]:
     teacher = ("teacher", count(choice.teacher.parameters), number(1.0), number(choice.teacher.mrr, 4), ABSENT, "", "")
-    return [teacher] + [
+    candidates = (
         (
             str(one.layers),
             count(one.parameters),
@@ -80,4 +80,5 @@ def _cells_of(choice: AssistantChoice) -> list[tuple[str, ...]]:
             one.reason,
         )
         for one in choice.candidates
-    ]
+    )
+    return [teacher, *candidates]
