@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raydistill.config.amd import AssistantSection
 from raydistill.config.baselines import (
@@ -77,6 +77,11 @@ Distilling = (
     | EducationSection
     | DQSection
 )
+NO_PARTS = {
+    "none": "none is training without a teacher and has nothing to add to the terms of others; take it out, or give it a lineage of its own under `compare`",
+    "combined": "combined is a list of methods itself and has no terms of its own; write its parts in this list",
+}
+"""Why methods that there are cannot be parts of `combined`, where that is no matter of their terms."""
 SingleMethod = Annotated[Distilling, Field(discriminator="name")]
 
 
@@ -88,6 +93,16 @@ class CombinedSection(MethodSection):
         min_length=2,
         description="method sections, each as under `method`; each once, in any order but for the first, whose contrastive term it is; self-feature, which softens that term's labels, is the first",
     )
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _none_that_is_no_part(cls, given: Any) -> Any:
+        for part in given if isinstance(given, (list, tuple)) else ():
+            name = part.get("name") if isinstance(part, dict) else getattr(part, "name", None)
+            reason = NO_PARTS.get(name) if isinstance(name, str) else None
+            if reason is not None:
+                raise ValueError(f"{name} is one of the parts; expected methods that go together, and {reason}")
+        return given
 
     @model_validator(mode="after")
     def _each_once(self) -> CombinedSection:

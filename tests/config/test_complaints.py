@@ -210,7 +210,15 @@ def test_parts_and_their_teachers_are_equally_many() -> None:
         ([{"name": "pmd"}, {"name": "pmd", "alpha": 0.3}], "parts are pmd, pmd; expected each method once"),
         ([{"name": "pmd"}], "received 1 entries; expected at least 2"),
         ([{"name": "pmd"}, {"name": "boot"}], "boot's examples are random and have no right answer"),
-        ([{"name": "pmd"}, {"name": "none"}], "unknown method 'none'"),
+        (
+            [{"name": "pmd"}, {"name": "none"}],
+            "none is one of the parts; expected methods that go together, and none is training without a teacher and has nothing to add",
+        ),
+        ([{"name": "pmd"}, {"name": "nonne"}], "unknown method 'nonne'"),
+        (
+            [{"name": "pmd"}, {"name": "combined", "parts": []}],
+            "combined is a list of methods itself and has no terms of its own; write its parts in this list",
+        ),
         ([{"name": "pmd"}, {"name": "amd"}], "train the deepest candidate of amd alone"),
         ([{"name": "pmd"}, {"name": "minilm", "relaton": 2}], "unknown key 'relaton'"),
         (
