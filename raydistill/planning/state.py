@@ -21,6 +21,7 @@ that it was written; one that contradicts an earlier event is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -177,4 +178,5 @@ KINDS = (*TRIAL_CHANGES, *_CHANGES)
 
 def _promotion(event: Event) -> Promotion:
     files = event["checkpoint"], event["digest"], int(event["epoch"])
-    return Promotion(str(event["lineage"]), int(event["grade"]), event["identity"], *files, dict(event["metrics"]))
+    metrics = {name: math.nan if value is None else value for name, value in event["metrics"].items()}
+    return Promotion(str(event["lineage"]), int(event["grade"]), event["identity"], *files, metrics)

@@ -98,7 +98,7 @@ def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") 
 
 
 def baseline_of(config: CampaignConfig) -> str | None:
-    """Label of the compared method that trains without a teacher and changes nothing else about the student; None where it is not compared."""
+    """Label of the first compared method that trains without a teacher and changes nothing else about the student; None where it is not compared."""
     if config.compare is None:
         return None
     return next((_label(lineage) for lineage in lineages_of(config) if isinstance(lineage.method, NoneSection)), None)

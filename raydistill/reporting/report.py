@@ -64,7 +64,8 @@ def result_table(results: Sequence[GradeResult], suffix: str = "", *, with_linea
 
 def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str = "") -> Table | None:
     """Method by grade: mean and standard deviation over seeds, and differences to the baseline where there is one. None where nothing is compared."""
-    baseline = baseline_of(config)
+    compared = comparisons(state, config, suffix)
+    baseline = baseline_of(config) if any(row.mrr_less_baseline for row in compared) else None
     rows = tuple(
         (
             row.method,
@@ -77,7 +78,7 @@ def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str =
             ABSENT if row.seconds is None else f"{row.seconds:,.0f} s",
             *((_difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)) if baseline else ()),
         )
-        for row in comparisons(state, config, suffix)
+        for row in compared
     )
     differences = (f"MRR less {baseline}", f"Hits@10 less {baseline}") if baseline else ()
     columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training", *differences)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.vocabulary import TrimmedEmbedding
 from raydistill.students.assistants import Model, Scored, as_numbers, best, scored, standing_in_the_way
-from raydistill.students.reshaping import Across, Choice, Standing, StructureChange
+from raydistill.students.reshaping import Across, Standing, StructureChange, Succession
 from raydistill.students.units import encoders_of
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Assistants:
 
     def after_validation(
         self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
-    ) -> Choice | None:
+    ) -> Succession | None:
         """At the end of the last epoch: choose, and cut the student off after the layers of the one that was chosen."""
         if not last or self.complete:
             return None
@@ -98,7 +98,7 @@ class Assistants:
         }
         _tell(table, taught, chosen)
         cut_off(student, chosen.layers)
-        return Choice(f"layers{chosen.layers}", StructureChange(), as_numbers(table, taught, below))
+        return Succession(f"layers{chosen.layers}", StructureChange(), as_numbers(table, taught, below))
 
     def record(self) -> dict[str, Any]:
         """Who competed; and once it is chosen, the assistant and the table it was chosen from."""

@@ -113,7 +113,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Succession:
     """What took a student's place after a validation.
 
     Args:
@@ -137,7 +137,7 @@ class Choosing(Protocol):
 
     def after_validation(
         self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
-    ) -> Choice | None:
+    ) -> Succession | None:
         """Have one of the variants take the student's place.
 
         Args:

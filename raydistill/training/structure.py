@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from raydistill.models.biencoder import BiEncoder
-from raydistill.students.reshaping import Choice, Choosing, Forgets, Reshaper, Standing, StructureChange, under
+from raydistill.students.reshaping import Choosing, Forgets, Reshaper, Standing, StructureChange, Succession, under
 from raydistill.training.gather import World
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.own import PREFIX
@@ -72,7 +72,7 @@ class Structure:
 
     def after_validation(
         self, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
-    ) -> Choice | None:
+    ) -> Succession | None:
         """Let all decide by what was found; what the student is now, or None."""
         became = None
         for choosing in self._choosing:

@@ -89,10 +89,10 @@ def test_shape_of_a_given_teacher_is_its_own(
 ) -> None:
     """A teacher that is taken for one of the campaign's encoder, of which neither its width nor its heads nor its words are."""
     config = campaign(dataset_folder, bert_folder)
-    path = teacher_checkpoint(kind, width=24)
+    path = teacher_checkpoint(kind, width=24, heads=4)
     given = config.teacher.model_copy(update={"checkpoint": str(path)})
     ground = survey(config.model_copy(update={"teacher": given}))
-    assert (ground.encoder_width, ground.given_teacher_width, ground.given_teacher_heads) == (16, 24, 2)
+    assert (ground.encoder_width, ground.given_teacher_width, ground.given_teacher_heads) == (16, 24, 4)
     # Two of RoBERTa's 162 positions are no token's.
     assert ground.given_teacher_tokens == 160
     assert ground.given_teacher_foreign == (kind == "roberta")

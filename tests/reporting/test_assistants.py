@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,8 @@ def test_table_has_every_candidate_and_why(events: list[dict[str, Any]]) -> None
 
 
 def test_candidate_without_an_mrr_is_told(events: list[dict[str, Any]]) -> None:
-    """A report that cannot be written because one candidate's validation was no number."""
-    state = promoting(events, **{"valid/layers2/mrr": math.nan})
+    """A report that cannot be written because one candidate's validation was no number, which a ledger keeps as null."""
+    state = promoting(events, **{"valid/layers2/mrr": None})
     [choice] = choices(state)
     assert choice.candidates[1].reason == "its MRR is no number"
     table = assistant_table(state)

@@ -94,6 +94,12 @@ def distilbert_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """CE + KL + 1 - cosine of the last token states (Sanh et al. 2019)."""
     method = config.method
     assert isinstance(method, DistilBERTSection)
+    if method.cosine:
+        shapes.require_equal_widths(
+            "method distilbert compares directions of token states",
+            "units would have none to be compared with",
+            "set method.cosine to 0",
+        )
     return [
         contrastive_term(config, number(method.contrastive)),
         DivergenceTerm(number(method.prediction), number(method.temperature)),

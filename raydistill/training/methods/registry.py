@@ -72,7 +72,7 @@ METHODS: dict[str, Recipe] = {
     "mgsr": Recipe(mgsr_terms),
     "minilm": Recipe(minilm_terms),
     "self-feature": Recipe(self_feature_terms),
-    "education": Recipe(education_terms, grower, education_source, told_apart=education_parts),
+    "education": Recipe(education_terms, reshaper=grower, source=education_source, told_apart=education_parts),
     "boot": Recipe(boot_terms, boot_conditioner, boot_source, boot_builder, boot_corruption),
     "amd": Recipe(assistant_terms, reshaper=assistants),
     "reinforced": Recipe(reinforced_terms),
