@@ -17,6 +17,7 @@ from raydistill.config.load import parse_config
 from raydistill.config.methods import METHOD_SECTIONS
 
 ROOT = Path(__file__).parents[1]
+COMPARISON = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -99,6 +100,20 @@ def test_every_method_has_a_page() -> None:
             assert re.search(rf"^\*\*{part}\b", text, flags=re.MULTILINE), f"{name} says nothing under {part}"
         assert f"`method: {{name: {name}" in text
         assert set(re.findall(r"`(\w+): search`", text)) == METHOD_SECTIONS[name].spaces.keys()
+
+
+@pytest.mark.parametrize("name", sorted(METHOD_SECTIONS))
+def test_numbers_of_a_page_are_those_of_the_comparison(name: str) -> None:
+    """Two tables of one measurement, of which one was brought up to date."""
+    page = (ROOT / f"docs/methods/{name}.md").read_text(encoding="utf-8")
+    [ours] = re.findall(r"^\*\*Our numbers\*\*.*$", page, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([\w+-]+)`.*? \| ([\d.± ]+) \| ([\d.± ]+) \|", COMPARISON, flags=re.MULTILINE)
+    measured = {
+        f"MRR {mrr}, Hits@10 {hits}" for row, mrr, hits in rows if row == name or (name == "combined" and "+" in row)
+    }
+    said = set(re.findall(r"MRR [\d.± ]+, Hits@10 [\d.]+(?: ± [\d.]+)?", ours))
+    assert said
+    assert said <= measured
 
 
 WARNINGS = {
