@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from raydistill.objectives.checks import require_finite_teacher, require_index
-from raydistill.objectives.hidden import comparable_states, sum_by_text, unit_vectors
+from raydistill.objectives.hidden import comparable_states, mean_by_text, unit_vectors
 from raydistill.objectives.weighted import Weighted
 
 
@@ -38,5 +37,4 @@ def direction_distance(student: Tensor, teacher: Tensor, text_of_token: Tensor, 
     require_index("text_of_token", text_of_token, student.shape[0], num_texts, "(tokens,)")
     require_finite_teacher("token states", teacher)
     halves = (unit_vectors(student) - unit_vectors(teacher)).square().sum(dim=1) / 2
-    count = torch.bincount(text_of_token, minlength=num_texts).to(halves.dtype)
-    return Weighted(sum_by_text(halves, text_of_token, num_texts) / count.clamp(min=1), count)
+    return Weighted(*mean_by_text(halves, text_of_token, num_texts))

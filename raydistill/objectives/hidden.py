@@ -105,9 +105,7 @@ def hidden_mse(student: Tensor, teacher: Tensor, text_of_token: Tensor, num_text
     student, teacher = comparable_states(student, teacher)
     require_index("text_of_token", text_of_token, student.shape[0], num_texts, "(tokens,)")
     require_finite_teacher("token states", teacher)
-    squares = sum_by_text((student - teacher).square().mean(dim=1), text_of_token, num_texts)
-    count = torch.bincount(text_of_token, minlength=num_texts).to(squares.dtype)
-    return Weighted(squares / count.clamp(min=1), count)
+    return Weighted(*mean_by_text((student - teacher).square().mean(dim=1), text_of_token, num_texts))
 
 
 def pool_tokens(
@@ -158,6 +156,12 @@ def pool_tokens(
 def sum_by_text(tensor: Tensor, text_of_token: Tensor, num_texts: int) -> Tensor:
     """Return the sum over the tokens of each text: (tokens, ...) to (num_texts, ...); 0 for a text without tokens."""
     return tensor.new_zeros((num_texts, *tensor.shape[1:])).index_add(0, text_of_token, tensor)
+
+
+def mean_by_text(values: Tensor, text_of_token: Tensor, num_texts: int) -> tuple[Tensor, Tensor]:
+    """Return the mean over the tokens of each text of (tokens,) values, and their number, both (num_texts,); 0 and 0 for a text without tokens."""
+    count = torch.bincount(text_of_token, minlength=num_texts).to(values.dtype)
+    return sum_by_text(values, text_of_token, num_texts) / count.clamp(min=1), count
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:

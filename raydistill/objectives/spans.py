@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from raydistill.objectives.checks import require_choice, require_finite_teacher, require_index, require_shape
-from raydistill.objectives.hidden import comparable_states, sum_by_text
+from raydistill.objectives.hidden import comparable_states, mean_by_text
 from raydistill.objectives.weighted import Weighted
 
 
@@ -60,9 +59,7 @@ def span_correlation(
         values = (_units(own) - _units(theirs)).square().sum(1) / 2
     else:
         values = (own.exp() - theirs.exp()).square().sum(1)
-    owner = text_of_token[first]
-    count = torch.bincount(owner, minlength=num_texts).to(values.dtype)
-    return Weighted(sum_by_text(values, owner, num_texts) / count.clamp(min=1), count)
+    return Weighted(*mean_by_text(values, text_of_token[first], num_texts))
 
 
 def _products(log_p: Tensor, first: Tensor) -> Tensor:

@@ -21,13 +21,12 @@ that it was written; one that contradicts an earlier event is refused.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from raydistill.errors import LedgerError
 from raydistill.planning.records import Event, Promotion, TrialKey, TrialRecord
-from raydistill.planning.trial_events import TRIAL_CHANGES, same
+from raydistill.planning.trial_events import TRIAL_CHANGES, metrics_of, same
 
 
 @dataclass
@@ -178,5 +177,4 @@ KINDS = (*TRIAL_CHANGES, *_CHANGES)
 
 def _promotion(event: Event) -> Promotion:
     files = event["checkpoint"], event["digest"], int(event["epoch"])
-    metrics = {name: math.nan if value is None else value for name, value in event["metrics"].items()}
-    return Promotion(str(event["lineage"]), int(event["grade"]), event["identity"], *files, metrics)
+    return Promotion(str(event["lineage"]), int(event["grade"]), event["identity"], *files, metrics_of(event))

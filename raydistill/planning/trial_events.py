@@ -35,7 +35,7 @@ def _resume(trials: Trials, event: Event, number: int) -> None:
 def _report(trials: Trials, event: Event, number: int) -> None:
     record = _record(trials, event, number)
     report = {name: event[name] for name in ("epoch", "checkpoint", "digest", "time")} | {"event": number}
-    report["metrics"] = {name: math.nan if value is None else value for name, value in event["metrics"].items()}
+    report["metrics"] = metrics_of(event)
     place = next((i for i, one in enumerate(record.reports) if one["epoch"] == report["epoch"]), None)
     if place is None:
         same(event, number, "status", record.status, "running")
@@ -130,6 +130,11 @@ def _close(event: Event, number: int, record: TrialRecord, status: Status) -> No
     if record.status != status:
         same(event, number, "status", record.status, "running")
     record.status = status
+
+
+def metrics_of(event: Event) -> dict[str, float]:
+    """An event's metrics; what is no number is null in a ledger."""
+    return {name: math.nan if value is None else value for name, value in event["metrics"].items()}
 
 
 def same(event: Event, number: int, what: str, known: object, told: object) -> None:

@@ -87,10 +87,10 @@ def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") 
     rows, shared, baseline = [], shared_grades(config), baseline_of(config)
     for method in by_method:
         for grade, folder in enumerate(state.grades):
-            if grade < shared and method != next(iter(by_method)):
+            common = grade < shared
+            if common and method != next(iter(by_method)):
                 # One row for what is the same under every method.
                 continue
-            common = grade < shared
             if own := tested(method, grade):
                 others = {} if baseline is None or common or method == baseline else tested(baseline, grade)
                 rows.append(_row(EVERY if common else method, grade, folder, own, others))
