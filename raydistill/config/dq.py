@@ -17,6 +17,7 @@ class DQSection(MethodSection):
     """Joint distillation and quantisation (DQ-BART): a student of few bits learns scores, attention and states from a teacher of full precision."""
 
     reshapes: ClassVar[bool] = True
+    taught: ClassVar[tuple[str, ...]] = ("prediction", "attention", "hidden")
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "prediction": {"log_uniform": [0.01, 10.0]},
         "attention": {"log_uniform": [0.1, 1000.0]},

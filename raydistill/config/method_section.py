@@ -17,12 +17,15 @@ class MethodSection(Section):
     Attributes:
         spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
         reshapes: whether it changes the student's shape or number format.
+        taught: the weights of what it learns from a teacher, where the section with all of them 0 is a student of the same shape that has none; empty = there
+            is no such thing, or it is called `none`.
         alone: why it cannot be a part of `combined`; empty = it can.
     """
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {}
     alone: ClassVar[str] = ""
     reshapes: ClassVar[bool] = False
+    taught: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -158,6 +158,13 @@ def has_teacher(method: Method) -> bool:
     return not all(isinstance(part, (NoneSection, SelfFeatureSection)) for part in parts_of(method))
 
 
+def is_baseline(method: Method) -> bool:
+    """Whether a method is training by labels alone, so that what others of the same shape have more is what a teacher is worth."""
+    if isinstance(method, NoneSection):
+        return True
+    return bool(method.taught) and all(bounds(getattr(method, weight)) == (0, 0) for weight in method.taught)
+
+
 def sees_masks(method: Method) -> bool:
     """Whether a method has a term that looks at masked texts of its own accord, rather than because all terms share the masked view."""
     return any(isinstance(part, PMDSection) and part.beta != 0 for part in parts_of(method))

@@ -1,4 +1,4 @@
-"""Methods beside each other: every method at every grade over the seeds, and what it is ahead of training without a teacher, seed by seed."""
+"""Methods beside each other: every method at every grade over the seeds, and what it is ahead of a student of its size without a teacher, seed by seed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raydistill.config.baselines import NoneSection
+from raydistill.config.methods import Method, is_baseline, label_of, parts_of
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.grades import Lineage, lineages_of
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.results import GradeResult, grade_results
+from raydistill.reporting.table import plain
 
 EVERY = "every method"
 """What a row of a comparison is called that all methods share."""
 Seeds = Mapping[int, GradeResult]
 """What was tested of one method at one grade, by seed."""
+SAME_SIZE = 1e-3
+"""Share of its bytes by which one student may differ from another and be as large: what a file says of itself, and not a tensor."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Comparison:
         kept: share of the teacher's MRR; None without a tested teacher.
         bytes: mean size of the checkpoints' weights; None where it is not known.
         seconds: mean time of the promoted trials' steps, without validations; None likewise.
-        mrr_less_baseline: of the MRR, to `none` at the same grade; None for itself, for shared grades, and where no seed has both.
+        settings: what tells it apart from the others of its name; empty where there is none.
+        baseline: label of the first compared method without a teacher whose students are as large; None for such a method itself, for shared grades, and
+            where nothing of that size was tested.
+        mrr_less_baseline: of the MRR, to that one at the same grade; None without it, and where no seed has both.
         hits_at_10_less_baseline: likewise.
     """
 
@@ -67,6 +73,8 @@ class Comparison:
     kept: Spread | None
     bytes: float | None = None
     seconds: float | None = None
+    settings: str = ""
+    baseline: str | None = None
     mrr_less_baseline: Difference | None = None
     hits_at_10_less_baseline: Difference | None = None
 
@@ -84,24 +92,40 @@ def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") 
         found = {one.seed: results.get((one.name, grade)) for one in by_method[method]}
         return {seed: result for seed, result in found.items() if result is not None and "mrr" in result.metrics}
 
-    rows, shared, baseline = [], shared_grades(config), baseline_of(config)
-    for method in by_method:
+    def as_large(own: Seeds, grade: int) -> tuple[str | None, Seeds]:
+        candidates = ((label, tested(label, grade)) for label in baselines)
+        return next(((label, others) for label, others in candidates if _as_large(own, others)), (None, {}))
+
+    rows, shared, baselines = [], shared_grades(config), baselines_of(config)
+    for method, lineages in by_method.items():
         for grade, folder in enumerate(state.grades):
             common = grade < shared
             if common and method != next(iter(by_method)):
                 # One row for what is the same under every method.
                 continue
             if own := tested(method, grade):
-                others = {} if baseline is None or common or method == baseline else tested(baseline, grade)
-                rows.append(_row(EVERY if common else method, grade, folder, own, others))
+                baseline, others = (None, {}) if common or method in baselines else as_large(own, grade)
+                settings = "" if common or label_of(lineages[0].method) == method else settings_of(lineages[0].method)
+                label = EVERY if common else method
+                rows.append(_row(label, settings, grade, folder, own, baseline, others))
     return rows
 
 
-def baseline_of(config: CampaignConfig) -> str | None:
-    """Label of the first compared method that trains without a teacher and changes nothing else about the student; None where it is not compared."""
-    if config.compare is None:
-        return None
-    return next((_label(lineage) for lineage in lineages_of(config) if isinstance(lineage.method, NoneSection)), None)
+def baselines_of(config: CampaignConfig) -> tuple[str, ...]:
+    """Labels of the compared methods that train without a teacher: `none`, and those that make a student smaller with all that it would be taught off."""
+    found = {_label(lineage): None for lineage in lineages_of(config) if is_baseline(lineage.method)}
+    return tuple(found) if config.compare is not None else ()
+
+
+def settings_of(method: Method) -> str:
+    """The values of a section, or of its parts, that are not the default."""
+    parts = parts_of(method)
+    return ", ".join(
+        f"{part.name + '.' if len(parts) > 1 else ''}{name} {plain(value)}"
+        for part in parts
+        for name, value in part.model_dump(mode="json", exclude_defaults=True).items()
+        if name != "name"
+    )
 
 
 def shared_grades(config: CampaignConfig) -> int:
@@ -121,7 +145,14 @@ def difference(values: Mapping[int, float], others: Mapping[int, float]) -> Diff
     return Difference(statistics.fmean(found), sum(one > 0 for one in found), len(found)) if found else None
 
 
-def _row(method: str, grade: int, folder: str, own: Seeds, others: Seeds) -> Comparison:
+def _as_large(own: Seeds, others: Seeds) -> bool:
+    mine, theirs = (_mean([result.bytes for result in seeds.values()]) for seeds in (own, others))
+    return mine is not None and theirs is not None and abs(mine - theirs) <= SAME_SIZE * theirs
+
+
+def _row(
+    method: str, settings: str, grade: int, folder: str, own: Seeds, baseline: str | None, others: Seeds
+) -> Comparison:
     kept = [result.kept for result in own.values() if result.kept is not None]
     mrr, hits = _metric("mrr", own), _metric("hits@10", own)
     return Comparison(
@@ -133,6 +164,8 @@ def _row(method: str, grade: int, folder: str, own: Seeds, others: Seeds) -> Com
         spread(kept) if kept else None,
         _mean([result.bytes for result in own.values()]),
         _mean([result.seconds for result in own.values()]),
+        settings,
+        baseline,
         difference(mrr, _metric("mrr", others)),
         difference(hits, _metric("hits@10", others)),
     )

@@ -13,7 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.assistants import assistant_table, choices
-from raydistill.reporting.comparison import Difference, Spread, baseline_of, comparisons
+from raydistill.reporting.comparison import Difference, Spread, comparisons
 from raydistill.reporting.page import page
 from raydistill.reporting.results import GradeResult, grade_results, suffixes
 from raydistill.reporting.table import ABSENT, Table, count, number, plain, share, size
@@ -63,12 +63,12 @@ def result_table(results: Sequence[GradeResult], suffix: str = "", *, with_linea
 
 
 def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str = "") -> Table | None:
-    """Method by grade: mean and standard deviation over seeds, and differences to the baseline where there is one. None where nothing is compared."""
+    """Method by grade: mean and standard deviation over seeds, and differences to training without a teacher at the same size where there are any. None where nothing is compared."""
     compared = comparisons(state, config, suffix)
-    baseline = baseline_of(config) if any(row.mrr_less_baseline for row in compared) else None
+    paired = any(row.mrr_less_baseline for row in compared)
     rows = tuple(
         (
-            row.method,
+            f"{row.method}: {row.settings}" if row.settings else row.method,
             row.folder,
             str(row.mrr.seeds),
             _spread(row.mrr),
@@ -76,14 +76,14 @@ def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str =
             _spread(row.kept, 100, " %"),
             size(row.bytes),
             ABSENT if row.seconds is None else f"{row.seconds:,.0f} s",
-            *((_difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)) if baseline else ()),
+            *((_difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)) if paired else ()),
         )
         for row in compared
     )
-    differences = (f"MRR less {baseline}", f"Hits@10 less {baseline}") if baseline else ()
+    differences = ("MRR less no teacher", "Hits@10 less no teacher") if paired else ()
     columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training", *differences)
-    paired = "; differences seed by seed: mean, and seeds above 0" if baseline else ""
-    title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds{paired}"
+    how = "; less a student of the same size without a teacher, seed by seed: mean, and seeds above 0" if paired else ""
+    title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds{how}"
     return Table(title, columns, rows, left=2) if rows else None
 
 

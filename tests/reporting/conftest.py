@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.state import CampaignState, replay
 
 GRADES = ["0-teacher", "1-layers2"]
-Race = Callable[[list[dict[str, Any]], dict[str, list[float | None]]], tuple[CampaignState, CampaignConfig]]
+Race = Callable[..., tuple[CampaignState, CampaignConfig]]
+FULL_SIZE = 90.5 * 2**20
 
 
 def config_of(**changes: Any) -> CampaignConfig:
@@ -71,10 +73,10 @@ def promoted(lineage: str, grade: int, number: int, epoch: int, mrr: float) -> d
     }
 
 
-def scored(lineage: str, grade: int, mrr: float, suffix: str = "") -> dict[str, Any]:
+def scored(lineage: str, grade: int, mrr: float, suffix: str = "", bytes: float = FULL_SIZE) -> dict[str, Any]:
     values = {"mr": 12.5, "mrr": mrr, "hits@1": 0.25, "hits@3": 0.5, "hits@10": mrr + 0.25}
     metrics = {f"test/both/{name}{suffix}": value for name, value in values.items()}
-    sizes = {"parameters": 22_700_000.0 / (grade + 1), "bytes": 90.5 * 2**20, "layers": 6.0 - 4 * grade}
+    sizes = {"parameters": 22_700_000.0 / (grade + 1), "bytes": bytes, "layers": 6.0 - 4 * grade}
     return {
         "kind": "promotion_tested",
         "lineage": lineage,
@@ -130,17 +132,21 @@ def compared() -> tuple[CampaignState, CampaignConfig]:
 
 @pytest.fixture
 def race() -> Race:
-    """Builds a campaign that compares methods over the seeds 0, 1, 2: test MRR of each label's students, None = not tested yet."""
+    """Builds a campaign that compares methods over the seeds 0, 1, 2: test MRR of each label's students, None = not tested yet; and the bytes of those that
+    are not of full size."""
 
     def build(
-        methods: list[dict[str, Any]], students: dict[str, list[float | None]]
+        methods: list[dict[str, Any]],
+        students: dict[str, list[float | None]],
+        sizes: Mapping[str, float] = MappingProxyType({}),
     ) -> tuple[CampaignState, CampaignConfig]:
         names = [f"{label}-seed{seed}" for label, mrrs in students.items() for seed in range(len(mrrs))]
         events = [started(names)]
         for name, mrr in zip(names, (mrr for mrrs in students.values() for mrr in mrrs), strict=True):
             events += [*trial_events(name, 0, 0, {}, [0.5]), promoted(name, 0, 0, 1, 0.5), scored(name, 0, 0.5)]
             if mrr is not None:
-                events += [*trial_events(name, 1, 0, {}, [mrr]), promoted(name, 1, 0, 1, mrr), scored(name, 1, mrr)]
+                test = scored(name, 1, mrr, bytes=sizes.get(name.rpartition("-")[0], FULL_SIZE))
+                events += [*trial_events(name, 1, 0, {}, [mrr]), promoted(name, 1, 0, 1, mrr), test]
         seeds = list(range(len(next(iter(students.values())))))
         return replay(events), config_of(compare={"methods": methods, "seeds": seeds})
 

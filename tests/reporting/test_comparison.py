@@ -11,11 +11,11 @@ import pytest
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.state import CampaignState
-from raydistill.reporting.comparison import Difference, baseline_of, comparisons, shared_grades, spread
+from raydistill.reporting.comparison import Difference, baselines_of, comparisons, settings_of, shared_grades, spread
 from raydistill.reporting.report import comparison_table, report_json
 
 Compared = tuple[CampaignState, CampaignConfig]
-Race = Callable[[list[dict[str, Any]], dict[str, list[float | None]]], Compared]
+Race = Callable[..., Compared]
 PMD_AND_NONE = [{"name": "pmd"}, {"name": "none"}]
 
 
@@ -29,8 +29,8 @@ def cells(compared: Compared, method: str) -> tuple[str, str]:
     """What the table has in its last two columns for one method's students."""
     table = comparison_table(*compared)
     assert table is not None
-    assert table.columns[-2:] == ("MRR less none", "Hits@10 less none")
-    [row] = [row for row in table.rows if row[0] == method and row[1] == "1-layers2"]
+    assert table.columns[-2:] == ("MRR less no teacher", "Hits@10 less no teacher")
+    [row] = [row for row in table.rows if row[0].partition(":")[0] == method and row[1] == "1-layers2"]
     return row[-2], row[-1]
 
 
@@ -131,10 +131,9 @@ def test_one_seed_is_a_difference_of_one(race: Race) -> None:
 
 
 def test_without_a_baseline_there_are_no_such_columns(race: Race) -> None:
-    """Empty columns; or students of another number format taken for those that all others have, because no term of theirs has a teacher."""
-    plain = {"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}
-    compared = race([{"name": "pmd"}, plain], {"pmd": [0.30, 0.40], "dq": [0.28, 0.36]})
-    assert baseline_of(compared[1]) is None
+    """Empty columns, where nothing that was compared goes without a teacher."""
+    compared = race([{"name": "pmd"}, {"name": "self-feature"}], {"pmd": [0.30, 0.40], "self-feature": [0.28, 0.36]})
+    assert baselines_of(compared[1]) == ()
     table = comparison_table(*compared)
     assert table is not None
     assert table.columns[-1] == "training"
@@ -143,11 +142,70 @@ def test_without_a_baseline_there_are_no_such_columns(race: Race) -> None:
     assert differences(compared, "pmd") == (None, None)
 
 
+SMALL = {"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}
+
+
+def test_each_size_has_its_own_baseline(race: Race) -> None:
+    """What eight bits cost is taken for what a method is worth: in eight bits 0.30 is more than 0.27, and not less than 0.40."""
+    methods = [{"name": "none"}, SMALL, {"name": "dq"}, {"name": "pmd"}, {"name": "homodistil", "width": 288}]
+    mrrs = {"none": [0.40], "dq1": [0.27], "dq2": [0.30], "pmd": [0.45], "homodistil": [0.20]}
+    compared = race(methods, mrrs, {"dq1": 1000.0, "dq2": 1000.5, "homodistil": 900.0})
+    assert baselines_of(compared[1]) == ("none", "dq1")
+    rows = {row.method: row.baseline for row in comparisons(*compared) if row.grade == 1}
+    assert rows == {"none": None, "dq1": None, "dq2": "dq1", "pmd": "none", "homodistil": None}
+    assert cells(compared, "pmd")[0] == "+0.0500 (1 of 1)"
+    assert cells(compared, "homodistil") == ("–", "–")
+    [found] = [row.mrr_less_baseline for row in comparisons(*compared) if row.method == "dq2"]
+    assert found is not None
+    assert found.mean == pytest.approx(0.03)
+
+
+def test_a_student_of_unknown_size_has_no_baseline(race: Race) -> None:
+    """Two sizes that nobody wrote down taken for the same."""
+    state, config = race(PMD_AND_NONE, {"pmd": [0.40], "none": [0.38]})
+    for metrics in state.tests.values():
+        del metrics["bytes"]
+    assert differences((state, config), "pmd") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"name": "none"}, True),
+        (SMALL, True),
+        (SMALL | {"weight_bits": 2}, True),
+        ({"name": "homodistil", "width": 288, "prediction": 0, "attention": 0, "hidden": 0}, True),
+        ({"name": "dq", "prediction": 0, "attention": 0}, False),
+        (SMALL | {"hidden": {"choice": [0, 1]}}, False),
+        ({"name": "self-feature"}, False),
+        ({"name": "pmd", "alpha": 0, "beta": 0}, False),
+        ({"name": "combined", "parts": [{"name": "pmd"}, SMALL]}, False),
+    ],
+)
+def test_only_labels_make_a_baseline(race: Race, section: dict[str, Any], expected: bool) -> None:
+    """A student that some trial teaches after all, or that teaches itself, as what others are measured against."""
+    _, config = race([section], {"x": [0.3]})
+    assert (baselines_of(config) != ()) is expected
+
+
+def test_sections_of_one_name_say_what_they_differ_in(race: Race) -> None:
+    """dq1 to dq4, and one has to count lines of a configuration to know which is which."""
+    methods = [{"name": "dq"}, {"name": "none"}, SMALL]
+    table = comparison_table(*race(methods, {"dq1": [0.3], "none": [0.4], "dq2": [0.2]}))
+    assert table is not None
+    names = [row[0] for row in table.rows]
+    assert names == ["every method", "dq1", "none", "dq2: prediction 0, attention 0, hidden 0"]
+    parts = [{"name": "pmd", "alpha": 0.2}, {"name": "dq", "weight_bits": 2}]
+    both = race([{"name": "combined", "parts": parts}], {"pmd+dq": [0.3]})[1]
+    assert both.compare is not None
+    assert settings_of(both.compare.methods[0]) == "pmd.alpha 0.2, dq.weight_bits 2"
+
+
 def test_sections_of_one_name_are_compared_each_for_itself(race: Race) -> None:
     """Two weights of one method are told apart by their places, and both have the same baseline."""
     methods = [{"name": "pmd", "alpha": 0.1}, {"name": "none"}, {"name": "pmd", "alpha": 0.2}]
     compared = race(methods, {"pmd1": [0.30, 0.40], "none": [0.29, 0.39], "pmd2": [0.27, 0.42]})
-    assert baseline_of(compared[1]) == "none"
+    assert baselines_of(compared[1]) == ("none",)
     assert cells(compared, "pmd1")[0] == "+0.0100 (2 of 2)"
     assert cells(compared, "pmd2")[0] == "+0.0050 (1 of 2)"
 
