@@ -16,7 +16,7 @@ ActivationBits = Literal[8, 16, 32]
 class DQSection(MethodSection):
     """Joint distillation and quantisation (DQ-BART): a student of few bits learns scores, attention and states from a teacher of full precision."""
 
-    reshapes: ClassVar[bool] = True
+    shaping: ClassVar[tuple[str, ...]] = ("weight_bits", "embedding_bits", "activation_bits")
     taught: ClassVar[tuple[str, ...]] = ("prediction", "attention", "hidden")
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         "prediction": {"log_uniform": [0.01, 10.0]},

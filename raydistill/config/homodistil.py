@@ -20,7 +20,7 @@ from raydistill.config.space import (
 class HomoDistilSection(MethodSection):
     """Homotopic distillation: the student starts as its teacher and is pruned a few units at a time while it learns to stay like it."""
 
-    reshapes: ClassVar[bool] = True
+    shaping: ClassVar[tuple[str, ...]] = ("width", "intermediate")
     taught: ClassVar[tuple[str, ...]] = ("prediction", "hidden", "attention")
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
         **{name: {"log_uniform": [0.01, 10.0]} for name in ("prediction", "hidden", "attention")},

@@ -16,15 +16,14 @@ class MethodSection(Section):
 
     Attributes:
         spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
-        reshapes: whether it changes the student's shape or number format.
-        taught: the weights of what it learns from a teacher, where the section with all of them 0 is a student of the same shape that has none; empty = there
-            is no such thing, or it is called `none`.
-        alone: why it cannot be a part of `combined`; empty = it can.
+        shaping: the values that give the student another shape or number format; empty = it keeps those that it begins with.
+        taught: the weights of everything that a teacher tells it. With all of them 0 a section that has some is a student of the same shape without a teacher,
+            which others are measured against.
     """
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {}
     alone: ClassVar[str] = ""
-    reshapes: ClassVar[bool] = False
+    shaping: ClassVar[tuple[str, ...]] = ()
     taught: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")

@@ -115,7 +115,7 @@ class CombinedSection(MethodSection):
 
     @model_validator(mode="after")
     def _one_shape(self) -> CombinedSection:
-        shaping = [part.name for part in self.parts if part.reshapes]
+        shaping = [part.name for part in self.parts if part.shaping]
         if len(shaping) > 1:
             raise ValueError(
                 f"{' and '.join(shaping)} are parts; expected one method at most that changes the student's shape or number format, because each would change "
@@ -159,10 +159,15 @@ def has_teacher(method: Method) -> bool:
 
 
 def is_baseline(method: Method) -> bool:
-    """Whether a method is training by labels alone, so that what others of the same shape have more is what a teacher is worth."""
+    """Whether a method is what others of its shape are measured against: `none`, or a section that changes the shape and has no word of a teacher."""
     if isinstance(method, NoneSection):
         return True
     return bool(method.taught) and all(bounds(getattr(method, weight)) == (0, 0) for weight in method.taught)
+
+
+def shape_of(method: Method) -> tuple[Any, ...]:
+    """What a method sets of the student's shape and number format, to be held against another's; empty = nothing."""
+    return tuple(getattr(part, name) for part in parts_of(method) for name in part.shaping)
 
 
 def sees_masks(method: Method) -> bool:

@@ -1,24 +1,28 @@
-"""Methods beside each other: every method at every grade over the seeds, and what it is ahead of a student of its size without a teacher, seed by seed."""
+"""Methods beside each other: every method at every grade over the seeds, and what it is ahead of a student like its own without a teacher, seed by seed."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from raydistill.config.methods import Method, is_baseline, label_of, parts_of
+from raydistill.config.baselines import NoneSection
+from raydistill.config.methods import Method, is_baseline, shape_of
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.grades import Lineage, lineages_of
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.results import GradeResult, grade_results
-from raydistill.reporting.table import plain
+from raydistill.reporting.settings import settings_of
 
 EVERY = "every method"
 """What a row of a comparison is called that all methods share."""
 Seeds = Mapping[int, GradeResult]
 """What was tested of one method at one grade, by seed."""
+Tested = Mapping[tuple[str, int], Seeds]
+"""What was tested, by label and grade."""
 SAME_SIZE = 1e-3
-"""Share of its bytes by which one student may differ from another and be as large: what a file says of itself, and not a tensor."""
+"""Share of its bytes by which a student may differ from one of the same shape: what checkpoints say of themselves beside their weights."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """One method among those that are compared.
+
+    Attributes:
+        label: its name, and which it is where there are several of it.
+        method: its section.
+        settings: its values that are not the default, in words.
+    """
+
+    label: str
+    method: Method
+    settings: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One method at one grade, over seeds.
 
@@ -58,10 +77,10 @@ class Comparison:
         kept: share of the teacher's MRR; None without a tested teacher.
         bytes: mean size of the checkpoints' weights; None where it is not known.
         seconds: mean time of the promoted trials' steps, without validations; None likewise.
-        settings: what tells it apart from the others of its name; empty where there is none.
-        baseline: label of the first compared method without a teacher whose students are as large; None for such a method itself, for shared grades, and
-            where nothing of that size was tested.
-        mrr_less_baseline: of the MRR, to that one at the same grade; None without it, and where no seed has both.
+        settings: its values that are not the default, in words; empty where there are none.
+        baseline: label of what it is measured against: the first compared method without a teacher whose students are of the same shape, number format
+            and size; for such a method itself `none`, so that the difference is what its shape costs. None for shared grades, and where there is nothing.
+        mrr_less_baseline: of the MRR, to that one at the same grade, over the seeds in which both are tested and as large; None without it.
         hits_at_10_less_baseline: likewise.
     """
 
@@ -81,51 +100,27 @@ class Comparison:
 
 def comparisons(state: CampaignState, config: CampaignConfig, suffix: str = "") -> list[Comparison]:
     """Mean and spread of every method at every grade, over the seeds that have been tested there. Empty without `compare`."""
-    if config.compare is None:
-        return []
-    results = {(result.lineage, result.grade): result for result in grade_results(state, config, suffix)}
-    by_method: dict[str, list[Lineage]] = {}
-    for lineage in lineages_of(config):
-        by_method.setdefault(_label(lineage), []).append(lineage)
-
-    def tested(method: str, grade: int) -> Seeds:
-        found = {one.seed: results.get((one.name, grade)) for one in by_method[method]}
-        return {seed: result for seed, result in found.items() if result is not None and "mrr" in result.metrics}
-
-    def as_large(own: Seeds, grade: int) -> tuple[str | None, Seeds]:
-        candidates = ((label, tested(label, grade)) for label in baselines)
-        return next(((label, others) for label, others in candidates if _as_large(own, others)), (None, {}))
-
-    rows, shared, baselines = [], shared_grades(config), baselines_of(config)
-    for method, lineages in by_method.items():
+    entries, shared = compared_methods(config), shared_grades(config)
+    tested = _tested(state, config, suffix)
+    rows = []
+    for entry in entries:
         for grade, folder in enumerate(state.grades):
-            common = grade < shared
-            if common and method != next(iter(by_method)):
+            own = tested.get((entry.label, grade))
+            if own and grade >= shared:
+                against, others = _measured_against(entry, grade, entries, tested)
+                rows.append(_row(entry.label, grade, folder, own, entry.settings, against, others))
+            elif own and entry == entries[0]:
                 # One row for what is the same under every method.
-                continue
-            if own := tested(method, grade):
-                baseline, others = (None, {}) if common or method in baselines else as_large(own, grade)
-                settings = "" if common or label_of(lineages[0].method) == method else settings_of(lineages[0].method)
-                label = EVERY if common else method
-                rows.append(_row(label, settings, grade, folder, own, baseline, others))
+                rows.append(_row(EVERY, grade, folder, own))
     return rows
 
 
-def baselines_of(config: CampaignConfig) -> tuple[str, ...]:
-    """Labels of the compared methods that train without a teacher: `none`, and those that make a student smaller with all that it would be taught off."""
-    found = {_label(lineage): None for lineage in lineages_of(config) if is_baseline(lineage.method)}
-    return tuple(found) if config.compare is not None else ()
-
-
-def settings_of(method: Method) -> str:
-    """The values of a section, or of its parts, that are not the default."""
-    parts = parts_of(method)
-    return ", ".join(
-        f"{part.name + '.' if len(parts) > 1 else ''}{name} {plain(value)}"
-        for part in parts
-        for name, value in part.model_dump(mode="json", exclude_defaults=True).items()
-        if name != "name"
-    )
+def compared_methods(config: CampaignConfig) -> tuple[Compared, ...]:
+    """Every method that is compared, in the order of the configuration. Empty without `compare`."""
+    if config.compare is None:
+        return ()
+    methods = {_label(lineage): lineage.method for lineage in lineages_of(config)}
+    return tuple(Compared(label, method, settings_of(method)) for label, method in methods.items())
 
 
 def shared_grades(config: CampaignConfig) -> int:
@@ -145,29 +140,62 @@ def difference(values: Mapping[int, float], others: Mapping[int, float]) -> Diff
     return Difference(statistics.fmean(found), sum(one > 0 for one in found), len(found)) if found else None
 
 
-def _as_large(own: Seeds, others: Seeds) -> bool:
-    mine, theirs = (_mean([result.bytes for result in seeds.values()]) for seeds in (own, others))
-    return mine is not None and theirs is not None and abs(mine - theirs) <= SAME_SIZE * theirs
+def _tested(state: CampaignState, config: CampaignConfig, suffix: str) -> Tested:
+    lineages = {lineage.name: lineage for lineage in lineages_of(config)}
+    found: dict[tuple[str, int], dict[int, GradeResult]] = {}
+    for result in grade_results(state, config, suffix):
+        if "mrr" in result.metrics:
+            lineage = lineages[result.lineage]
+            found.setdefault((_label(lineage), result.grade), {})[lineage.seed] = result
+    return found
+
+
+def _measured_against(
+    entry: Compared, grade: int, entries: Sequence[Compared], tested: Tested
+) -> tuple[str | None, Seeds]:
+    """Label of what a method is measured against, and what was tested of that in the seeds that can be compared."""
+    if is_baseline(entry.method):
+        whole = next((one for one in entries if isinstance(one.method, NoneSection)), entry)
+        others = {} if whole == entry else tested.get((whole.label, grade), {})
+        return (whole.label, others) if others else (None, {})
+    own = tested[entry.label, grade]
+    for one in entries:
+        if is_baseline(one.method) and shape_of(one.method) == shape_of(entry.method):
+            others = tested.get((one.label, grade), {})
+            alike = {seed: other for seed, other in others.items() if seed in own and _as_large(own[seed], other)}
+            if alike:
+                return one.label, alike
+    return None, {}
+
+
+def _as_large(one: GradeResult, other: GradeResult) -> bool:
+    return one.bytes is not None and other.bytes is not None and abs(one.bytes - other.bytes) <= SAME_SIZE * other.bytes
 
 
 def _row(
-    method: str, settings: str, grade: int, folder: str, own: Seeds, baseline: str | None, others: Seeds
+    label: str,
+    grade: int,
+    folder: str,
+    own: Seeds,
+    settings: str = "",
+    baseline: str | None = None,
+    others: Seeds = MappingProxyType({}),
 ) -> Comparison:
     kept = [result.kept for result in own.values() if result.kept is not None]
     mrr, hits = _metric("mrr", own), _metric("hits@10", own)
     return Comparison(
-        method,
-        grade,
-        folder,
-        spread(list(mrr.values())),
-        spread(list(hits.values())),
-        spread(kept) if kept else None,
-        _mean([result.bytes for result in own.values()]),
-        _mean([result.seconds for result in own.values()]),
-        settings,
-        baseline,
-        difference(mrr, _metric("mrr", others)),
-        difference(hits, _metric("hits@10", others)),
+        method=label,
+        grade=grade,
+        folder=folder,
+        mrr=spread(list(mrr.values())),
+        hits_at_10=spread(list(hits.values())),
+        kept=spread(kept) if kept else None,
+        bytes=_mean([result.bytes for result in own.values()]),
+        seconds=_mean([result.seconds for result in own.values()]),
+        settings=settings,
+        baseline=baseline,
+        mrr_less_baseline=difference(mrr, _metric("mrr", others)),
+        hits_at_10_less_baseline=difference(hits, _metric("hits@10", others)),
     )
 
 

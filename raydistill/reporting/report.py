@@ -13,7 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.assistants import assistant_table, choices
-from raydistill.reporting.comparison import Difference, Spread, comparisons
+from raydistill.reporting.comparison import Comparison, Difference, Spread, comparisons
 from raydistill.reporting.page import page
 from raydistill.reporting.results import GradeResult, grade_results, suffixes
 from raydistill.reporting.table import ABSENT, Table, count, number, plain, share, size
@@ -63,7 +63,7 @@ def result_table(results: Sequence[GradeResult], suffix: str = "", *, with_linea
 
 
 def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str = "") -> Table | None:
-    """Method by grade: mean and standard deviation over seeds, and differences to training without a teacher at the same size where there are any. None where nothing is compared."""
+    """Method by grade: mean and standard deviation over seeds, and differences to a student of the same shape without a teacher where there are any. None where nothing is compared."""
     compared = comparisons(state, config, suffix)
     paired = any(row.mrr_less_baseline for row in compared)
     rows = tuple(
@@ -76,13 +76,17 @@ def comparison_table(state: CampaignState, config: CampaignConfig, suffix: str =
             _spread(row.kept, 100, " %"),
             size(row.bytes),
             ABSENT if row.seconds is None else f"{row.seconds:,.0f} s",
-            *((_difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)) if paired else ()),
+            *(_against(row) if paired else ()),
         )
         for row in compared
     )
-    differences = ("MRR less no teacher", "Hits@10 less no teacher") if paired else ()
+    differences = ("against", "MRR difference", "Hits@10 difference") if paired else ()
     columns = ("method", "grade", "seeds", "MRR", "Hits@10", "MRR kept", "size", "training", *differences)
-    how = "; less a student of the same size without a teacher, seed by seed: mean, and seeds above 0" if paired else ""
+    how = (
+        "; differences seed by seed, to a student of the same shape without a teacher: mean, and seeds above 0"
+        if paired
+        else ""
+    )
     title = f"Test, filtered, realistic ranks{_how(suffix)}: mean ± standard deviation over seeds{how}"
     return Table(title, columns, rows, left=2) if rows else None
 
@@ -203,6 +207,10 @@ def _spread(value: Spread | None, factor: float = 1.0, unit: str = "") -> str:
     digits = 1 if unit else 3
     deviation = "" if value.deviation is None else f" ± {number(factor * value.deviation, digits)}"
     return f"{number(factor * value.mean, digits)}{deviation}{unit}"
+
+
+def _against(row: Comparison) -> tuple[str, str, str]:
+    return row.baseline or ABSENT, _difference(row.mrr_less_baseline), _difference(row.hits_at_10_less_baseline)
 
 
 def _difference(value: Difference | None) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -13,8 +13,18 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.state import CampaignState, replay
 
 GRADES = ["0-teacher", "1-layers2"]
-Race = Callable[..., tuple[CampaignState, CampaignConfig]]
 FULL_SIZE = 90.5 * 2**20
+
+
+class Race(Protocol):
+    """Builds a campaign that compares methods: test MRR of each label's students by seed, and their bytes where they are not of full size."""
+
+    def __call__(
+        self,
+        methods: list[dict[str, Any]],
+        students: Mapping[str, Sequence[float | None]],
+        sizes: Mapping[str, Sequence[float]] = ...,
+    ) -> tuple[CampaignState, CampaignConfig]: ...
 
 
 def config_of(**changes: Any) -> CampaignConfig:
@@ -132,21 +142,21 @@ def compared() -> tuple[CampaignState, CampaignConfig]:
 
 @pytest.fixture
 def race() -> Race:
-    """Builds a campaign that compares methods over the seeds 0, 1, 2: test MRR of each label's students, None = not tested yet; and the bytes of those that
-    are not of full size."""
+    """Builds campaigns that compare methods; an MRR of None = not tested yet."""
 
     def build(
         methods: list[dict[str, Any]],
-        students: dict[str, list[float | None]],
-        sizes: Mapping[str, float] = MappingProxyType({}),
+        students: Mapping[str, Sequence[float | None]],
+        sizes: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> tuple[CampaignState, CampaignConfig]:
-        names = [f"{label}-seed{seed}" for label, mrrs in students.items() for seed in range(len(mrrs))]
-        events = [started(names)]
-        for name, mrr in zip(names, (mrr for mrrs in students.values() for mrr in mrrs), strict=True):
-            events += [*trial_events(name, 0, 0, {}, [0.5]), promoted(name, 0, 0, 1, 0.5), scored(name, 0, 0.5)]
-            if mrr is not None:
-                test = scored(name, 1, mrr, bytes=sizes.get(name.rpartition("-")[0], FULL_SIZE))
-                events += [*trial_events(name, 1, 0, {}, [mrr]), promoted(name, 1, 0, 1, mrr), test]
+        events = [started([f"{label}-seed{seed}" for label, mrrs in students.items() for seed in range(len(mrrs))])]
+        for label, mrrs in students.items():
+            for seed, mrr in enumerate(mrrs):
+                name = f"{label}-seed{seed}"
+                events += [*trial_events(name, 0, 0, {}, [0.5]), promoted(name, 0, 0, 1, 0.5), scored(name, 0, 0.5)]
+                if mrr is not None:
+                    test = scored(name, 1, mrr, bytes=sizes[label][seed] if label in sizes else FULL_SIZE)
+                    events += [*trial_events(name, 1, 0, {}, [mrr]), promoted(name, 1, 0, 1, mrr), test]
         seeds = list(range(len(next(iter(students.values())))))
         return replay(events), config_of(compare={"methods": methods, "seeds": seeds})
 

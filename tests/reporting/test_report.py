@@ -57,9 +57,9 @@ def test_comparison_names_the_number_of_seeds(compared: tuple[CampaignState, Cam
     rows = {row[:2]: row[2:] for row in table.rows}
     assert rows["pmd", "1-layers2"] == (
         *("2", "0.420 ± 0.028", "0.670 ± 0.028", "84.0 ± 5.7 %", "90.5 MiB", "30 s"),
-        *("+0.1000 (1 of 1)", "+0.1000 (1 of 1)"),
+        *("none", "+0.1000 (1 of 1)", "+0.1000 (1 of 1)"),
     )
-    assert rows["none", "1-layers2"] == ("1", "0.300", "0.550", "60.0 %", "90.5 MiB", "30 s", "–", "–")
+    assert rows["none", "1-layers2"] == ("1", "0.300", "0.550", "60.0 %", "90.5 MiB", "30 s", "–", "–", "–")
 
 
 def test_trials_are_listed_best_first_with_the_promoted_one_marked(state: CampaignState) -> None:
