@@ -58,7 +58,7 @@ def self_transport(
     require_shape("deep", deep, tuple(shallow.shape), "the shallow side's (tokens, hidden)")
     require_index("text_of_token", text_of_token, shallow.shape[0], num_texts, "(tokens,)")
     if not epsilon > 0:
-        raise ConfigError(f"epsilon is {epsilon}", expected="a number above 0", remedy="use 0.01")
+        raise ConfigError(f"epsilon is {epsilon}", expected="a number above 0", remedy=f"use {EPSILON}")
     dtype = working_dtype(shallow, deep)
     x, there = padded_texts(shallow.to(dtype), text_of_token, num_texts)
     target, _ = padded_texts(deep.detach().to(dtype), text_of_token, num_texts)
