@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
 from raydistill.config.education import EducationSection
 from raydistill.config.method_section import SEARCH
-from raydistill.config.methods import METHOD_SECTIONS, CombinedSection, as_before_parts_had_teachers
+from raydistill.config.methods import (
+    METHOD_SECTIONS,
+    CombinedSection,
+    Method,
+    as_before_parts_had_teachers,
+    is_baseline,
+    shape_of,
+)
 from raydistill.config.minilm import MiniLMSection
 from raydistill.config.space import Choice, LogUniform, Uniform, bounds, counts, is_distribution
 
@@ -101,3 +108,35 @@ def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> No
     assert "teachers" not in as_before_parts_had_teachers(EducationSection().model_dump(mode="json"))
     named = EducationSection(stages=1, teachers=("a",)).model_dump(mode="json")
     assert as_before_parts_had_teachers(named) == named
+
+
+SMALL = {"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"name": "none"}, True),
+        (SMALL, True),
+        (SMALL | {"weight_bits": 2}, True),
+        (SMALL | {"hidden": {"choice": [0, 1]}}, False),
+        ({"name": "dq", "prediction": 0, "attention": 0}, False),
+        ({"name": "self-feature"}, False),
+        ({"name": "combined", "parts": [{"name": "pmd"}, SMALL]}, False),
+    ],
+)
+def test_baseline_is_told_nothing_in_any_trial(section: dict[str, Any], expected: bool) -> None:
+    """A student that some trial teaches after all, or that teaches itself, as what others are measured against."""
+    assert is_baseline(TypeAdapter(Method).validate_python(section)) is expected
+
+
+def test_shape_is_that_of_the_part_that_has_one() -> None:
+    """PMD in eight bits taken for PMD, or for eight bits of another kind."""
+
+    def shape(**section: Any) -> tuple[Any, ...]:
+        return shape_of(TypeAdapter(Method).validate_python(section))
+
+    assert shape(name="pmd") == shape(name="none") == ()
+    assert shape(name="combined", parts=[{"name": "pmd"}, SMALL]) == shape(**SMALL) == (8, None, 8)
+    assert shape(name="dq", activation_bits=32) != shape(name="dq")
+    assert shape(name="homodistil", width=288) == (288, None)

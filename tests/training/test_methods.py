@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raydistill.config.methods import METHOD_SECTIONS, is_baseline
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.training.methods.baselines import patience_layers, spaced_layers
@@ -42,13 +43,29 @@ def test_weights_are_those_of_the_formulas(trial_config: Config) -> None:
     assert weights(trial_config(method={"name": "none"})) == {"ce": 1.0}
 
 
+@pytest.mark.parametrize("name", [name for name, section in METHOD_SECTIONS.items() if section.taught])
+def test_what_a_section_says_is_taught_is_all_that_is(trial_config: Config, name: str) -> None:
+    """A term that a section forgot: a student that a teacher tells something is what others are measured against."""
+    section = METHOD_SECTIONS[name]
+    needed = {"width": 12} if "width" in section.model_fields else {}
+    method = {"name": name, **needed, **dict.fromkeys(section.taught, 0)}
+    config = trial_config(method=method, init="teacher")
+    assert is_baseline(config.method)
+    alike = Shapes(Shape(3, 16, 4, True), Shape(6, 16, 4, True))
+    assert weights(config, alike) == {"ce": 1.0}
+    for weight in section.taught:
+        taught = trial_config(method={**method, weight: 1}, init="teacher")
+        assert not is_baseline(taught.method)
+        assert len(weights(taught, alike)) > 1
+
+
 def test_masked_features_are_off_at_ratio_zero(trial_config: Config, caplog: pytest.LogCaptureFixture) -> None:
     """T8. A constant zero that merely shrinks the contrastive term, as in the public code."""
     with caplog.at_level(logging.INFO, "raydistill.training.methods.pmd"):
         assert weights(pmd(trial_config, 0.2, 0.3, 0.0)) == pytest.approx({"ce": 0.8, "score": 0.2})
     [record] = caplog.records
     assert "mask ratio 0" in record.getMessage()
-    assert "0.3 goes back to the contrastive term" in record.getMessage()
+    assert "0.3 goes back to pmd's contrastive term" in record.getMessage()
 
 
 def test_nothing_is_logged_where_nothing_is_switched_off(

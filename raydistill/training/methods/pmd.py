@@ -22,7 +22,8 @@ def pmd_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     alpha, beta = number(method.alpha), number(method.beta)
     if config.mask_ratio == 0 and beta > 0:
         logger.info(
-            "mask ratio 0: the masked-feature term is off and its weight %g goes back to the contrastive term", beta
+            "mask ratio 0: the masked-feature term is off and its weight %g goes back to pmd's contrastive term, where that is on",
+            beta,
         )
         beta = 0.0
     return [
