@@ -16,6 +16,7 @@ class MethodSection(Section):
 
     Attributes:
         spaces: for each value that may be `search`, where is then searched: as one would write it in its place.
+        alone: why it cannot be a part of `combined`; empty = it can.
         shaping: the values that give the student another shape or number format; empty = it keeps those that it begins with.
         taught: the weights of everything that a teacher tells it. With all of them 0 a section that has some is a student of the same shape without a teacher,
             which others are measured against.
