@@ -30,7 +30,10 @@ class BootSection(MethodSection):
         description="triple-free: the graph's texts, in random pairs of head and relation; text-free: random tokens, as many as the graph's texts have",
     )
     examples: int | None = Field(
-        None, ge=1, description="random queries of an epoch, each with a candidate; null = four for each entity"
+        None,
+        ge=1,
+        description="random queries of an epoch, each with a candidate; null = as many as other methods have, which is two for each training triple "
+        "(their number is taken from the manifest), or where there are none four for each entity",
     )
     bootstrap: SearchedPositive = Field(1.0, description="weight of the bootstrap term")
     boundary: SearchedWeight = Field(1.0, description="weight of the boundary term")

@@ -83,6 +83,11 @@ class Dataset:
             raise DataError(f"split {name!r}", expected=f"one of {', '.join(SPLITS)}", remedy="use one of these names")
         return parts[name]
 
+    def recorded_counts(self) -> dict[str, int]:
+        """Return the numbers of the manifest (see `count_of`), for what may not look at a split."""
+        counts: dict[str, int] = read_manifest(self.path)["counts"]
+        return counts
+
     def audit(self) -> dict[str, Any]:
         """Read the audit that was written when the dataset was prepared."""
         try:

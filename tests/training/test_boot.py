@@ -83,7 +83,7 @@ def test_no_triple_is_read(config_of: Callable[..., TrialConfig], dataset: Datas
         world=World.alone(),
         reshapers=parts.trainer.structure.reshapers,
     )
-    assert len(list(trainer.run_epoch())) == trainer.source.steps_per_epoch == 5
+    assert len(list(trainer.run_epoch())) == trainer.source.steps_per_epoch == 3
     assert Sealed.reads == 0
     assert isinstance(parts.trainer.teacher, LiveTeacher)
     assert len(trainer.builder.truth) == 0
@@ -91,6 +91,20 @@ def test_no_triple_is_read(config_of: Callable[..., TrialConfig], dataset: Datas
     assert not trainer.builder.assembler.neighbor_count.any()
     with pytest.raises(AssertionError, match="train was touched"):
         building.source_of(config_of("kl"), graph)
+
+
+def test_an_epoch_has_as_many_examples_as_one_of_triples(
+    config_of: Callable[..., TrialConfig], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison in which one method has twice the steps of the others, because nobody told it how large the graph is."""
+
+    def examples(name: str) -> int:
+        return sum(len(triples) for triples in building.source_of(config_of(name), dataset).batches(0))
+
+    assert examples("boot") == examples("kl") == 2 * len(dataset.train)
+    assert examples("boot-random") == 20
+    monkeypatch.setattr(Dataset, "recorded_counts", lambda graph: {"train": 0})
+    assert examples("boot") == 4 * dataset.num_entities
 
 
 def test_student_reads_whole_texts_twice_and_teacher_masked_ones_once(

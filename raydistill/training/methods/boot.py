@@ -52,9 +52,10 @@ def boot_conditioner(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
 
 
 def boot_source(config: TrialConfig, dataset: Dataset) -> Source:
-    """Random examples; no split of the graph is looked at."""
+    """Random examples, by default as many as an epoch of triples has; no split of the graph is looked at."""
     method = _section(config)
-    examples = method.examples or EXAMPLES_OF_AN_ENTITY * dataset.num_entities
+    both_directions = 2 * dataset.recorded_counts()["train"]
+    examples = method.examples or both_directions or EXAMPLES_OF_AN_ENTITY * dataset.num_entities
     entities = RANDOM_ENTITIES if method.source == "text-free" else dataset.num_entities
     return SyntheticSource(entities, dataset.num_relations, examples, config.training.batch_size, config.seed)
 
