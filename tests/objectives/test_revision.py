@@ -35,7 +35,7 @@ def test_list_is_revised_at_its_worst_error() -> None:
     assert found.divergences[0].tolist() == pytest.approx([0.449, 1.194, 0.811, 0.170, 0.0], abs=5e-4)
     assert found.error.tolist() == [1]
     assert found.lists.tolist() == [[0, 1, 2, 3, 4]]
-    assert STUDENT.argsort(descending=True).tolist() == [[0, 2, 3, 1, 4]]
+    assert revised_lists(STUDENT, STUDENT, ALL, length=5).lists.tolist() == [[0, 2, 3, 1, 4]]
 
 
 def test_list_without_an_error_stays() -> None:
@@ -74,7 +74,10 @@ def test_open_gates_are_the_plain_divergence_in_double_precision() -> None:
     """A clip that adds a constant too small for single precision to show, or that lets in what may not be compared."""
     student, teacher = drawn(8, 20, 0).double(), drawn(8, 20, 1).double()
     valid = torch.rand(8, 20, generator=torch.Generator().manual_seed(2)) > 0.4
-    found = clipped_divergence(student, teacher, torch.ones(8, 20, dtype=torch.float64), valid)
+    # Bounds so far out that every candidate lies between them, edges included.
+    upper, lower = torch.full((2, 8), 2.0).double() * torch.tensor([[-1.0], [1.0]])
+    gates = rank_gates(teacher_ranks(teacher, valid), valid.int().argmax(1), valid, upper, lower, least=1)
+    found = clipped_divergence(student, teacher, gates, valid)
     assert found.values.dtype == torch.float64
     plain = kl_divergence(student, teacher, valid, temperature=1.0).values
     torch.testing.assert_close(found.values, plain, atol=1e-6, rtol=0)

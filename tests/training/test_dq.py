@@ -264,3 +264,23 @@ def test_eight_bits_cost_a_trained_teacher_next_to_nothing(
     assert abs(before - mrr(Formats(8, 8, 8))) < 0.06
     assert abs(before - mrr(Formats(16, 16, 16))) < 0.03
     assert mrr(Formats(2, 8, 8)) < before - 0.05
+
+
+def test_eight_bits_cost_a_student_that_learns_in_them_next_to_nothing(
+    trial_config: Config, train: Train, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Rounding whose gradient goes astray: the MRR over the 18 training queries falls by less than 0.06, a rank in two of them, against the same training in float32.
+
+    Measured: 0.777 and 0.776.
+    """
+    settings = {"epochs": 40, "learning_rate": 3e-3, "batch_size": 18, "evaluate_every": 40, "warmup_ratio": 0.1}
+    task = encode.link_prediction_task(dataset, "train")
+
+    def mrr(method: dict[str, Any]) -> float:
+        config = trial_config(layers=4, training=settings, method=method)
+        path = train(config, tmp_path / str(method["name"]))[-1].checkpoint
+        return encode.evaluate(*open_checkpoint(str(path), dataset), task).metrics["train/both/mrr"]
+
+    float32, eight_bits = (mrr({"name": "none"}), mrr({"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}))
+    assert float32 > 0.7
+    assert eight_bits > float32 - 0.06
