@@ -18,7 +18,7 @@ POSITIVES = torch.tensor([0, 3, 8, 2, 2, 5])
 
 @pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
 def test_parts_make_up_the_plain_divergence(dtype: torch.dtype, apart: float) -> None:
-    """TCKD + (1 - p_y) NCKD = KL: a target that is still among the rest, or a rest that is not a distribution; in double precision not even by a logit of -1000."""
+    """TCKD + (1 - p_y) NCKD = KL: a target that is still among the rest, or a rest that is not a distribution."""
     valid, student, teacher = VALID.scatter(1, POSITIVES[:, None], True), STUDENT.to(dtype), TEACHER.to(dtype)
     for tau in (1.0, 4.0):
         target, rest = (
@@ -55,3 +55,14 @@ def test_a_confident_teacher_still_orders_the_rest() -> None:
     everyone, right = torch.ones(1, 4, dtype=torch.bool), torch.tensor([0])
     assert kl_divergence(student, teacher, everyone, temperature=1.0).values.item() < 1e-6
     assert decoupled_divergence(student, teacher, right, everyone, temperature=1.0).values.item() > 10
+
+
+@pytest.mark.parametrize("sure", [20.0, 5000.0])
+def test_target_is_no_part_of_the_rest_however_sure_the_teacher_is(sure: float) -> None:
+    """A logit of -1000 in the target's place, as in the public code: what is 5000 above the others then still outweighs all of them."""
+    others, everyone, right = torch.tensor([2.0, 0.0, -2.0]), torch.ones(1, 4, dtype=torch.bool), torch.tensor([0])
+    teacher = torch.cat([torch.tensor([sure]), others])[None].double()
+    student = torch.cat([torch.tensor([sure]), -others])[None].double()
+    found = decoupled_divergence(student, teacher, right, everyone, temperature=1.0, target_weight=0.0).values
+    log_p, log_q = (rest.double().log_softmax(0) for rest in (others, -others))
+    assert found.item() == pytest.approx(8 * float((log_p.exp() * (log_p - log_q)).sum()), rel=1e-12)

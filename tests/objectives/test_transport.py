@@ -49,6 +49,7 @@ def test_costs_of_a_fixed_problem_are_the_known_numbers() -> None:
     """A plan that is one, and not that of the entropy that was asked for: eight points of one curve carried to eight of another.
 
     The numbers are those of a Sinkhorn written out in NumPy, with the lower median of the distances as unit; the exact one is that of SciPy's assignment, too.
+    What was measured when the method was chosen (1.1788 at 0.01 where 1.1786 is exact) is of points that nobody kept; here the two are 0.51576 and 0.51575.
     """
     i = torch.arange(8, dtype=torch.float64)
     x = torch.stack([i.sin(), (2 * i).cos(), (3 * i).sin()], dim=1)

@@ -14,9 +14,11 @@ import pytest
 
 from raydistill.config.load import parse_config
 from raydistill.config.methods import METHOD_SECTIONS
+from raydistill.config.space import bounds
 from raydistill.orchestration.campaign import Campaign
 from raydistill.planning.state import CampaignState
-from raydistill.training.checkpoint import load_model
+from raydistill.students.layers import resolve_layer_map
+from raydistill.training.checkpoint import load_model, read_record
 
 METHODS: list[dict[str, Any]] = [
     {"name": "none"},
@@ -48,6 +50,8 @@ WAYS = [
 ]
 
 
+LAYERS = {0: 4, 1: 3}
+"""Of the grades that may teach the last one."""
 UNLIKE = {"self-feature", "boot", "education", "homodistil"}
 """No teacher, no triple, a student that grows, one that shrinks."""
 
@@ -65,7 +69,7 @@ def test_method_runs_in_every_way(
     run_methods: Callable[..., CampaignState], schedule: str, backend: str, layer_map: str | list[int]
 ) -> None:
     """A method that a schedule, a back end or a layer map leaves without its teacher, its shape or its end."""
-    assert_complete(run_methods(METHODS, schedule, backend, layer_map), len(METHODS))
+    assert_complete(run_methods(METHODS, schedule, backend, layer_map), len(METHODS), schedule, layer_map)
 
 
 @pytest.mark.ray
@@ -74,7 +78,30 @@ def test_methods_unlike_the_others_run_under_ray_train(run_methods: Callable[...
     """A worker of Ray Train that cannot say what shape its student has, or what it is taught by."""
     unlike = [method for method in METHODS if method["name"] in UNLIKE]
     assert len(unlike) == len(UNLIKE)
-    assert_complete(run_methods(unlike, "pipelined", "train", [0, 2]), len(unlike))
+    assert_complete(run_methods(unlike, "pipelined", "train", [0, 2]), len(unlike), "pipelined", [0, 2])
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_usual_space_of_a_method_is_searched(run_methods: Callable[..., CampaignState]) -> None:
+    """A word in a method's section that no trial ever hears of: all would be trained with one value, or with the word."""
+    methods = [{"name": "pmd", "alpha": "search", "beta": "search"}, {"name": "dkd", "beta": "search"}]
+    state = run_methods(methods, "sequential", "inline", "skip", trials=2)
+    assert_complete(state, 2, "sequential", "skip")
+    for method in methods:
+        trials = state.of(f"{method['name']}-seed0", 2)
+        assert len(trials) == 2
+        searched = {f"method.{key}" for key, value in method.items() if value == "search"}
+        assert all(one.parameters.keys() == searched for one in trials)
+        for key in searched:
+            low, high = bounds(getattr(METHOD_SECTIONS[method["name"]].model_validate(method), key.partition(".")[2]))
+            values = [one.parameters[key] for one in trials]
+            assert len(set(values)) == 2
+            assert all(low <= value <= high for value in values)
+        promoted = state.promotions[f"{method['name']}-seed0", 2]
+        [best] = [one for one in trials if one.identity == promoted.identity]
+        own = read_record(promoted.checkpoint)["method"]
+        assert {key: own[key.partition(".")[2]] for key in searched} == best.parameters
 
 
 @pytest.fixture
@@ -83,13 +110,15 @@ def run_methods(
 ) -> Callable[..., CampaignState]:
     """A campaign of 4, 3 and 2 layers, its last grade by each of some methods."""
 
-    def run(methods: list[dict[str, Any]], schedule: str, backend: str, layer_map: str | list[int]) -> CampaignState:
+    def run(
+        methods: list[dict[str, Any]], schedule: str, backend: str, layer_map: str | list[int], trials: int = 1
+    ) -> CampaignState:
         content = {
             "data": {"path": str(dataset_folder), "max_tokens": 32},
             "encoder": {"name": str(encoder_folder("bert", dropout=0.0, layers=4))},
             "grades": [
                 {"layers": 3, "init": "teacher", "method": {"name": "logits"}},
-                {"layers": 2, "init": "teacher", "mask_ratio": 0.1, "layer_map": layer_map},
+                {"layers": 2, "init": "teacher", "mask_ratio": 0.1, "layer_map": layer_map, "trials": trials},
             ],
             "compare": {"methods": methods, "seeds": [0]},
             "schedule": {"name": schedule},
@@ -101,9 +130,19 @@ def run_methods(
     return run
 
 
-def assert_complete(state: CampaignState, methods: int) -> None:
+def assert_complete(state: CampaignState, methods: int, schedule: str, layer_map: Any) -> None:
+    """Every method has a student of two layers, which are those of the map, of the teacher that the schedule says."""
+    above, rule = 0 if schedule == "independent" else 1, layer_map if isinstance(layer_map, str) else tuple(layer_map)
     assert state.complete
     assert [record.reason for record in state.trials.values() if record.status == "failed"] == []
-    students = [one for (_, grade), one in state.promotions.items() if grade == 2]
+    students = {lineage: one for (lineage, grade), one in state.promotions.items() if grade == 2}
     assert len(students) == methods
-    assert {load_model(one.checkpoint).num_layers for one in students} == {2}
+    for lineage, one in students.items():
+        record = read_record(one.checkpoint)
+        assert load_model(one.checkpoint).num_layers == 2
+        assert tuple(record["layer_map"]) == resolve_layer_map(rule, LAYERS[above], 2)
+        assert record["lineage"][-1] == state.promotions[lineage, above].digest
+        # Named after the method; with a number where there are several of it, after its parts where it has some.
+        assert record["method"]["name"] == (
+            "combined" if "+" in lineage else lineage.removesuffix("-seed0").rstrip("12")
+        )

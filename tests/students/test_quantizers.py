@@ -111,6 +111,7 @@ def test_sixteen_bits_lose_next_to_nothing_with_a_clip_that_fits() -> None:
     error = (clipped(values, largest, 16) - values).abs().max() / largest
     assert error <= 1e-4
     fixed = (clipped(values, CLIP, 16) - values).abs().max()
+    assert fixed.item() == pytest.approx(float(largest) - CLIP.item(), abs=1e-4)
     assert fixed > 1.5
     assert (rounded(values, 16) - values).norm() / values.norm() <= 1e-4
 

@@ -92,7 +92,7 @@ def searched(name: str, layers: tuple[int, int]) -> CampaignConfig:
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_usual_spaces_are_trained_at_each_of_their_ends(name: str, dataset: Dataset) -> None:
+def test_usual_spaces_can_be_assembled_at_each_of_their_ends(name: str, dataset: Dataset) -> None:
     """A word that stands for values of which a trial fails, when the grades above it are trained."""
     # Three stages have no place in two layers.
     config = searched(name, (4, 3) if name == "education" else (4, 2))

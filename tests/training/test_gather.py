@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.trial import TrialConfig
 from raydistill.training.checkpoint import read_record
 from raydistill.training.gather import SharedGradients, World
@@ -62,6 +63,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "two examples": ("pmd", {"training": {**SMALL_STEPS, "batch_size": 2}, "view": "separate"}),
     "gradient cache, separate view": ("pmd", {"training": CACHED, "view": "separate"}),
     "gradient cache, shared view": ("pmd-reference", {"training": CACHED, "view": "shared"}),
+    "three methods in one": ("pmd+tinybert", {"view": "separate"}),
     "gradient cache, pkd": ("pkd", {"training": CACHED, "layers": 3}),
     "gradient cache, self-negatives and pre-batch": (
         "none",
@@ -82,6 +84,11 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+
+
+def test_every_method_is_here(methods: dict[str, dict[str, Any]]) -> None:
+    """A new method that was never trained by more than one worker."""
+    assert {methods[method]["name"] for method, _ in JOBS.values()} == METHOD_SECTIONS.keys()
 
 
 @pytest.fixture(scope="module")

@@ -218,6 +218,26 @@ def test_finished_trial_is_not_interrupted(config_of: Config, train: Train, tmp_
 
 
 @pytest.mark.slow
+def test_two_workers_go_on_with_the_same_bits(config_of: Config, tmp_path: Path) -> None:
+    """A policy, mask, range, block or projection that the first worker saves and the second one begins anew: both would go on, apart."""
+    methods = {"reinforced": {}, "homodistil": {}, "dq": {}, "education": {"layers": 3}, "tinybert": {}}
+    settings = {**SETTINGS, "view": "shared", "training": {**SETTINGS["training"], "epochs": 2}}
+    configs = [config_of(name, **{**settings, **changes}) for name, changes in methods.items()]
+    folders = [tmp_path / "straight", tmp_path / "parted"]
+    for folder in folders:
+        folder.mkdir()
+    straight, _ = run_workers(folders[0], [(config, 0, {}) for config in configs], 2)
+    # After the sixth of eight steps, which is in the middle of the second epoch.
+    told = run_workers(folders[1], [(config, 0, {"interrupt 1": [6]}) for config in configs], 2)
+    assert [one[-1] for rank in told for one in rank] == ["interrupted"] * 2 * len(configs)
+    (folders[1] / "meeting").unlink(missing_ok=True)
+    again, _ = run_workers(folders[1], [(config, 0, {}) for config in configs], 2)
+    for name, whole, parted in zip(methods, straight, again, strict=True):
+        assert [report["epoch"] for report in parted] == [2], name
+        assert parted[-1]["digest"] == whole[-1]["digest"], name
+
+
+@pytest.mark.slow
 def test_trial_goes_on_with_another_number_of_workers(config_of: Config, train: Train, tmp_path: Path) -> None:
     """A trial that lost a machine and goes on with fewer workers would learn from other negatives, masks or batches than it did.
 

@@ -123,6 +123,15 @@ def test_student_equal_to_its_teacher_has_nothing_to_learn_from_it(
         assert max(float(gradient.abs().max()) for gradient in gradients(value, parts)) < 1e-6, term
 
 
+def test_patience_is_zero_where_mapped_layers_are_the_teachers(config_of: Callable[..., TrialConfig]) -> None:
+    """Layers compared by another map than the one that is said: of three layers and four `skip` pairs the first two, which a student of the first three layers shares with its teacher."""
+    parts = build_parts(config_of("pkd", layers=3, init="teacher", layer_map="first", **LIVE), World.alone())
+    parts.student.eval()
+    values = parts.trainer.losses(first_batch(parts), 0)
+    assert values["patience"].item() == pytest.approx(0, abs=1e-9)
+    assert values["kl"] > 1e-6
+
+
 @pytest.mark.parametrize(("name", "changes"), [("minilm", {}), ("minilmv2", {"relation_heads": 4})])
 def test_relations_of_a_wider_teacher_are_learned_without_parameters(
     config_of: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path], name: str, changes: dict[str, Any]

@@ -126,11 +126,12 @@ def test_trial_interrupted_again_and_again_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["dropout", "policy", "pruned", "eight bits", "growing", "projection"])
 def test_killed_process_is_resumed_by_another_with_the_same_bits(
-    straight: Callable[[str], Any], tmp_path: Path
+    straight: Callable[[str], Any], tmp_path: Path, name: str
 ) -> None:
-    """State that lives in a process: generators, caches, objects that were built once."""
-    config, expected = straight("dropout")
+    """State that lives in a process: generators, caches, objects that were built once, what a method learns for itself or makes of its student."""
+    config, expected = straight(name)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     code = """
 import os, signal, sys
