@@ -73,7 +73,8 @@ class TinyBERTSection(MethodSection):
     """TinyBERT's transformer distillation: embeddings, attention scores and hidden states of mapped layers, and the score distribution."""
 
     spaces: ClassVar[dict[str, dict[str, list[float]]]] = {
-        name: {"log_uniform": [0.01, 10.0]} for name in ("embedding", "attention", "hidden", "prediction")
+        **{name: {"log_uniform": [0.01, 10.0]} for name in ("embedding", "attention", "hidden", "prediction")},
+        "temperature": {"log_uniform": [1.0, 10.0]},
     }
 
     name: Literal["tinybert"] = Field("tinybert", description="which method this section is of")
