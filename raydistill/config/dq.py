@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,11 @@ class DQSection(MethodSection):
     prediction: SearchedWeight = Field(1.0, description="weight of the squared error of logits")
     attention: SearchedWeight = Field(1.0, description="weight of the squared error of attention probabilities")
     hidden: SearchedWeight = Field(1.0, description="weight of the squared error of embeddings and token states")
+
+    def shape(self) -> tuple[Any, ...]:
+        """Bits of weights, of embeddings and of what is multiplied: bits that are left out are those of the weights."""
+        embeddings = self.weight_bits if self.embedding_bits is None else self.embedding_bits
+        return self.weight_bits, embeddings, self.activation_bits
 
     @model_validator(mode="after")
     def _some_weight(self) -> DQSection:

@@ -27,6 +27,10 @@ class MethodSection(Section):
     shaping: ClassVar[tuple[str, ...]] = ()
     taught: ClassVar[tuple[str, ...]] = ()
 
+    def shape(self) -> tuple[Any, ...]:
+        """The values of `shaping`, such that those of two sections are equal where their students are of one shape and format."""
+        return tuple(getattr(self, name) for name in self.shaping)
+
     @model_validator(mode="before")
     @classmethod
     def _searched_where_it_is_usual(cls, given: Any) -> Any:

@@ -167,7 +167,7 @@ def is_baseline(method: Method) -> bool:
 
 def shape_of(method: Method) -> tuple[Any, ...]:
     """What a method sets of the student's shape and number format, to be held against another's; empty = nothing."""
-    return tuple(getattr(part, name) for part in parts_of(method) for name in part.shaping)
+    return tuple(value for part in parts_of(method) for value in part.shape())
 
 
 def sees_masks(method: Method) -> bool:

@@ -137,6 +137,6 @@ def test_shape_is_that_of_the_part_that_has_one() -> None:
         return shape_of(TypeAdapter(Method).validate_python(section))
 
     assert shape(name="pmd") == shape(name="none") == ()
-    assert shape(name="combined", parts=[{"name": "pmd"}, SMALL]) == shape(**SMALL) == (8, None, 8)
-    assert shape(name="dq", activation_bits=32) != shape(name="dq")
+    assert shape(name="combined", parts=[{"name": "pmd"}, SMALL]) == shape(**SMALL) == (8, 8, 8)
+    assert shape(name="dq", embedding_bits=8) == shape(name="dq") != shape(name="dq", activation_bits=32)
     assert shape(name="homodistil", width=288) == (288, None)
