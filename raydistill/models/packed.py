@@ -18,8 +18,7 @@ from raydistill.models.attention import in_groups
 from raydistill.models.conditioning import CONDITIONING
 from raydistill.models.features import EMBEDDINGS, QKV, Feature
 from raydistill.models.fused import can_be_fused, compiled_layer, fused_layers
-
-KINDS = ("bert", "roberta", "xlm-roberta", "camembert")
+from raydistill.models.kinds import KINDS
 
 
 def can_be_packed(encoder: nn.Module) -> bool:

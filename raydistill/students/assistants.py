@@ -85,9 +85,14 @@ def scored(candidates: Sequence[tuple[int, Model]], teacher: Model, student_para
 
 def as_numbers(table: Sequence[Scored], teacher: Model, student_parameters: int) -> dict[str, float]:
     """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr`: reports carry numbers alone."""
-    sizes = {f"assistant/layers{one.layers}/parameters": float(one.parameters) for one in table}
+    sizes = {_size(one.layers): float(one.parameters) for one in table}
     taught = {TEACHER_PARAMETERS: float(teacher.parameters), TEACHER_MRR: teacher.mrr}
     return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters)}
+
+
+def _size(layers: int) -> str:
+    """What a candidate's parameters are called in a report; `_SIZE` finds such names."""
+    return f"assistant/layers{layers}/parameters"
 
 
 def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | None:
@@ -100,7 +105,7 @@ def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | N
     if not depths:
         return None
     teacher = Model(int(metrics[TEACHER_PARAMETERS]), metrics[TEACHER_MRR])
-    sizes = {depth: int(metrics[f"assistant/layers{depth}/parameters"]) for depth in depths}
+    sizes = {depth: int(metrics[_size(depth)]) for depth in depths}
     models = [(depth, Model(sizes[depth], metrics[f"valid/layers{depth}/mrr"])) for depth in depths]
     return scored(models, teacher, int(metrics[STUDENT_PARAMETERS])), teacher
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from raydistill.data.texts import Texts
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.kinds import BERT_LIKE
 from raydistill.students.quantized import Formats, Range, install, ranges_of
 from raydistill.students.reshaping import Across, StructureChange
 from raydistill.students.units import encoders_of
@@ -117,7 +118,7 @@ def _install(model: BiEncoder, formats: Formats) -> dict[str, Range]:
     if not model.packs:
         raise CapabilityError(
             "an encoder of unknown parts is to be quantised",
-            expected="an encoder of a BERT-like kind: bert, roberta, xlm-roberta or camembert",
+            expected=BERT_LIKE,
             consequence="what its attention multiplies could not be rounded",
             remedy="choose another method, or another encoder",
         )

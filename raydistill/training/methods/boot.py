@@ -11,6 +11,7 @@ from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 from raydistill.kg.truth import TruthIndex
+from raydistill.models.kinds import BERT_LIKE
 from raydistill.students.conditioning import Conditioner
 from raydistill.students.reshaping import Reshaper
 from raydistill.training.methods.shapes import Shape, Shapes
@@ -44,7 +45,7 @@ def boot_conditioner(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
     if not shape.opens:
         raise CapabilityError(
             "method boot adds a time to the student's embeddings, and this encoder's cannot be had",
-            expected="an encoder of a BERT-like kind: bert, roberta, xlm-roberta or camembert",
+            expected=BERT_LIKE,
             consequence="the student would not know how much of a text its teacher misses",
             remedy="choose another method, such as pmd, logits or pkd, or another encoder",
         )

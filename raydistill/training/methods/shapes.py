@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder
+from raydistill.models.kinds import BERT_LIKE
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Shapes:
         if not (self.student.opens and self.teacher.opens):
             raise CapabilityError(
                 f"{why}, and the encoder's queries, keys and values cannot be had",
-                expected="an encoder of a BERT-like kind: bert, roberta, xlm-roberta or camembert",
+                expected=BERT_LIKE,
                 consequence="there would be nothing to compare",
                 remedy="choose another method, such as pmd, logits or pkd, or another encoder",
             )
