@@ -28,7 +28,7 @@ class MethodSection(Section):
     taught: ClassVar[tuple[str, ...]] = ()
 
     def shape(self) -> tuple[Any, ...]:
-        """The values of `shaping`, such that those of two sections are equal where their students are of one shape and format."""
+        """The values of `shaping`. Those of two sections are equal where their students are of one shape and format, as far as a section by itself can tell."""
         return tuple(getattr(self, name) for name in self.shaping)
 
     @model_validator(mode="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,16 @@ from raydistill.data.tokens import TokenPieces
 from raydistill.kg.store import Dataset
 
 RANDOM_ENTITIES = 10_000
+EXAMPLES_OF_AN_ENTITY = 4
+
+
+def usual_examples(counts: Mapping[str, int]) -> int:
+    """Examples of an epoch where nobody says how many: as many as one of triples has, or of a graph without any four for each entity.
+
+    Args:
+        counts: of the graph, as its manifest has them (`Dataset.recorded_counts`).
+    """
+    return 2 * counts["train"] or EXAMPLES_OF_AN_ENTITY * counts["entities"]
 
 
 class SyntheticSource:

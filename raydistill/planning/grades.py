@@ -19,7 +19,7 @@ from raydistill.errors import CapabilityError
 from raydistill.planning.assistants import promoted_layers, settled
 from raydistill.planning.ground import Ground
 from raydistill.planning.masking import applied_masking
-from raydistill.planning.method_values import refused, resolved_method
+from raydistill.planning.method_values import budgeted, refused, resolved_method
 from raydistill.planning.others import others_of
 from raydistill.planning.schedule import above
 from raydistill.students.layers import resolve_layer_map
@@ -134,7 +134,8 @@ def trial_config(
     Raises:
         CapabilityError: the values do not fit the encoder or the teacher.
     """
-    method = settled(resolved_method(method_of(lineage, plan), parameters), plan.layers, _below(config, plan))
+    method = budgeted(resolved_method(method_of(lineage, plan), parameters), ground.epoch_examples)
+    method = settled(method, plan.layers, _below(config, plan))
     shape = _teacher_shape(plan, ground)
     if plan.section is not None:
         shape = _student_shape(config, lineage, plan, method, parameters, ground)

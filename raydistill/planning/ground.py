@@ -20,6 +20,7 @@ class Ground:
         given_teacher_layers: its depth.
         encoder_width: hidden units of the pre-trained encoder; None where that is not known.
         num_relations: relations that have a training triple; None likewise.
+        epoch_examples: examples of an epoch, also of methods that read no triple; None likewise.
         others: the checkpoints and structural models that methods name as teachers, by the places they name.
         structural: digests of those of them that are structural models.
         encoder_intermediate: units of its feed-forward layers.
@@ -38,6 +39,7 @@ class Ground:
     given_teacher_layers: int | None = None
     encoder_width: int | None = None
     num_relations: int | None = None
+    epoch_examples: int | None = None
     others: Mapping[str, TeacherReference] = field(default_factory=dict)
     structural: frozenset[str] = frozenset()
     encoder_intermediate: int | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raydistill.config.boot import BootSection
 from raydistill.config.methods import METHOD_SECTIONS, CombinedSection, Method
 from raydistill.config.space import is_distribution
 from raydistill.errors import ConfigError
@@ -33,6 +34,13 @@ def resolved_method(method: Method, parameters: Mapping[str, Any]) -> Method:
     left = [name for name, value in method_values(resolved) if is_distribution(value)]
     assert not left, f"still to be searched: {left}"
     return resolved
+
+
+def budgeted(method: Method, epoch_examples: int | None) -> Method:
+    """A method that reads no triple with as many examples in an epoch as the others have, unless it says how many; any other as it is."""
+    if isinstance(method, BootSection) and method.examples is None:
+        return method.model_copy(update={"examples": epoch_examples})
+    return method
 
 
 def _with_values(method: Method, chosen: Mapping[str, Any]) -> Method:

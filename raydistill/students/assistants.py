@@ -18,7 +18,8 @@ from raydistill.errors import CapabilityError
 TEACHER_PARAMETERS, TEACHER_MRR = "assistant/teacher/parameters", "assistant/teacher/mrr"
 STUDENT_PARAMETERS = "assistant/student/parameters"
 """What a choice was made by, in a trial's report, beside the sizes and MRR of the candidates."""
-_SIZE = re.compile(r"assistant/layers(?P<layers>\d+)/parameters")
+_PARAMETERS = "assistant/layers{}/parameters"
+_CANDIDATE = re.compile(_PARAMETERS.format(r"(?P<layers>\d+)"))
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,9 @@ def scored(candidates: Sequence[tuple[int, Model]], teacher: Model, student_para
 
 def as_numbers(table: Sequence[Scored], teacher: Model, student_parameters: int) -> dict[str, float]:
     """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr`: reports carry numbers alone."""
-    sizes = {_size(one.layers): float(one.parameters) for one in table}
+    sizes = {_PARAMETERS.format(one.layers): float(one.parameters) for one in table}
     taught = {TEACHER_PARAMETERS: float(teacher.parameters), TEACHER_MRR: teacher.mrr}
     return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters)}
-
-
-def _size(layers: int) -> str:
-    """What a candidate's parameters are called in a report; `_SIZE` finds such names."""
-    return f"assistant/layers{layers}/parameters"
 
 
 def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | None:
@@ -101,11 +97,11 @@ def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | N
     Args:
         metrics: of the report, its names as `as_numbers` gives them.
     """
-    depths = sorted(int(match["layers"]) for name in metrics if (match := _SIZE.fullmatch(name)))
+    depths = sorted(int(match["layers"]) for name in metrics if (match := _CANDIDATE.fullmatch(name)))
     if not depths:
         return None
     teacher = Model(int(metrics[TEACHER_PARAMETERS]), metrics[TEACHER_MRR])
-    sizes = {depth: int(metrics[_size(depth)]) for depth in depths}
+    sizes = {depth: int(metrics[_PARAMETERS.format(depth)]) for depth in depths}
     models = [(depth, Model(sizes[depth], metrics[f"valid/layers{depth}/mrr"])) for depth in depths]
     return scored(models, teacher, int(metrics[STUDENT_PARAMETERS])), teacher
 

@@ -69,7 +69,7 @@ def test_method_runs_in_every_way(
     run_methods: Callable[..., CampaignState], schedule: str, backend: str, layer_map: str | list[int]
 ) -> None:
     """A method that a schedule, a back end or a layer map leaves without its teacher, its shape or its end."""
-    assert_complete(run_methods(METHODS, schedule, backend, layer_map), len(METHODS), schedule, layer_map)
+    assert_complete(run_methods(METHODS, schedule, backend, layer_map), METHODS, schedule, layer_map)
 
 
 @pytest.mark.ray
@@ -78,7 +78,7 @@ def test_methods_unlike_the_others_run_under_ray_train(run_methods: Callable[...
     """A worker of Ray Train that cannot say what shape its student has, or what it is taught by."""
     unlike = [method for method in METHODS if method["name"] in UNLIKE]
     assert len(unlike) == len(UNLIKE)
-    assert_complete(run_methods(unlike, "pipelined", "train", [0, 2]), len(unlike), "pipelined", [0, 2])
+    assert_complete(run_methods(unlike, "pipelined", "train", [0, 2]), unlike, "pipelined", [0, 2])
 
 
 @pytest.mark.ray
@@ -87,7 +87,7 @@ def test_usual_space_of_a_method_is_searched(run_methods: Callable[..., Campaign
     """A word in a method's section that no trial ever hears of: all would be trained with one value, or with the word."""
     methods = [{"name": "pmd", "alpha": "search", "beta": "search"}, {"name": "dkd", "beta": "search"}]
     state = run_methods(methods, "sequential", "inline", "skip", trials=2)
-    assert_complete(state, 2, "sequential", "skip")
+    assert_complete(state, methods, "sequential", "skip")
     for method in methods:
         trials = state.of(f"{method['name']}-seed0", 2)
         assert len(trials) == 2
@@ -130,19 +130,21 @@ def run_methods(
     return run
 
 
-def assert_complete(state: CampaignState, methods: int, schedule: str, layer_map: Any) -> None:
+def assert_complete(
+    state: CampaignState, methods: list[dict[str, Any]], schedule: str, layer_map: str | list[int]
+) -> None:
     """Every method has a student of two layers, which are those of the map, of the teacher that the schedule says."""
     above, rule = 0 if schedule == "independent" else 1, layer_map if isinstance(layer_map, str) else tuple(layer_map)
     assert state.complete
     assert [record.reason for record in state.trials.values() if record.status == "failed"] == []
     students = {lineage: one for (lineage, grade), one in state.promotions.items() if grade == 2}
-    assert len(students) == methods
+    assert sorted(read_record(one.checkpoint)["method"]["name"] for one in students.values()) == sorted(
+        method["name"] for method in methods
+    )
     for lineage, one in students.items():
         record = read_record(one.checkpoint)
         assert load_model(one.checkpoint).num_layers == 2
         assert tuple(record["layer_map"]) == resolve_layer_map(rule, LAYERS[above], 2)
-        assert record["lineage"][-1] == state.promotions[lineage, above].digest
-        # Named after the method; with a number where there are several of it, after its parts where it has some.
-        assert record["method"]["name"] == (
-            "combined" if "+" in lineage else lineage.removesuffix("-seed0").rstrip("12")
-        )
+        # Where grades do not wait, the best epoch may be one under a checkpoint that was only announced.
+        taught = [epoch.digest for trial in state.of(lineage, 2) for epoch in trial.taught.values()]
+        assert record["lineage"][-1] in {state.promotions[lineage, above].digest, *taught}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,3 +190,16 @@ def test_compared_combinations_are_called_by_their_parts(campaign: Maker) -> Non
         "pmd-seed0",
         "pmd+minilm-seed0",
     ]
+
+
+def test_number_of_examples_that_is_left_out_is_filled_in(campaign: Maker, ground: Ground) -> None:
+    """Two trials of unequal work taken for equal, because what is left out meant something else on another day or graph; or a number that was given and is not kept."""
+    known, other = (replace(ground, epoch_examples=number) for number in (5502, 10432))
+
+    def trial(where: Ground, **method: Any) -> TrialConfig:
+        return resolve(campaign(method={"name": "boot", **method}), where, 1)
+
+    assert trial(known).identity == trial(other, examples=5502).identity != trial(other).identity
+    assert trial(ground).method.examples is None  # type: ignore[union-attr]
+    plain = [resolve(campaign(method={"name": "logits"}), where, 1) for where in (known, ground)]
+    assert plain[0] == plain[1]

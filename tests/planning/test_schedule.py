@@ -39,14 +39,6 @@ def test_who_teaches(schedule: ScheduleName, grade: int, teacher: int | None) ->
     assert (found.grade if found else None) == teacher
 
 
-def test_chain_of_the_paper() -> None:
-    """T6. A student of six layers that was taught by twelve: depths are those of tests/students/test_build.py."""
-    depths, whole = [12, 12, 9, 6, 3], state(*(("a", grade) for grade in range(5)))
-    teachers = [teacher_of(whole, "a", grade, "sequential") for grade in range(1, 5)]
-    assert [depths[one.grade] for one in teachers if one is not None] == [12, 12, 9, 6]
-    assert [one.grade for one in teachers if one is not None] == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize(
     ("schedule", "promoted", "taken", "given_up", "count"),
     [

@@ -14,6 +14,9 @@ from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_encoder
 from raydistill.planning.grades import grade_plans, lineages_of, trial_config
 from raydistill.planning.ground import Ground
+from raydistill.planning.records import Promotion
+from raydistill.planning.schedule import teacher_of
+from raydistill.planning.state import CampaignState
 from raydistill.students.build import build_model, take_layers
 from raydistill.students.layers import resolve_layer_map
 
@@ -140,6 +143,13 @@ def test_plan_of_the_paper_makes_models_of_the_published_sizes() -> None:
     plans = grade_plans(campaign, ground)
     assert [plan.layers for plan in plans] == [12, 12, 9, 6, 3]
     [lineage] = lineages_of(campaign)
+    promoted = {
+        (lineage.name, plan.index): Promotion(lineage.name, plan.index, "a", "/a", "a", 1, {}) for plan in plans
+    }
+    teachers = [
+        teacher_of(CampaignState(promotions=promoted), lineage.name, plan.index, "sequential") for plan in plans
+    ]
+    assert [None if one is None else plans[one.grade].layers for one in teachers] == [None, 12, 12, 9, 6]
     with torch.device("meta"):
         base = BertModel(BertConfig())
     above = TeacherReference(path="above", digest="0")

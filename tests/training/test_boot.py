@@ -103,7 +103,7 @@ def test_an_epoch_has_as_many_examples_as_one_of_triples(
 
     assert examples("boot") == examples("kl") == 2 * len(dataset.train)
     assert examples("boot-random") == 20
-    monkeypatch.setattr(Dataset, "recorded_counts", lambda graph: {"train": 0})
+    monkeypatch.setattr(Dataset, "recorded_counts", lambda graph: {"train": 0, "entities": graph.num_entities})
     assert examples("boot") == 4 * dataset.num_entities
 
 

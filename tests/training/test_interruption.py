@@ -227,10 +227,11 @@ def test_two_workers_go_on_with_the_same_bits(config_of: Config, tmp_path: Path)
     for folder in folders:
         folder.mkdir()
     straight, _ = run_workers(folders[0], [(config, 0, {}) for config in configs], 2)
-    # After the sixth of eight steps, which is in the middle of the second epoch.
-    told = run_workers(folders[1], [(config, 0, {"interrupt 1": [6]}) for config in configs], 2)
-    assert [one[-1] for rank in told for one in rank] == ["interrupted"] * 2 * len(configs)
-    (folders[1] / "meeting").unlink(missing_ok=True)
+    # After the second of eight steps, where masks and blocks are there, and after the sixth: in the middle of the first epoch and of the second one.
+    for steps in (2, 4):
+        told = run_workers(folders[1], [(config, 0, {"interrupt 1": [steps]}) for config in configs], 2)
+        assert [one[-1] for rank in told for one in rank] == ["interrupted"] * 2 * len(configs)
+        (folders[1] / "meeting").unlink(missing_ok=True)
     again, _ = run_workers(folders[1], [(config, 0, {}) for config in configs], 2)
     for name, whole, parted in zip(methods, straight, again, strict=True):
         assert [report["epoch"] for report in parted] == [2], name

@@ -6,7 +6,7 @@ from raydistill.config.boot import BootSection
 from raydistill.config.trial import TrialConfig
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.batches import BatchBuilder, Source
-from raydistill.data.synthetic import RANDOM_ENTITIES, SyntheticSource, random_graph, without_triples
+from raydistill.data.synthetic import RANDOM_ENTITIES, SyntheticSource, random_graph, usual_examples, without_triples
 from raydistill.errors import CapabilityError
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
@@ -21,8 +21,6 @@ from raydistill.training.progress import Corruption
 from raydistill.training.randomness import mix
 from raydistill.training.terms.bootstrap import BootstrappedScoreTerm, BootstrapTerm, BoundaryTerm
 from raydistill.training.terms.term import Term
-
-EXAMPLES_OF_AN_ENTITY = 4
 
 
 def boot_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
@@ -55,8 +53,7 @@ def boot_conditioner(config: TrialConfig, shape: Shape, steps: int) -> Reshaper:
 def boot_source(config: TrialConfig, dataset: Dataset) -> Source:
     """Random examples, by default as many as an epoch of triples has; no split of the graph is looked at."""
     method = _section(config)
-    both_directions = 2 * dataset.recorded_counts()["train"]
-    examples = method.examples or both_directions or EXAMPLES_OF_AN_ENTITY * dataset.num_entities
+    examples = method.examples or usual_examples(dataset.recorded_counts())
     entities = RANDOM_ENTITIES if method.source == "text-free" else dataset.num_entities
     return SyntheticSource(entities, dataset.num_relations, examples, config.training.batch_size, config.seed)
 
