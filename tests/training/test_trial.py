@@ -128,7 +128,7 @@ def test_trial_interrupted_again_and_again_ends_with_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("dropout", 7), ("policy", 7), ("pruned", 3), ("eight bits", 7), ("growing", 3), ("projection", 7)],
+    [("dropout", 7), ("policy", 7), ("pruned", 3), ("growing", 3)],
 )
 def test_killed_process_is_resumed_by_another_with_the_same_bits(
     straight: Callable[[str], Any], tmp_path: Path, name: str, step: int
