@@ -63,6 +63,12 @@ class TrainingSection(Section):
         description="compute the teacher's outputs for each training text once, and keep them on disk for all trials of the grade, "
         "instead of computing them in every epoch; for corrupted texts only with `corruptions`",
     )
+    remember_states: int = Field(
+        1024,
+        ge=0,
+        description="on processors: MiB of memory in which a process may keep the teacher's token states for all training texts, where a method looks at "
+        "them; where they need more, or on a GPU, the teacher is run in every step; 0 = always that",
+    )
     corruptions: int | None = Field(
         None,
         ge=1,

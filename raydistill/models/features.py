@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -19,6 +21,18 @@ class QKV:
 
 Feature = int | QKV
 """Token states after a layer, by its number from zero, `(tokens, hidden)`; or what its attention is computed from."""
+
+
+def in_order(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """States first, then what attentions are computed from, each by layer."""
+    return tuple(sorted(features, key=lambda one: (1, one.layer) if isinstance(one, QKV) else (0, one)))
+
+
+def columns_of(features: Sequence[Feature]) -> dict[Feature, slice]:
+    """Where each stands when they are put side by side, `(tokens, columns, hidden)`: one column for states, three for an attention."""
+    widths = [3 if isinstance(one, QKV) else 1 for one in features]
+    ends = list(accumulate(widths))
+    return {one: slice(end - width, end) for one, width, end in zip(features, widths, ends, strict=True)}
 
 
 @dataclass(frozen=True)

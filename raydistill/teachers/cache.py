@@ -10,22 +10,22 @@ trials that run at the same time, share the work without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.data.texts import Texts, fingerprints, runs
+from raydistill.data.texts import Texts, fingerprints
 from raydistill.devices import sent
 from raydistill.errors import StorageError
 from raydistill.models.biencoder import Tower
-from raydistill.models.features import Needs, TowerOutput
+from raydistill.models.features import QKV, Feature, Needs, TowerOutput, columns_of
 from raydistill.teachers.shards import Shard, claimed, read_shard, write_shard
+from raydistill.teachers.tables import Table
 from raydistill.teachers.views import AskedAboutAll, BeforePart, LiveTeacher, Stop, never
 
 TEXTS_OF_A_SHARD = 8192
@@ -43,13 +43,15 @@ class KeptView:
         view_of: the texts as an epoch (from 0) sees them.
         folder_of: where an epoch's files lie: equal folders have equal contents; None = in memory.
         turn: which of several contents an epoch has, where there are no files.
-        layers: whose states at masked tokens are kept beside the vectors.
+        features: which states are kept beside the vectors.
+        whole: whether those of all tokens are, instead of those of masked ones.
     """
 
     view_of: Callable[[Texts, int], Texts]
     folder_of: Callable[[int], Path] | None = None
     turn: Callable[[int], int] = lambda epoch: 0
-    layers: tuple[int, ...] = ()
+    features: tuple[Feature, ...] = ()
+    whole: bool = False
 
 
 class CachedTeacher(AskedAboutAll):
@@ -89,7 +91,7 @@ class CachedTeacher(AskedAboutAll):
         try:
             for view in self._views:
                 if not view.is_at(epoch):
-                    view.turn_to(epoch, {side: _Table(self._shards(view, side, epoch, look)) for side in self._parts})
+                    view.turn_to(epoch, {side: Table(self._shards(view, side, epoch, look)) for side in self._parts})
         except _StoppedError:
             return False
         return self.live.at_epoch(epoch, stop)
@@ -149,14 +151,14 @@ class _View:
 
     def __init__(self, kept: KeptView, mask_id: int) -> None:
         self.kept, self.mask_id = kept, mask_id
-        self._tables: dict[Tower, _Table] = {}
+        self._tables: dict[Tower, Table] = {}
         self._at: Path | int | None = None
 
     def is_at(self, epoch: int) -> bool:
         """Whether its tables are those of an epoch."""
         return self._at == self._place(epoch)
 
-    def turn_to(self, epoch: int, tables: dict[Tower, _Table]) -> None:
+    def turn_to(self, epoch: int, tables: dict[Tower, Table]) -> None:
         """Take the tables of an epoch."""
         self._at, self._tables = self._place(epoch), tables
 
@@ -165,7 +167,7 @@ class _View:
 
     def find(self, texts: Texts, tower: Tower, needs: Needs, device: torch.device) -> TowerOutput | None:
         """What is kept for some texts; None where something is missing."""
-        if needs.layers and not (needs.masked_only and needs.layers <= set(self.kept.layers)):
+        if not needs.layers <= set(self.kept.features) or (needs.layers and not (needs.masked_only or self.kept.whole)):
             return None
         table = self._tables.get(tower)
         rows = None if table is None else table.rows(fingerprints(texts))
@@ -173,23 +175,29 @@ class _View:
             return None
         vectors, states = sent(torch.from_numpy(table.vectors(rows)), device), {}
         if needs.layers:
-            masked = sent(self._masked(texts).nonzero().squeeze(1), device)
+            kept = sent(self._kept(texts).nonzero().squeeze(1), device)
             found = sent(torch.from_numpy(table.states(rows)), device)
-            for layer in needs.layers:
-                own = found[:, self.kept.layers.index(layer)]
-                states[layer] = vectors.new_zeros(len(texts.tokens), vectors.shape[1]).index_copy(0, masked, own)
+            for feature, columns in columns_of(self.kept.features).items():
+                if feature in needs.layers:
+                    own = found[:, columns] if isinstance(feature, QKV) else found[:, columns.start]
+                    states[feature] = (
+                        own
+                        if self.kept.whole
+                        else own.new_zeros(len(texts.tokens), *own.shape[1:]).index_copy(0, kept, own)
+                    )
         return TowerOutput(vectors, states)
 
     def computed(self, live: LiveTeacher, tower: Tower, part: Texts, look: BeforePart) -> Shard:
         """The teacher's outputs for some texts of this view."""
-        texts, layers = part.select(torch.argsort(fingerprints(part), stable=True)), self.kept.layers
-        output = live.encode(texts, tower, Needs(frozenset(layers)), look)
+        texts, features = part.select(torch.argsort(fingerprints(part), stable=True)), self.kept.features
+        output = live.encode(texts, tower, Needs(frozenset(features)), look)
         counts = torch.zeros(len(texts), dtype=torch.int64)
         states = output.vectors.new_zeros(0, 0, output.vectors.shape[1])
-        if layers:
-            masked = self._masked(texts)
-            counts.index_add_(0, texts.text_of_token, masked.long())
-            states = torch.stack([output.states[layer][masked.to(live.device)] for layer in layers], dim=1)
+        if features:
+            kept = self._kept(texts)
+            counts.index_add_(0, texts.text_of_token, kept.long())
+            apart = [output.states[feature].view(len(kept), -1, output.vectors.shape[1]) for feature in features]
+            states = torch.cat([one[kept.to(live.device)] for one in apart], dim=1)
         return Shard(
             fingerprints(texts).numpy(),
             output.vectors.float().cpu().numpy(),
@@ -197,54 +205,13 @@ class _View:
             states.float().cpu().numpy(),
         )
 
-    def _masked(self, texts: Texts) -> Tensor:
+    def _kept(self, texts: Texts) -> Tensor:
+        """Which tokens' states are kept."""
+        if self.kept.whole:
+            return torch.ones(len(texts.tokens), dtype=torch.bool)
         return (texts.tokens == self.mask_id) & ~texts.special
 
 
 def _in_parts(texts: Texts) -> list[Texts]:
     order = torch.argsort(fingerprints(texts), stable=True)
     return [texts.select(part) for part in torch.split(order, TEXTS_OF_A_SHARD)]
-
-
-class _Table:
-    """Shards as one table."""
-
-    def __init__(self, shards: list[Shard]) -> None:
-        self.shards = shards
-        keys = np.concatenate([shard.fingerprints for shard in shards])
-        self.order = np.argsort(keys, kind="stable")
-        self.keys = keys[self.order]
-        self.first = np.cumsum([0, *(len(shard.fingerprints) for shard in shards)])
-
-    def rows(self, keys: Tensor) -> NDArray[np.int64] | None:
-        """Where texts stand; None where one is missing."""
-        wanted = keys.numpy()
-        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        if not len(self.keys) or not np.array_equal(self.keys[place], wanted):
-            return None
-        return self.order[place]
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """`(texts, hidden)`."""
-        found = np.empty((len(rows), self.shards[0].vectors.shape[1]), np.float32)
-        for shard, here, local in self._by_shard(rows):
-            found[here] = shard.vectors[local]
-        return found
-
-    def states(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Of the masked tokens of texts, one text after another, `(masked tokens, layers, hidden)`."""
-        counts = np.zeros(len(rows), np.int64)
-        for shard, here, local in self._by_shard(rows):
-            counts[here] = shard.offsets[local + 1] - shard.offsets[local]
-        starts = np.cumsum(counts) - counts
-        found = np.empty((int(counts.sum()), *self.shards[0].states.shape[1:]), np.float32)
-        for shard, here, local in self._by_shard(rows):
-            source = runs(shard.offsets[local], counts[here])
-            found[runs(starts[here], counts[here])] = shard.states[source]
-        return found
-
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[Shard, NDArray[np.int64], NDArray[np.int64]]]:
-        owners = np.searchsorted(self.first, rows, side="right") - 1
-        for number in np.unique(owners):
-            here = np.flatnonzero(owners == number)
-            yield self.shards[number], here, rows[here] - self.first[number]

@@ -38,8 +38,8 @@ class Shard:
     Args:
         fingerprints: `(texts,)` int64, ascending.
         vectors: `(texts, hidden)` float32.
-        offsets: `(texts + 1,)` int64, where the masked tokens of each text begin.
-        states: `(masked tokens, layers, hidden)` float32; no layers where none are wanted.
+        offsets: `(texts + 1,)` int64, where the kept tokens of each text begin: masked ones, or all.
+        states: `(kept tokens, columns, hidden)` float32, see `features.columns_of`; no columns where none are wanted.
     """
 
     fingerprints: NDArray[np.int64]

@@ -18,7 +18,7 @@ from raydistill.data.groups import GroupSource
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device, tokens_at_once
 from raydistill.models.biencoder import BiEncoder, Precision
-from raydistill.models.features import Needs
+from raydistill.models.features import Feature, Needs, columns_of, in_order
 from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.several import SeveralTeachers, TeachersOfParts
 from raydistill.teachers.shards import KeptTeachers
@@ -111,23 +111,41 @@ def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _K
     wanted = [wanted_on(trainer.terms, view).teacher for view in ("clean", "corrupted")]
     if asked.vectors_alone:
         wanted = [Needs() if needs is not None and needs.others else None for needs in wanted]
-    views = _views(config, trainer, kept, *wanted)
+    texts = trainer.builder.all_texts(triples)
+    views = _views(config, trainer, kept, _Room(config, live, texts), *wanted)
     if not views:
         return live
-    texts = trainer.builder.all_texts(triples)
     return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 
+@dataclass(frozen=True)
+class _Room:
+    """Whether there is room for a teacher's states of all training texts: in memory alone, because on disk they would outlive the trial, and next to a processor alone."""
+
+    config: TrialConfig
+    teacher: LiveTeacher
+    texts: Sequence[Texts]
+
+    def holds(self, features: Sequence[Feature]) -> bool:
+        """Whether these states have their place."""
+        columns = sum(columns.stop - columns.start for columns in columns_of(features).values())
+        tokens = sum(len(texts.tokens) for texts in self.texts)
+        needed = 4 * tokens * columns * self.teacher.model.hidden_size
+        return self.teacher.device.type == "cpu" and needed <= self.config.training.remember_states * 2**20
+
+
 def _views(
-    config: TrialConfig, trainer: Trainer, kept: _Kept, clean: Needs | None, corrupted: Needs | None
+    config: TrialConfig, trainer: Trainer, kept: _Kept, room: _Room, clean: Needs | None, corrupted: Needs | None
 ) -> list[KeptView]:
-    """The views that the terms ask a teacher about and that come again: of whole texts vectors are kept, of masked tokens states too."""
+    """The views that the terms ask a teacher about and that come again: of whole texts vectors are kept, and states where there is room; of masked tokens states too."""
     corruption, views, number = trainer.corruption, [], trainer.corruption.number
     folders = partial(_folders, config, trainer.student.precision, kept)
     if corruption.shared:
         corrupted = either(clean, corrupted)
     elif clean is not None and not clean.layers:
         views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
+    elif clean is not None and room.holds(features := in_order(clean.layers)):
+        views.append(KeptView(lambda texts, epoch: texts, features=features, whole=True))
     if number is None or corruption.ratio == 0 or corrupted is None:
         return views
     if corrupted.layers and not corrupted.masked_only:

@@ -14,7 +14,7 @@ from raydistill.data.masking import fixed_view
 from raydistill.data.texts import Texts, fingerprints
 from raydistill.errors import StorageError
 from raydistill.models.biencoder import BiEncoder, Tower
-from raydistill.models.features import Needs
+from raydistill.models.features import EMBEDDINGS, QKV, Feature, Needs
 from raydistill.teachers import cache
 from raydistill.teachers.cache import CachedTeacher, KeptView
 from raydistill.teachers.shards import claimed, read_shard
@@ -81,6 +81,37 @@ def test_kept_outputs_are_the_teachers(
             torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-6, rtol=0)
             torch.testing.assert_close(found.states[1][there], expected.states[1][there], atol=1e-5, rtol=0)
             assert bool(there.any())
+
+
+EVERYTHING: tuple[Feature, ...] = (EMBEDDINGS, 0, 1, QKV(0), QKV(1))
+
+
+def test_kept_states_of_all_tokens_are_the_teachers(
+    model: BiEncoder, texts: Sides, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States of another token, layer or text, or queries where keys are looked for: nothing but a worse student would show it."""
+    monkeypatch.setattr(cache, "TEXTS_OF_A_SHARD", 3)
+    live = LiveTeacher(model)
+    teacher = cached(live, texts, KeptView(lambda texts, epoch: texts, features=EVERYTHING, whole=True))
+    for features in (EVERYTHING, (1,), (QKV(1), EMBEDDINGS), ()):
+        for masked_only in (False, True):
+            needs = Needs(frozenset(features), masked_only)
+            for tower, side in SIDES:
+                some = texts[side].select(torch.tensor([5, 0, 3, 3, 7]))
+                expected = live.encode(some, tower, needs)
+                asked.clear()
+                found = teacher.encode(some, tower, needs)
+                assert asked == []
+                torch.testing.assert_close(found.vectors, expected.vectors, atol=1e-6, rtol=0)
+                assert found.states.keys() == expected.states.keys() == set(features)
+                for feature in features:
+                    torch.testing.assert_close(found.states[feature], expected.states[feature], atol=1e-5, rtol=0)
+    asked.clear()
+    teacher = cached(live, texts, KeptView(lambda texts, epoch: texts, features=(1,), whole=True))
+    asked.clear()
+    teacher.encode(texts[0], "query", Needs(frozenset({0, 1})))
+    teacher.encode(corrupted(texts[0], 0), "query", Needs(frozenset({1})))
+    assert asked == [8, 8]
 
 
 def test_kept_outputs_are_used_where_they_can_be_and_only_there(

@@ -64,6 +64,9 @@ def test_trimmed_and_whole_vocabulary_train_the_same_model(parts_of: Make) -> No
         ("pmd", {"view": "shared"}, LiveTeacher),
         ("pmd", {"view": "shared", "mask_ratio": 0.0}, CachedTeacher),
         ("kl", {"training": {"remember_teacher": False}}, LiveTeacher),
+        ("tinybert", {}, CachedTeacher),
+        ("tinybert", {"training": {"remember_states": 0}}, LiveTeacher),
+        ("tinybert", {"training": {"remember_teacher": False}}, LiveTeacher),
         ("pmd", {"view": "shared", "training": {"corruptions": 2}}, CachedTeacher),
         ("pmd", {"view": "shared", "training": {"corruptions": 2, "remember_teacher": False}}, LiveTeacher),
     ],
@@ -75,7 +78,7 @@ def test_teacher_is_remembered_where_its_texts_are_clean(
     assert type(parts_of(name, **changes).trainer.teacher) is kind
 
 
-@pytest.mark.parametrize("name", ["pmd", "kl", "pkd"])
+@pytest.mark.parametrize("name", ["pmd", "kl", "pkd", "tinybert", "minilm", "mgsr", "dq", "pmd+tinybert", "homodistil"])
 @pytest.mark.parametrize(
     "changes", [{}, {"training": {"corruptions": 2}}, {"view": "shared", "training": {"corruptions": 2}}]
 )
@@ -100,6 +103,8 @@ def test_remembered_teacher_teaches_what_the_live_one_teaches(
     ("name", "changes"),
     [
         ("kl", {}),
+        ("dq", {}),
+        ("pmd+tinybert", {"view": "separate", "training": {"corruptions": 2}}),
         ("pmd", {"training": {"corruptions": 2}}),
         ("pmd", {"view": "shared", "training": {"corruptions": 1}, "contrastive": {"self_negatives": True}}),
     ],
