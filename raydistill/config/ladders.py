@@ -25,7 +25,7 @@ class LadderSearchSection(Section):
     )
     falling_masks: bool = Field(True, description="mask ratios fall down the ladder, as PMD's do")
     layer_maps: tuple[LayerRule, ...] = Field(
-        ("skip", "last"), min_length=1, description="layer maps a grade may have; see grades[].layer_map"
+        ("skip", "first", "last"), min_length=1, description="layer maps a grade may have; see grades[].layer_map"
     )
     alphas: tuple[Weight, ...] = Field((0.1, 0.3), min_length=1, description="weights of the score term")
     betas: tuple[Weight, ...] = Field((0.0, 0.1), min_length=1, description="weights of the masked-feature term")
