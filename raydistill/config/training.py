@@ -10,8 +10,8 @@ from raydistill.config.space import Section
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-HARMLESS_TRAINING = frozenset({"gradient_cache", "keep_checkpoints"})
-"""Settings of the loop that change no result: no part of what a trial is named by, and they may differ when a run is resumed."""
+HARMLESS_TRAINING = frozenset({"gradient_cache", "keep_checkpoints", "remember_states"})
+"""Settings of the loop that change no result but its last bits: no part of what a trial is named by, and they may differ when a run is resumed."""
 
 
 class ContrastiveSection(Section):
@@ -66,8 +66,8 @@ class TrainingSection(Section):
     remember_states: int = Field(
         1024,
         ge=0,
-        description="on processors: MiB of memory in which a process may keep the teacher's token states for all training texts, where a method looks at "
-        "them; where they need more, or on a GPU, the teacher is run in every step; 0 = always that",
+        description="on processors: MiB of memory in which each process of a trial may keep the teacher's token states for all training texts as they are, where a method "
+        "looks at them; where they need more, or on a GPU, the teacher is run in every step; 0 = always that; may be changed when a run is resumed",
     )
     corruptions: int | None = Field(
         None,

@@ -65,8 +65,6 @@ class TrialConfig(Section):
             content.pop("others")
         for name in HARMLESS_TRAINING:
             content["training"].pop(name)
-        if self.teacher is None or not self.training.remember_teacher:
-            content["training"].pop("remember_states")
         if self.training.corruptions is None or self.mask_ratio == 0:
             content["training"].pop("corruptions")
         if self.settle_epochs is None:

@@ -1,10 +1,10 @@
-"""A teacher's outputs for the training texts, computed once instead of once per epoch, kept on disk and shared by all trials of a grade.
+"""A teacher's outputs for the training texts, computed once instead of once per epoch, kept on disk and shared by all trials of a grade, or in memory.
 
 The teacher is frozen, so nothing but time changes where it sees the texts as they are. Where it sees corrupted ones, there is a fixed number of
 corruptions of each text, taken in turns epoch by epoch, and its outputs for each of them are kept.
 
 Texts are encoded in one fixed order and in fixed parts, so that an output does not depend on where in the epochs a text turns up first, nor on who
-computed it: a resumed trial gets the same bits. Every part is a file (`shards.py`), which whoever comes first computes: the workers of a trial, and
+computed it: a resumed trial gets the same bits. Where they are kept on disk every part is a file (`shards.py`), which whoever comes first computes: the workers of a trial, and
 trials that run at the same time, share the work without a word.
 """
 
@@ -29,6 +29,7 @@ from raydistill.teachers.tables import Table
 from raydistill.teachers.views import AskedAboutAll, BeforePart, LiveTeacher, Stop, never
 
 TEXTS_OF_A_SHARD = 8192
+SIDES: tuple[Tower, Tower] = ("query", "entity")
 
 
 class _StoppedError(Exception):
@@ -45,6 +46,7 @@ class KeptView:
         turn: which of several contents an epoch has, where there are no files.
         features: which states are kept beside the vectors.
         whole: whether those of all tokens are, instead of those of masked ones.
+        texts_at_once: in a part; None = as many as in a file.
     """
 
     view_of: Callable[[Texts, int], Texts]
@@ -52,6 +54,7 @@ class KeptView:
     turn: Callable[[int], int] = lambda epoch: 0
     features: tuple[Feature, ...] = ()
     whole: bool = False
+    texts_at_once: int | None = None
 
 
 class CachedTeacher(AskedAboutAll):
@@ -77,12 +80,13 @@ class CachedTeacher(AskedAboutAll):
     ) -> None:
         self.live, self.first, self.other_inverse_temperatures = live, first, live.other_inverse_temperatures
         self.inverse_temperature, self.num_layers = live.inverse_temperature, live.num_layers
-        sides: dict[Tower, Texts] = {"query": queries, "entity": candidates}
-        self._parts = {tower: _in_parts(texts) for tower, texts in sides.items()}
+        sides: dict[Tower, Texts] = dict(zip(SIDES, (queries, candidates), strict=True))
         self._views = [_View(kept, mask_id) for kept in views]
+        sizes = {view.texts_at_once for view in self._views}
+        self._parts = {(side, size): _in_parts(texts, size) for side, texts in sides.items() for size in sizes}
 
     def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
-        """Have the outputs for what an epoch sees ready; what was written before `stop` said so stays, and is found next time."""
+        """Have the outputs for what an epoch sees ready; what was written to files before `stop` said so stays, and is found next time."""
 
         def look(_: int) -> None:
             if stop():
@@ -91,7 +95,7 @@ class CachedTeacher(AskedAboutAll):
         try:
             for view in self._views:
                 if not view.is_at(epoch):
-                    view.turn_to(epoch, {side: Table(self._shards(view, side, epoch, look)) for side in self._parts})
+                    view.turn_to(epoch, {side: Table(self._shards(view, side, epoch, look)) for side in SIDES})
         except _StoppedError:
             return False
         return self.live.at_epoch(epoch, stop)
@@ -110,7 +114,7 @@ class CachedTeacher(AskedAboutAll):
 
     def _shards(self, view: _View, tower: Tower, epoch: int, look: BeforePart) -> list[Shard]:
         """Every part's outputs, computed where nobody has done so; `look` is called before every part and in between."""
-        parts = self._parts[tower]
+        parts = self._parts[tower, view.texts_at_once]
 
         def seen(number: int) -> Texts:
             return view.kept.view_of(parts[number], epoch)
@@ -151,6 +155,7 @@ class _View:
 
     def __init__(self, kept: KeptView, mask_id: int) -> None:
         self.kept, self.mask_id = kept, mask_id
+        self.texts_at_once = kept.texts_at_once or TEXTS_OF_A_SHARD
         self._tables: dict[Tower, Table] = {}
         self._at: Path | int | None = None
 
@@ -175,16 +180,10 @@ class _View:
             return None
         vectors, states = sent(torch.from_numpy(table.vectors(rows)), device), {}
         if needs.layers:
-            kept = sent(self._kept(texts).nonzero().squeeze(1), device)
-            found = sent(torch.from_numpy(table.states(rows)), device)
+            found = self._in_place(texts, sent(torch.from_numpy(table.states(rows)), device))
             for feature, columns in columns_of(self.kept.features).items():
                 if feature in needs.layers:
-                    own = found[:, columns] if isinstance(feature, QKV) else found[:, columns.start]
-                    states[feature] = (
-                        own
-                        if self.kept.whole
-                        else own.new_zeros(len(texts.tokens), *own.shape[1:]).index_copy(0, kept, own)
-                    )
+                    states[feature] = found[:, columns] if isinstance(feature, QKV) else found[:, columns.start]
         return TowerOutput(vectors, states)
 
     def computed(self, live: LiveTeacher, tower: Tower, part: Texts, look: BeforePart) -> Shard:
@@ -205,6 +204,13 @@ class _View:
             states.float().cpu().numpy(),
         )
 
+    def _in_place(self, texts: Texts, states: Tensor) -> Tensor:
+        """The states of kept tokens, each where its token stands, `(tokens, columns, hidden)`; zeros elsewhere."""
+        if self.kept.whole:
+            return states
+        kept = sent(self._kept(texts).nonzero().squeeze(1), states.device)
+        return states.new_zeros(len(texts.tokens), *states.shape[1:]).index_copy(0, kept, states)
+
     def _kept(self, texts: Texts) -> Tensor:
         """Which tokens' states are kept."""
         if self.kept.whole:
@@ -212,6 +218,6 @@ class _View:
         return (texts.tokens == self.mask_id) & ~texts.special
 
 
-def _in_parts(texts: Texts) -> list[Texts]:
+def _in_parts(texts: Texts, size: int) -> list[Texts]:
     order = torch.argsort(fingerprints(texts), stable=True)
-    return [texts.select(part) for part in torch.split(order, TEXTS_OF_A_SHARD)]
+    return [texts.select(part) for part in torch.split(order, size)]

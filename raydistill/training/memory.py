@@ -112,7 +112,7 @@ class MemoryPlan:
                 f"{what} did not fit into memory in micro-batches of one text of {longest} tokens: {said}",
                 expected="room for one text, and for the vectors and scores of all",
                 consequence=f"{what} was given up; checkpoints written before it are sound",
-                remedy="lower data.max_tokens, training.batch_size or the grade's layers, or free memory",
+                remedy="lower training.remember_states, data.max_tokens, training.batch_size or the grade's layers, or free memory",
             )
         self.cached = self.cached or graphs
         self.student.tokens_per_micro_batch = max(1, tokens // 2)

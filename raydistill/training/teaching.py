@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from raydistill.teachers.views import LiveTeacher, NoTeacher, TeacherSource
 from raydistill.training.outputs import either
 from raydistill.training.terms.term import wanted_on
 from raydistill.training.trainer import Trainer
+
+MIB, MIB_AT_ONCE = 2**20, 64
+"""How much of a teacher's states is computed at once, beside what is kept of them already: a few times as much is held on the way."""
 
 
 def teacher_source(
@@ -111,27 +114,38 @@ def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _K
     wanted = [wanted_on(trainer.terms, view).teacher for view in ("clean", "corrupted")]
     if asked.vectors_alone:
         wanted = [Needs() if needs is not None and needs.others else None for needs in wanted]
-    texts = trainer.builder.all_texts(triples)
-    views = _views(config, trainer, kept, _Room(config, live, texts), *wanted)
+    room = _Room(config, live, trainer, triples)
+    views = _views(config, trainer, kept, room, *wanted)
     if not views:
         return live
-    return CachedTeacher(live, *texts, views, trainer.corruption.mask_id, trainer.world.rank)
+    return CachedTeacher(live, *room.texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 
 @dataclass(frozen=True)
 class _Room:
-    """Whether there is room for a teacher's states of all training texts: in memory alone, because on disk they would outlive the trial, and next to a processor alone."""
+    """How much of a teacher's states of all training texts is kept: in memory alone, because on disk they would outlive the trial, and next to a processor alone."""
 
     config: TrialConfig
     teacher: LiveTeacher
-    texts: Sequence[Texts]
+    trainer: Trainer
+    triples: NDArray[np.int32]
 
-    def holds(self, features: Sequence[Feature]) -> bool:
-        """Whether these states have their place."""
-        columns = sum(columns.stop - columns.start for columns in columns_of(features).values())
-        tokens = sum(len(texts.tokens) for texts in self.texts)
-        needed = 4 * tokens * columns * self.teacher.model.hidden_size
-        return self.teacher.device.type == "cpu" and needed <= self.config.training.remember_states * 2**20
+    @cached_property
+    def texts(self) -> tuple[Texts, Texts]:
+        """All training texts. To put them together takes a while, so nobody does who keeps nothing."""
+        return self.trainer.builder.all_texts(self.triples)
+
+    def view(self, features: tuple[Feature, ...]) -> KeptView | None:
+        """The view that keeps these states of all tokens; None where there is no room."""
+        limit = self.config.training.remember_states * MIB
+        if not limit or self.teacher.device.type != "cpu":
+            return None
+        of_a_token = 4 * self.teacher.model.hidden_size * list(columns_of(features).values())[-1].stop
+        if of_a_token * sum(len(texts.tokens) for texts in self.texts) > limit:
+            return None
+        longest = max(int(texts.lengths.max()) for texts in self.texts)
+        at_once = max(1, MIB_AT_ONCE * MIB // (of_a_token * longest))
+        return KeptView(lambda texts, epoch: texts, features=features, whole=True, texts_at_once=at_once)
 
 
 def _views(
@@ -144,8 +158,8 @@ def _views(
         corrupted = either(clean, corrupted)
     elif clean is not None and not clean.layers:
         views.append(KeptView(lambda texts, epoch: texts, folders(lambda epoch: "clean", ())))
-    elif clean is not None and room.holds(features := in_order(clean.layers)):
-        views.append(KeptView(lambda texts, epoch: texts, features=features, whole=True))
+    elif clean is not None and (whole := room.view(in_order(clean.layers))):
+        views.append(whole)
     if number is None or corruption.ratio == 0 or corrupted is None:
         return views
     if corrupted.layers and not corrupted.masked_only:

@@ -111,6 +111,7 @@ CHANGED = {
     "evaluate_every": 2,
     "checkpoint_steps": 3,
     "remember_teacher": False,
+    "remember_states": 0,
     "corruptions": 2,
     "keep_checkpoints": 5,
     "measure_gradients": False,

@@ -57,6 +57,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient cache, mgsr": ("mgsr", {"training": CACHED}),
     "minilm, two examples": ("minilm", {"training": {**SMALL_STEPS, "batch_size": 2}}),
     "gradient cache, tinybert": ("tinybert", {"training": CACHED}),
+    "gradient cache, tinybert, teacher run in every step": ("tinybert", {"training": {**CACHED, "remember_states": 0}}),
     "kl, roberta": ("kl", {"encoder": {"kind": "roberta"}}),
     "self-negatives and pre-batch": ("none", {"contrastive": {"self_negatives": True, "pre_batch": 2}}),
     "shared towers": ("pmd", {"encoder": {"shared_towers": True}, "view": "separate"}),

@@ -15,6 +15,7 @@ from raydistill.errors import CapabilityError
 from raydistill.models.pretrained import locate_encoder
 from raydistill.teachers.cache import CachedTeacher
 from raydistill.teachers.views import LiveTeacher, NoTeacher
+from raydistill.training import teaching
 from raydistill.training.checkpoint import load_model
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
@@ -76,6 +77,30 @@ def test_teacher_is_remembered_where_its_texts_are_clean(
 ) -> None:
     """A memory of clean texts beside masked ones, which it never answers; or a teacher encoded anew every epoch."""
     assert type(parts_of(name, **changes).trainer.teacher) is kind
+
+
+def test_states_are_kept_as_far_as_there_is_room(parts_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that is none, or that is held by the kept states and not by how many are computed at once; here one text at a time."""
+    whole = parts_of("tinybert")
+    assert isinstance(whole.trainer.teacher, CachedTeacher)
+    [view] = whole.trainer.teacher._views
+    assert view.texts_at_once > 1000
+    triples = whole.trainer.source.triples
+    assert triples is not None
+    tokens = sum(len(texts.tokens) for texts in whole.trainer.builder.all_texts(triples))
+    # Embeddings, two layers' states, and what two attentions are computed from; 16 units of four bytes.
+    needed = 4 * 16 * (1 + 2 + 2 * 3) * tokens
+    monkeypatch.setattr(teaching, "MIB", 1)
+    teachers = [parts_of("tinybert", training={"remember_states": size}) for size in (needed, needed - 1)]
+    small, live = (parts.trainer.teacher for parts in teachers)
+    assert isinstance(small, CachedTeacher)
+    assert isinstance(live, LiveTeacher)
+    assert [view.texts_at_once for view in small._views] == [1]
+    batch = whole.trainer.builder.build(next(whole.trainer.source.batches(0)))
+    expected = whole.trainer.losses(batch, 0)
+    for parts in teachers:
+        for term, value in parts.trainer.losses(batch, 0).items():
+            torch.testing.assert_close(value, expected[term], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pmd", "kl", "pkd", "tinybert", "minilm", "mgsr", "dq", "pmd+tinybert", "homodistil"])

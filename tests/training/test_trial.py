@@ -43,6 +43,10 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "ternary": ("dq-ternary", {"encoder": {**DROPOUT, "shared_towers": True}, "init": "teacher"}),
     "warming up": ("dkd", {"encoder": DROPOUT}),
     "relations": ("minilm", {"encoder": DROPOUT}),
+    "relations of a teacher that is run in every step": (
+        "minilm",
+        {"encoder": DROPOUT, "training": {**THREE, "remember_states": 0}},
+    ),
     "relations of as many heads as one likes": ("minilmv2", {"encoder": DROPOUT}),
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
