@@ -258,7 +258,7 @@ def test_minilm_is_what_transformers_says_of_attention(
     parts_of: Callable[..., TrialParts], dataset: Dataset, kind: str
 ) -> None:
     """Attention of another layer or with padding, heads mixed up, or a relation that is scaled by the whole width."""
-    parts = parts_of("minilm", layers=2, encoder={"kind": kind}, **TEXT_LIMIT)
+    parts = parts_of("minilm", layers=2, encoder={"kind": kind}, training={"remember_teacher": False}, **TEXT_LIMIT)
     trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)
     fast = trainer.losses(trainer.builder.build(triples), 0)
     naive = Naive(parts, dataset, triples)
@@ -277,7 +277,7 @@ def test_tinybert_is_what_transformers_says_of_its_layers(
     parts_of: Callable[..., TrialParts], dataset: Dataset
 ) -> None:
     """Another layer map, embeddings that are the first layer's states, or a projection that is not in the gradient."""
-    parts = parts_of("tinybert", layers=2, **TEXT_LIMIT)
+    parts = parts_of("tinybert", layers=2, training={"remember_teacher": False}, **TEXT_LIMIT)
     trainer, triples = parts.trainer, with_inverses(dataset.train, dataset.num_relations)
     fast = trainer.losses(trainer.builder.build(triples), 0)
     naive = Naive(parts, dataset, triples)
