@@ -18,7 +18,7 @@ def usual_examples(counts: Mapping[str, int]) -> int:
     """Examples of an epoch where nobody says how many: as many as one of triples has, or of a graph without any four for each entity.
 
     Args:
-        counts: of the graph, as its manifest has them (`Dataset.recorded_counts`).
+        counts: of the graph, as `count_of` or its manifest (`Dataset.recorded_counts`) has them.
     """
     return 2 * counts["train"] or EXAMPLES_OF_AN_ENTITY * counts["entities"]
 

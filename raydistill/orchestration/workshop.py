@@ -13,7 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.data.synthetic import usual_examples
 from raydistill.errors import CapabilityError
-from raydistill.kg.store import Dataset
+from raydistill.kg.store import Dataset, count_of
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, positions, tokenizer_digest
 from raydistill.planning.ground import Ground
 
@@ -99,7 +99,7 @@ def survey(config: CampaignConfig) -> Ground:
         layers,
         encoder_width=encoder.hidden_size,
         num_relations=len(set(dataset.train[:, 1].tolist())),
-        epoch_examples=usual_examples(dataset.recorded_counts()),
+        epoch_examples=usual_examples(count_of(dataset)),
         others=others,
         structural=frozenset(one.digest for one in others.values() if _is_structural(one.path)),
         encoder_intermediate=encoder.intermediate_size,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.data.batches import BatchBuilder
 from raydistill.data.groups import GroupSource
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device, tokens_at_once
@@ -114,7 +115,7 @@ def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _K
     wanted = [wanted_on(trainer.terms, view).teacher for view in ("clean", "corrupted")]
     if asked.vectors_alone:
         wanted = [Needs() if needs is not None and needs.others else None for needs in wanted]
-    room = _Room(config, live, trainer, triples)
+    room = _Room(config.training.remember_states * MIB, live, trainer.builder, triples)
     views = _views(config, trainer, kept, room, *wanted)
     if not views:
         return live
@@ -123,25 +124,33 @@ def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _K
 
 @dataclass(frozen=True)
 class _Room:
-    """How much of a teacher's states of all training texts is kept: in memory alone, because on disk they would outlive the trial, and next to a processor alone."""
+    """How much of a teacher's states of all training texts is kept: in memory alone, because on disk they would outlive the trial, and next to a processor alone.
 
-    config: TrialConfig
+    Args:
+        limit: bytes.
+        teacher: whose states they are.
+        builder: puts the texts together.
+        triples: whose texts they are.
+    """
+
+    limit: int
     teacher: LiveTeacher
-    trainer: Trainer
+    builder: BatchBuilder
     triples: NDArray[np.int32]
 
     @cached_property
     def texts(self) -> tuple[Texts, Texts]:
         """All training texts. To put them together takes a while, so nobody does who keeps nothing."""
-        return self.trainer.builder.all_texts(self.triples)
+        return self.builder.all_texts(self.triples)
 
     def view(self, features: tuple[Feature, ...]) -> KeptView | None:
         """The view that keeps these states of all tokens; None where there is no room."""
-        limit = self.config.training.remember_states * MIB
-        if not limit or self.teacher.device.type != "cpu":
+        of_a_token = 4 * self.teacher.model.hidden_size * max(place.stop for place in columns_of(features).values())
+        # Each candidate has two tokens at least, so a large graph is told without its texts.
+        fewest = 2 * len(np.unique(self.triples[:, 2]))
+        if self.teacher.device.type != "cpu" or of_a_token * fewest > self.limit:
             return None
-        of_a_token = 4 * self.teacher.model.hidden_size * list(columns_of(features).values())[-1].stop
-        if of_a_token * sum(len(texts.tokens) for texts in self.texts) > limit:
+        if of_a_token * sum(len(texts.tokens) for texts in self.texts) > self.limit:
             return None
         longest = max(int(texts.lengths.max()) for texts in self.texts)
         at_once = max(1, MIB_AT_ONCE * MIB // (of_a_token * longest))

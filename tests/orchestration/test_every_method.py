@@ -91,17 +91,20 @@ def test_usual_space_of_a_method_is_searched(run_methods: Callable[..., Campaign
     for method in methods:
         trials = state.of(f"{method['name']}-seed0", 2)
         assert len(trials) == 2
-        searched = {f"method.{key}" for key, value in method.items() if value == "search"}
-        assert all(one.parameters.keys() == searched for one in trials)
-        for key in searched:
-            low, high = bounds(getattr(METHOD_SECTIONS[method["name"]].model_validate(method), key.partition(".")[2]))
-            values = [one.parameters[key] for one in trials]
-            assert len(set(values)) == 2
-            assert all(low <= value <= high for value in values)
+        searched = [key for key, value in method.items() if value == "search"]
+        assert all(one.parameters.keys() == {f"method.{key}" for key in searched} for one in trials)
         promoted = state.promotions[f"{method['name']}-seed0", 2]
         [best] = [one for one in trials if one.identity == promoted.identity]
-        own = read_record(promoted.checkpoint)["method"]
-        assert {key: own[key.partition(".")[2]] for key in searched} == best.parameters
+        section, own = (
+            METHOD_SECTIONS[method["name"]].model_validate(method),
+            read_record(promoted.checkpoint)["method"],
+        )
+        for key in searched:
+            low, high = bounds(getattr(section, key))
+            values = [one.parameters[f"method.{key}"] for one in trials]
+            assert len(set(values)) == 2
+            assert all(low <= value <= high for value in values)
+            assert own[key] == best.parameters[f"method.{key}"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from raydistill.config.trial import TrialConfig
+from raydistill.data.batches import BatchBuilder
 from raydistill.errors import CapabilityError
 from raydistill.models.pretrained import locate_encoder
 from raydistill.teachers.cache import CachedTeacher
@@ -101,6 +102,9 @@ def test_states_are_kept_as_far_as_there_is_room(parts_of: Make, monkeypatch: py
     for parts in teachers:
         for term, value in parts.trainer.losses(batch, 0).items():
             torch.testing.assert_close(value, expected[term], atol=1e-5, rtol=1e-5)
+    # What is far too much is told without the texts, which of a large graph take longer, and more memory, than their states may.
+    monkeypatch.setattr(BatchBuilder, "all_texts", None)
+    assert isinstance(parts_of("tinybert", training={"remember_states": 9}).trainer.teacher, LiveTeacher)
 
 
 @pytest.mark.parametrize("name", ["pmd", "kl", "pkd", "tinybert", "minilm", "mgsr", "dq", "pmd+tinybert", "homodistil"])
