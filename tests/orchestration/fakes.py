@@ -33,6 +33,7 @@ from raydistill.planning.search import Observation, grade_space, propose, trial_
 NAN_RATIO = 0.13
 CRASH_RATIO = 0.17
 TRAINED = "trained.log"
+KILLED = ".killed"
 ENDED = "ended.log"
 """Beside a trial's checkpoints: a line for each time it was told to end, with its number of workers and the moment."""
 
@@ -108,6 +109,8 @@ def run_trial(
         _work(settings.get("seconds", 0.0), directory, world, interrupted)
         if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
             _wait_for(directory.parents[2] / grade, settings.get("trials", 0))
+        if epoch == epochs and settings.get("until_killed"):
+            _wait_for_a_kill(directory.parents[1])
         if epoch == 1 and settings.get("patient") == directory.parents[1].name:
             _wait_behind(directory, settings["trials"])
         if world.size > 1:
@@ -375,6 +378,14 @@ def _wait_for(grade: Path, trials: int) -> None:
     deadline = time.monotonic() + 120
     while (_begun(grade) < trials or not list(grade.glob(f"trials/*/{TRAINED}"))) and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def _wait_for_a_kill(grade: Path) -> None:
+    """Until a process of the grade was killed, which a test tells by a file: a trial may not end before it could be struck."""
+    deadline = time.monotonic() + 120
+    while not (grade / KILLED).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _begun(grade: Path) -> int:

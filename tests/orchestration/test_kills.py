@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -51,17 +52,21 @@ class Killer:
             one for one in state.of("main", grade) if one.status == "running" and len(one.reports) >= self.reports
         ]
         if running:
-            directory = self.root / "grades" / state.grades[grade] / "trials" / running[0].identity
+            folder = self.root / "grades" / state.grades[grade]
+            directory = folder / "trials" / running[0].identity
             pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else titled(victim)
             os.kill(pid, signal.SIGKILL)
+            (folder / fakes.KILLED).touch()
             self.plan.pop(0)
 
 
 def titled(title: str) -> int:
-    """A process below this one, by the title that Ray gives it."""
-    return next(
-        one.pid for one in psutil.Process().children(recursive=True) if " ".join(one.cmdline()).startswith(title)
-    )
+    """A process below this one, by the title that Ray gives it; others may end while they are asked."""
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(one.cmdline()).startswith(title):
+                return one.pid
+    raise LookupError(f"no process is called {title}")
 
 
 def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: int) -> None:
@@ -75,7 +80,7 @@ def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: i
 def test_campaign_survives_the_death_of_any_of_its_processes(cluster: None, tmp_path: Path) -> None:
     """A trial, the coordinator or a search that dies would end the campaign, lose a report, or train a finished trial again."""
     config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1})
-    fakes.control(tmp_path / "run", seconds=0.6)
+    fakes.control(tmp_path / "run", seconds=0.6, until_killed=True)
     killer = Killer(tmp_path / "run", [(0, 0), (1, "ray::Coordinator"), (2, "ray::StudyRunner")])
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
@@ -98,7 +103,7 @@ def test_train_back_end_survives_the_death_of_a_worker_and_of_its_trial(cluster:
     """A dead worker would end the trial; a dead trial would keep its workers' CPUs, and the next one would wait for ever."""
     resources = {"backend": "train", "workers_per_trial": 2}
     config = fakes.campaign(training=EPOCHS, resources=resources, grades=[{"layers": 6, "mask_ratio": 0.1}])
-    fakes.control(tmp_path / "run", seconds=0.6)
+    fakes.control(tmp_path / "run", seconds=0.6, until_killed=True)
     killer = Killer(tmp_path / "run", [(0, 1), (1, "ray::ResourceTrainable")])
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
