@@ -1,4 +1,7 @@
-"""Watching a campaign: a live table on a terminal, one line per report everywhere else, and the trials of every grade that ends."""
+"""Watching a campaign: a live table on a terminal, one line per report everywhere else, and the trials of every grade that ends.
+
+Work that several ladders share is told where it was done; the others say in a line whose it is.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class Progress:
         self._promoted: set[tuple[str, int]] = set()
         self._noted: dict[TrialKey, int] = {}
         self._failed: set[TrialKey] = set()
+        self._shared: set[TrialKey] = set()
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -52,7 +56,7 @@ class Progress:
             self._report(state, record)
         for key in sorted(state.promotions.keys() - self._promoted):
             self._promoted.add(key)
-            if state.of(*key):
+            if any(record.reused_from is None for record in state.of(*key)):
                 self._print(trial_table(state, *key).as_rich())
         if self._live is not None:
             self._live.update(running_view(state), refresh=True)
@@ -60,12 +64,13 @@ class Progress:
     def _greet(self, state: CampaignState) -> None:
         """A resumed campaign starts with a history, which is not news. The next ladder of a search has trials of the same names, which are."""
         self._campaign = state.config_fingerprint
-        for known in (self._told, self._promoted, self._noted, self._failed):
+        for known in (self._told, self._promoted, self._noted, self._failed, self._shared):
             known.clear()
         done = [record for record in state.trials.values() if record.status in ENDED]
         self._promoted |= state.promotions.keys()
         self._told |= {record.key: len(record.reports) for record in done}
         self._failed |= {record.key for record in done if record.status == "failed"}
+        self._shared |= {record.key for record in done if record.reused_from}
         self._noted |= {record.key: len(record.notes) for record in state.trials.values()}
         if done:
             self._print(Text(f"resumed: {len(done)} trials done, {len(state.promotions)} grades promoted"))
@@ -73,7 +78,11 @@ class Progress:
     def _report(self, state: CampaignState, record: TrialRecord) -> None:
         told = self._told.get(record.key, 0)
         self._told[record.key] = len(record.reports)
-        if self._live is None:
+        source = state.trials[record.reused_from] if record.reused_from else None
+        if source is not None and record.key not in self._shared:
+            self._shared.add(record.key)
+            self._print(Text(f"{_name(state, record)}: the same work as {_name(state, source)}, done once"))
+        if source is None and self._live is None:
             for position in range(told, len(record.reports)):
                 self._print(Text(" ".join(cell for cell in trial_cells(state, record, position) if cell)))
         for note in record.notes[self._noted.get(record.key, 0) :]:

@@ -62,6 +62,21 @@ def test_failed_trial_is_told_with_its_reason(events: list[dict[str, Any]]) -> N
     assert text == "1-layers2 trial 2 failed: loss [nan] in step 7\n"
 
 
+def test_work_that_ladders_share_is_told_once(events: list[dict[str, Any]]) -> None:
+    """A comparison of twenty methods would tell each epoch of the grades above twenty times, and its own students would drown."""
+    place = {"lineage": "second", "grade": 1, "number": 0, "time": 9.0}
+    shared = {"kind": "trial_reused", **place, "source": ["main", 1, 1], "identity": "main-1-1", "parameters": {}}
+    promotion = {
+        **next(one for one in events if one["kind"] == "grade_promoted" and one["grade"] == 1),
+        "lineage": "second",
+    }
+    told = [{**events[0], "lineages": ["main", "second"]}, *events[1:], shared, promotion]
+    text = watched(told, list(range(1, len(told) + 1)))
+    assert text.count("examples/s") == 6
+    assert text.count(": trials") == 2
+    assert text.endswith("second 1-layers2 trial 0: the same work as main 1-layers2 trial 1, done once\n")
+
+
 def test_running_view_shows_running_trials_only(events: list[dict[str, Any]]) -> None:
     """A finished trial in the live table would push running ones off the screen."""
     stream = io.StringIO()
