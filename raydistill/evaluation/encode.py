@@ -91,11 +91,13 @@ def evaluate(
     rerank: NeighborReranking | None = None,
     workers: Workers | None = None,
     before_part: BeforePart | None = None,
+    kept_as: Callable[[Tensor], Tensor] | None = None,
 ) -> LinkPredictionReport:
     """Rank every entity for every query of `task` with the vectors of `model`.
 
     The model is put into evaluation mode for the time of the call. With several workers each encodes and ranks a part of the entities; all must
-    call, with equal models, and all get the report that one alone would get. `before_part` is called before each micro-batch that is encoded.
+    call, with equal models, and all get the report that one alone would get. `before_part` is called before each micro-batch that is encoded;
+    `kept_as` gives what is left of entity vectors, `(entities, hidden)`, row by row, where they are kept in fewer bits.
     """
     training = model.training
     model.eval()
@@ -110,7 +112,7 @@ def evaluate(
             )
     finally:
         model.train(training)
-    return task.evaluate(queries, entities, rerank=rerank, shard=shard)
+    return task.evaluate(queries, kept_as(entities) if kept_as else entities, rerank=rerank, shard=shard)
 
 
 def encode_shard(

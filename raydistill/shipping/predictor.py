@@ -24,7 +24,9 @@ from raydistill.kg.triples import inverse_relation
 from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
+from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.vectors import remembered
+from raydistill.students.quantizers import FLOAT
 from raydistill.training.evaluate import open_checkpoint
 from raydistill.training.manifest import manifest_digest
 
@@ -56,7 +58,7 @@ class Predictor:
         assembler: the graph's texts for it.
         dataset: the graph.
         tokenizer: for texts that are not in the graph.
-        entity_vectors: of all entities, `(entities, hidden)`; None = they are encoded now.
+        entity_vectors: of all entities; None = they are encoded now.
     """
 
     def __init__(
@@ -65,20 +67,26 @@ class Predictor:
         assembler: TextAssembler,
         dataset: Dataset,
         tokenizer: Any,
-        entity_vectors: Tensor | None = None,
+        entity_vectors: EntityVectors | None = None,
     ) -> None:
         self.model, self.assembler, self.dataset, self.tokenizer = model.eval(), assembler, dataset, tokenizer
         everything = np.concatenate([dataset.train, dataset.valid, dataset.test])
         self.truth = TruthIndex.from_triples(everything, dataset.num_entities, dataset.num_relations)
         if entity_vectors is None:
-            entity_vectors = encode_entities(model, assembler, dataset.num_entities)
+            entity_vectors = EntityVectors.of(encode_entities(model, assembler, dataset.num_entities))
         self.entity_vectors = entity_vectors
 
     @classmethod
-    def load(cls, checkpoint: str | Path, data: str | Path) -> Predictor:
+    def load(cls, checkpoint: str | Path, data: str | Path, *, entity_bits: int = FLOAT) -> Predictor:
         """Read a checkpoint and a dataset directory, and encode all entities, unless their vectors were kept from an earlier call.
 
+        Args:
+            checkpoint: the model.
+            data: dataset directory.
+            entity_bits: 8 = entity vectors take a quarter of the memory, in the cache too; `evaluate_checkpoint` says what that costs.
+
         Raises:
+            CapabilityError: other than 8 or 32 bits.
             CheckpointError: damaged checkpoint.
             DataError: damaged dataset.
         """
@@ -86,9 +94,9 @@ class Predictor:
         model, assembler = open_checkpoint(checkpoint, dataset)
         device = best_device()
         vectors = remembered(
-            f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type}",
+            f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type} {entity_bits}",
             dataset.num_entities,
-            lambda: encode_entities(model, assembler, dataset.num_entities),
+            lambda: EntityVectors.of(encode_entities(model, assembler, dataset.num_entities), entity_bits),
         )
         return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"), vectors.to(device))
 
@@ -124,7 +132,7 @@ class Predictor:
         else:
             vector = encode_queries(self.model, self.assembler, np.array([entity]), np.array([relation]))
             known = self.truth.known_tails(np.array([entity]), np.array([relation]))[1]
-        scores = (vector @ self.entity_vectors.T)[0]
+        scores = self.entity_vectors.scores(vector[0])
         best = torch.topk(scores, min(k, len(scores)))
         return [
             Prediction(self.dataset.entity_keys[i], self.dataset.entity_names[i], score, bool((known == i).any()))

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from raydistill.shipping.entities import EntityVectors
+
 logger = logging.getLogger(__name__)
 MOST_KEPT = 8
 """Files kept; the ones unused for longest make room."""
-_NAME = "vectors"
 
 
 def cache_folder() -> Path:
@@ -29,13 +29,13 @@ def cache_folder() -> Path:
     return Path(base) / "raydistill" / "vectors"
 
 
-def remembered(identity: str, num_entities: int, encode: Callable[[], Tensor]) -> Tensor:
+def remembered(identity: str, num_entities: int, encode: Callable[[], EntityVectors]) -> EntityVectors:
     """The vectors that `encode` gives, from the cache where they were kept before.
 
     Args:
         identity: names everything the vectors depend on.
         num_entities: rows they must have.
-        encode: makes them, `(entities, hidden)`.
+        encode: makes them.
     """
     path = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     kept = _read(path)
@@ -49,28 +49,28 @@ def remembered(identity: str, num_entities: int, encode: Callable[[], Tensor]) -
     return vectors
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path) -> EntityVectors | None:
     if not path.exists():
         return None
     try:
         with safe_open(str(path), "pt") as file:
-            vectors: Tensor = file.get_tensor(_NAME)
-            sound = (file.metadata() or {}).get("sha256") == _digest(vectors)
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            sound = (file.metadata() or {}).get("sha256") == _digest(tensors)
         os.utime(path)
     except (OSError, SafetensorError):
         sound = False
     if not sound:
         logger.warning("%s is damaged; all entities are encoded again", path)
         return None
-    return vectors
+    return EntityVectors.from_tensors(tensors)
 
 
-def _write(path: Path, vectors: Tensor) -> None:
+def _write(path: Path, vectors: EntityVectors) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.aside")
-    content = vectors.to("cpu").contiguous()
+    content = {name: tensor.to("cpu").contiguous() for name, tensor in vectors.tensors().items()}
     try:
-        save_file({_NAME: content}, aside, metadata={"sha256": _digest(content)})
+        save_file(content, aside, metadata={"sha256": _digest(content)})
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -79,5 +79,8 @@ def _write(path: Path, vectors: Tensor) -> None:
         old.unlink(missing_ok=True)
 
 
-def _digest(vectors: Tensor) -> str:
-    return hashlib.sha256(vectors.to("cpu", torch.float32).contiguous().numpy().tobytes()).hexdigest()
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.conditioning import CONDITIONING, conditioned
 from raydistill.students.reshaping import Across, StructureChange
+from raydistill.students.units import encoders_of
 
 
 class Conditioner:
@@ -32,9 +33,7 @@ class Conditioner:
 
     def prepare(self, student: BiEncoder) -> None:
         """Add the embeddings; shared towers have one."""
-        towers = {"query": student.query_encoder, "entity": student.entity_encoder}
-        if student.shared_towers:
-            towers.pop("entity")
+        towers = {name.removesuffix("_encoder"): encoder for name, encoder in encoders_of(student).items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.embeddings = nn.ModuleDict({tower: conditioned(encoder) for tower, encoder in towers.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from raydistill.kg.text import TextRule
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import tokenizer_digest
+from raydistill.students.quantizers import FLOAT, rounded
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
@@ -32,6 +34,7 @@ def evaluate_checkpoint(
     split: str = "test",
     rerank: tuple[int, float] | None = None,
     tokens_per_micro_batch: TokensAtOnce = "auto",
+    entity_bits: int = FLOAT,
 ) -> LinkPredictionReport:
     """The full filtered protocol for one split, in float32, with half the tokens at a time whenever memory runs out.
 
@@ -41,11 +44,13 @@ def evaluate_checkpoint(
         split: train, valid or test.
         rerank: hops and bonus of SimKGC's neighbour re-ranking; None = off.
         tokens_per_micro_batch: tokens encoded at a time, to begin with.
+        entity_bits: of each number of the entity vectors that queries are ranked against; 32 = float32.
 
     Raises:
         CheckpointError: damaged checkpoint.
         DataError: damaged dataset, or no such split.
         OutOfMemoryError: it does not fit one text at a time.
+        CapabilityError: not so many bits.
     """
     dataset = Dataset.load(dataset_path)
     task = encode.link_prediction_task(dataset, split)
@@ -54,8 +59,10 @@ def evaluate_checkpoint(
     if rerank is not None:
         reranking = NeighborReranking.from_triples(dataset.train, dataset.num_entities, hops=rerank[0], bonus=rerank[1])
 
+    kept_as = partial(rounded, bits=entity_bits, by_row=True)
+
     def ranked() -> LinkPredictionReport:
-        return encode.evaluate(model, assembler, task, rerank=reranking)
+        return encode.evaluate(model, assembler, task, rerank=reranking, kept_as=kept_as)
 
     # Whatever a trial may do: this ends none.
     memory = MemoryPlan(model, World.alone(), "auto")

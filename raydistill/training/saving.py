@@ -18,6 +18,7 @@ from raydistill.models.biencoder import BiEncoder
 from raydistill.models.pretrained import TOKENIZER_FILES
 from raydistill.models.vocabulary import whole_state
 from raydistill.students.storing import store_weights
+from raydistill.students.units import encoders_of
 from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, RECORD, TrainingState
 from raydistill.training.manifest import write_manifest
 
@@ -32,8 +33,8 @@ def save_checkpoint(
     """
 
     def fill(aside: Path) -> None:
-        for name in ("query_encoder",) if model.shared_towers else ("query_encoder", "entity_encoder"):
-            _save_encoder(aside / name, getattr(model, name))
+        for name, encoder in encoders_of(model).items():
+            _save_encoder(aside / name, encoder)
         (aside / "tokenizer").mkdir()
         for file in TOKENIZER_FILES:
             if (tokenizer_folder / file).exists():
@@ -112,13 +113,9 @@ def _save_encoder(folder: Path, encoder: nn.Module) -> None:
 
 
 def _size(folder: Path, model: BiEncoder) -> dict[str, int]:
-    """Parameters (both towers, whole vocabulary, temperature) and bytes of the stored weights."""
-    trained = sum(
-        tensor.numel()
-        for name in ("query_encoder", "entity_encoder")
-        for tensor in whole_state(getattr(model, name)).values()
-    )
-    parameters = (trained // 2 if model.shared_towers else trained) + 1
+    """Parameters (each tower once, whole vocabulary, temperature) and bytes of the stored weights."""
+    whole = [tensor for encoder in encoders_of(model).values() for tensor in whole_state(encoder).values()]
+    parameters = sum(tensor.numel() for tensor in whole) + 1
     return {"parameters": parameters, "bytes": stored_bytes(folder)}
 
 

@@ -122,7 +122,7 @@ def test_interrupted_run_alone_can_be_resumed(
 ) -> None:
     """Told to resume a command that cannot, the reader looks for an option that is not there."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     fake_module("raydistill.orchestration.campaign", Campaign=interrupted)
@@ -169,17 +169,20 @@ class Answer:
     known: bool
 
 
+@dataclass
 class FakePredictor:
-    """Answers with its arguments."""
+    """Answers with its arguments, and with a score of half a unit for the bits of a float32."""
+
+    score: float
 
     @classmethod
-    def load(cls, checkpoint: str, data: str) -> FakePredictor:
-        return cls()
+    def load(cls, checkpoint: str, data: str, *, entity_bits: int) -> FakePredictor:
+        return cls(entity_bits / 64)
 
     def tails(self, head: str, relation: str, k: int) -> list[Answer]:
         if head == "nobody":
             raise PredictionError("entity 'nobody'", remedy="give new text")
-        return [Answer("e1", f"tail of {head} {relation} [bold]", 0.5, True)][:k]
+        return [Answer("e1", f"tail of {head} {relation} [bold]", self.score, True)][:k]
 
     def heads(self, tail: str, relation: str, k: int) -> list[Answer]:
         return [Answer(f"e{i}", f"head of {tail} {relation}", 0.25, False) for i in range(k)]
@@ -196,6 +199,13 @@ def test_predict_asks_for_tails_of_a_head_and_heads_of_a_tail(predict: Callable[
     assert "tail of a causes [bold]" in predict("--head", "a", "--relation", "causes").stdout
     answers = json.loads(predict("--tail", "b", "--relation", "causes", "-k", "2", "--json").stdout)["answers"]
     assert answers == [{"key": f"e{i}", "name": "head of b causes", "score": 0.25, "known": False} for i in range(2)]
+
+
+def test_predict_hands_on_the_bits_of_entity_vectors(predict: Callable[..., Result]) -> None:
+    """An option that changes nothing would let a graph that fits in eight bits run out of memory."""
+    asked = ("--head", "a", "--relation", "causes", "--json")
+    scores = [json.loads(predict(*asked, *bits).stdout)["answers"][0]["score"] for bits in ((), ("--entity-bits", "8"))]
+    assert scores == [0.5, 0.125]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--head", "a", "--tail", "b")])

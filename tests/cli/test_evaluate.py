@@ -36,8 +36,10 @@ def report(rerank: tuple[int, float] | None, split: str) -> LinkPredictionReport
 
 @pytest.fixture
 def evaluate(call: Call, tmp_path: Path, dataset_folder: Path, fake_module: Callable[..., None]) -> Call:
-    def fake(checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None) -> LinkPredictionReport:
-        return report(rerank, split)
+    def fake(
+        checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None, *, entity_bits: int
+    ) -> LinkPredictionReport:
+        return report(rerank, split if entity_bits == 32 else f"{split} in {entity_bits} bits")
 
     fake_module("raydistill.training.evaluate", evaluate_checkpoint=fake)
     return lambda *arguments: call("evaluate", str(tmp_path), "--data", str(dataset_folder), *arguments)
@@ -63,6 +65,15 @@ def test_reranked_numbers_are_named(evaluate: Call) -> None:
     text = evaluate("--rerank-hops", "5", "--split", "valid").stdout
     assert "valid, filtered, realistic ranks over 10 entities, re-ranked with neighbours" in text
     assert cells(text, "tail")[2] == "0.750"
+
+
+def test_entity_bits_are_handed_on_and_told(evaluate: Call) -> None:
+    """Numbers of a smaller index that pass for those of the whole one."""
+    text = evaluate("--entity-bits", "8").stdout
+    assert "test in 8 bits, filtered" in text
+    assert "entity vectors in 8 bits" in text
+    assert "entity vectors" not in evaluate().stdout
+    assert json.loads(evaluate("--entity-bits", "8", "--json").stdout)["entity_bits"] == 8
 
 
 def test_json_is_the_whole_report(evaluate: Call) -> None:

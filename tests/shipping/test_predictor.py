@@ -26,7 +26,8 @@ def test_tails_stand_in_the_order_the_evaluation_ranks_them(predictor: Predictor
     """A predictor that put texts together in its own way would show answers the reported ranks say nothing about."""
     task = link_prediction_task(dataset, "test")
     heads, relations = task.distinct_heads[:1], task.distinct_relations[:1]
-    scores = (encode_queries(predictor.model, predictor.assembler, heads, relations) @ predictor.entity_vectors.T)[0]
+    vectors = predictor.entity_vectors.tensors()["vectors"]
+    scores = (encode_queries(predictor.model, predictor.assembler, heads, relations) @ vectors.T)[0]
     forward = int(relations[0]) < dataset.num_relations
     relation = dataset.relation_keys[int(relations[0]) % dataset.num_relations]
     ask = predictor.tails if forward else predictor.heads

@@ -10,8 +10,11 @@ import torch
 from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
 from raydistill.errors import CheckpointError, DataError
+from raydistill.evaluation.encode import encode_entities, encode_queries, link_prediction_task
+from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder
-from raydistill.training.evaluate import evaluate_checkpoint
+from raydistill.students.quantizers import rounded
+from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
 from raydistill.training.trial import EpochReport
 
 
@@ -55,6 +58,20 @@ def test_ranking_that_does_not_fit_is_done_again_in_smaller_parts(
     assert 32 < sizes[0] <= 64
     assert max(sizes[1:]) <= 32
     assert report.metrics == pytest.approx(expected, nan_ok=True)
+
+
+def test_entity_vectors_in_eight_bits_are_what_is_ranked(
+    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, dataset: Dataset
+) -> None:
+    """An index of a quarter of the bytes whose MRR was measured on the whole one."""
+    model, assembler = open_checkpoint(teacher_checkpoint(), dataset)
+    task = link_prediction_task(dataset, "test")
+    entities = rounded(encode_entities(model.eval(), assembler, dataset.num_entities), 8, by_row=True)
+    queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations)
+    report = evaluate_checkpoint(teacher_checkpoint(), dataset_folder, entity_bits=8)
+    assert report.to_dict() == task.evaluate(queries, entities).to_dict()
+    coarse = evaluate_checkpoint(teacher_checkpoint(), dataset_folder, entity_bits=2)
+    assert coarse.metrics["test/both/mr"] != report.metrics["test/both/mr"]
 
 
 def test_what_cannot_be_evaluated_is_named(

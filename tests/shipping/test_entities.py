@@ -1,0 +1,75 @@
+"""Entity vectors in one byte a number: what they are, what they cost, and that parts of a table do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydistill.errors import CapabilityError
+from raydistill.shipping import entities
+from raydistill.shipping.entities import EntityVectors
+from raydistill.shipping.predictor import Predictor
+from raydistill.students.quantizers import rounded
+
+
+def unit_rows(count: int, width: int = 384) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(0)))
+
+
+def test_codes_and_scale_of_a_row_by_hand() -> None:
+    """The largest number of a row is code 127; levels shared by all rows would leave a row of small numbers with few of them."""
+    kept = EntityVectors.of(torch.tensor([[1.27, -0.64, 0.003], [0.0127, 0.0, -0.0001]]), 8)
+    assert kept.codes.dtype == torch.int8
+    assert kept.codes.tolist() == [[127, -64, 0], [127, 0, -1]]
+    assert kept.scale is not None
+    assert kept.scale.tolist() == pytest.approx([0.01, 0.0001])
+    assert kept.scores(torch.tensor([1.0, 2.0, 0.0])).tolist() == pytest.approx([1.27 - 1.28, 0.0127])
+
+
+def test_scores_are_those_of_the_numbers_the_evaluation_ranks_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`evaluate --entity-bits 8` would speak of other answers than `predict --entity-bits 8` gives."""
+    vectors, query = unit_rows(50), unit_rows(1)[0]
+    whole = EntityVectors.of(vectors, 8)
+    scores = whole.scores(query)
+    assert torch.allclose(scores, rounded(vectors, 8, by_row=True) @ query, atol=1e-6)
+    monkeypatch.setattr(entities, "_ROWS_AT_ONCE", 7)
+    in_parts = EntityVectors.of(vectors, 8)
+    assert torch.equal(in_parts.codes, whole.codes)
+    assert torch.allclose(in_parts.scores(query), scores, atol=1e-6)
+
+
+def test_eight_bits_take_a_quarter_and_little_from_a_cosine() -> None:
+    """The price of a quarter of the memory has to be known: of 384 units, half a step in each number moves a cosine by thousandths."""
+    vectors = unit_rows(2000)
+    exact, kept = EntityVectors.of(vectors), EntityVectors.of(vectors, 8)
+    assert exact.bytes == 2000 * 384 * 4
+    assert kept.bytes == 2000 * 384 + 2000 * 4
+    assert (kept.scores(vectors[0]) - exact.scores(vectors[0])).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("bits", [2, 4, 16])
+def test_other_bits_are_refused(bits: int) -> None:
+    """Sixteen bits in an int8 wrap around without a word."""
+    with pytest.raises(CapabilityError, match=f"entity vectors in {bits} bits"):
+        EntityVectors.of(unit_rows(2), bits)
+
+
+def test_predictor_answers_from_eight_bits(
+    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kept under one name, the vectors of a call in float32 would be taken for those in 8 bits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    exact = Predictor.load(teacher_checkpoint(), dataset_folder)
+    kept = Predictor.load(teacher_checkpoint(), dataset_folder, entity_bits=8)
+    assert kept.entity_vectors.scale is not None
+    relation = exact.dataset.relation_keys[0]
+    count = exact.dataset.num_entities
+    ours, theirs = (
+        {one.key: one.score for one in predictor.tails(exact.dataset.entity_keys[0], relation, count)}
+        for predictor in (kept, exact)
+    )
+    assert ours == pytest.approx(theirs, abs=0.02)
+    assert ours != theirs
