@@ -62,6 +62,13 @@ TEST = [("bob", "lives_in", "rome"), ("springfield_2", "instance_of", "city")]
 Folder = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray's processes take their time to start, and more where other tests run beside them."""
+    for item in items:
+        if item.get_closest_marker("ray") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Sums over several threads are added in another order on another machine."""

@@ -211,9 +211,7 @@ class Driver:
 
     def _start(self, job: Job) -> None:
         job.runner = self.runners.take()
-        logger.info(
-            "%s, grade %s: %d trials at once", job.study.lineage.name, job.study.plan.folder, job.study.concurrency
-        )
+        logger.info("%s: %d trials at once", self._title(job.study.place), job.study.concurrency)
         self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
 
     def _finish(self, reference: Any) -> None:
@@ -248,3 +246,5 @@ class Driver:
         self.runners.stop(job.runner for job in self.jobs.values())
         self.scorings.cancel()
         self.jobs.clear()
+        # An error that holds this driver would keep it alive on a cluster that goes on.
+        ray.kill(self.coordinator)

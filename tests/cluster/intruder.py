@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import re
@@ -20,6 +21,8 @@ UNTOLD = ("UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE")
 FRAME = b"\x00\x00"
 """How the greeting of a server of remote calls begins, which says no more than that it is one."""
 WRONG = "0" * 64
+PATIENCE = 30
+"""Seconds for an answer: the machine may be busy with other tests."""
 PAGES = (
     "/",
     "/api/version",
@@ -64,7 +67,7 @@ def pages(address: Address, token: str | None) -> dict[str, tuple[int, bytes]]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     answers = {}
     for page in PAGES:
-        connection = http.client.HTTPConnection(*address, timeout=5)
+        connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
         try:
             connection.request("GET", page, headers=headers)
             answer = connection.getresponse()
@@ -93,24 +96,21 @@ def calls(address: Address, token: str | None) -> dict[str, str]:
     answers = {}
     with grpc.insecure_channel(f"{address[0]}:{address[1]}") as channel:
         for name in harmless():
-            answers[name] = _code(lambda name=name: channel.unary_unary(name)(b"", timeout=5, metadata=metadata))
+            answers[name] = _code(lambda name=name: channel.unary_unary(name)(b"", timeout=PATIENCE, metadata=metadata))
         client = [*metadata, ("client_id", "0" * 32), ("reconnecting", "False")]
         stream = channel.stream_stream(CLIENT)
-        answers[CLIENT] = _code(lambda: next(stream(_first_words(), timeout=5, metadata=client)))
+        answers[CLIENT] = _code(lambda: next(stream(_first_words(), timeout=PATIENCE, metadata=client)))
     return answers
 
 
 def raw(address: Address) -> bytes:
-    """What a port says to somebody who connects and speaks no language at all."""
-    with socket.create_connection(address, timeout=5) as connection:
+    """What a port says to somebody who connects and speaks no language at all; nothing where its process has ended meanwhile."""
+    said = b""
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.settimeout(1.0)
-        said = b""
-        try:
-            connection.sendall(b"\x80\x04hello\r\n\r\n")
-            while piece := connection.recv(4096):
-                said += piece
-        except OSError:
-            return said
+        connection.sendall(b"\x80\x04hello\r\n\r\n")
+        while piece := connection.recv(4096):
+            said += piece
     return said
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+server.stop()
+"""
+"""An S3 on a port that the system gives, which it tells, until its standard input is closed."""
 HERE = str(Path(__file__).parent)
 ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, HERE)
@@ -44,23 +52,21 @@ def s3(_importable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     pytest.importorskip("moto", reason="the S3 of the tests")
     from pyarrow import fs
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # It imports a great deal; beside other tests that has taken more than a minute.
-    deadline = time.monotonic() + 300
-    while socket.socket().connect_ex(("127.0.0.1", port)):
-        assert server.poll() is None, "the S3 of the tests has ended"
-        assert time.monotonic() < deadline, "the S3 of the tests does not answer"
-        time.sleep(0.1)
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    port = server.stdout.readline().strip()
+    assert port, "the S3 of the tests has ended"
     owner = fs.S3FileSystem(
         endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
     )
     owner.create_dir("bucket")
     yield lambda path: f"s3://bucket/{path}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-    server.terminate()
-    server.wait(30)
+    server.stdin.close()
+    server.wait(60)
 
 
 @pytest.fixture(scope="session")

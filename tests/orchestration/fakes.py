@@ -93,7 +93,11 @@ def run_trial(
     settings = _settings(directory.parents[3])
     if world.rank == 0 and "warning" in settings:
         logging.getLogger("raydistill.fakes").warning(settings["warning"])
-    time.sleep(settings.get("start", 0.0))
+    grade = directory.parents[1]
+    # A trial may not go on before it could be struck: at 0, before it has told anybody that it is there.
+    mortal = settings.get("until_killed", {}).get(grade.name)
+    if mortal == 0:
+        _wait_for_a_kill(grade)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"pid-{world.rank}").write_text(str(os.getpid()))
     if settings.get("deaf"):
@@ -107,11 +111,11 @@ def run_trial(
         if settings.get("apart"):
             _work_apart(directory, world, interrupted)
         _work(settings.get("seconds", 0.0), directory, world, interrupted)
-        if epoch == epochs and (grade := settings.get("until", {}).get(directory.parents[1].name)):
-            _wait_for(directory.parents[2] / grade, settings.get("trials", 0))
-        if epoch == epochs and settings.get("until_killed"):
-            _wait_for_a_kill(directory.parents[1])
-        if epoch == 1 and settings.get("patient") == directory.parents[1].name:
+        if epoch == epochs and (other := settings.get("until", {}).get(grade.name)):
+            _wait_for(grade.parent / other, settings.get("trials", 0))
+        if mortal is not None and epoch > mortal:
+            _wait_for_a_kill(grade)
+        if epoch == 1 and settings.get("patient") == grade.name:
             _wait_behind(directory, settings["trials"])
         if world.size > 1:
             import torch.distributed
@@ -138,10 +142,12 @@ def run_trial(
             with _teaching():
                 teacher = bring(teacher)
         if world.rank == 0:
-            if settings.get("damages") == directory.parents[1].name:
+            if settings.get("damages") == grade.name:
                 _damage(teacher, directory)
             _learn(config, teacher, directory, epoch)
         yield _report(config, checkpoints, epoch, world)
+    if settings.get("lingers", {}).get(grade.name, 0) > _begun(grade):
+        _wait_for_the_next(grade)
 
 
 def _hear_nothing(seconds: float) -> None:
@@ -373,19 +379,34 @@ def _report(config: TrialConfig, checkpoints: Path, epoch: int, world: Ranks) ->
     return Report(epoch, config.training.epochs, epoch, metrics, *files, epoch == config.training.epochs)
 
 
+def _wait_until(condition: Callable[[], Any]) -> None:
+    """Patiently: the machine may be busy with other tests."""
+    deadline = time.monotonic() + 400
+    while not condition():
+        assert time.monotonic() < deadline, "what a trial waits for does not happen"
+        time.sleep(0.05)
+
+
 def _wait_for(grade: Path, trials: int) -> None:
     """Until so many trials of a grade have begun, and one has trained an epoch."""
-    deadline = time.monotonic() + 120
-    while (_begun(grade) < trials or not list(grade.glob(f"trials/*/{TRAINED}"))) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    _wait_until(lambda: _begun(grade) >= trials and list(grade.glob(f"trials/*/{TRAINED}")))
 
 
 def _wait_for_a_kill(grade: Path) -> None:
-    """Until a process of the grade was killed, which a test tells by a file: a trial may not end before it could be struck."""
-    deadline = time.monotonic() + 120
-    while not (grade / KILLED).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    """Until a process of the grade was killed, which a test tells by a file."""
+    _wait_until((grade / KILLED).exists)
+
+
+def _wait_for_the_next(grade: Path) -> None:
+    """Until the grade has another trial than those whose workers are there."""
+    begun = _begun(grade)
+    _wait_until(lambda: _told(grade.parents[1], "trial_begun", int(grade.name.partition("-")[0])) > begun)
+
+
+def _told(root: Path, kind: str, grade: int) -> int:
+    """How many events of a kind the ledger has of a grade."""
+    events = (json.loads(path.read_text()) for path in (root / "ledger").glob("*.json"))
+    return sum(one["kind"] == kind and one["grade"] == grade for one in events)
 
 
 def _begun(grade: Path) -> int:
@@ -396,10 +417,8 @@ def _wait_behind(directory: Path, trials: int) -> None:
     """Where a trial is the last of so many of its grade that have begun, until a grade has promoted."""
     if _begun(directory.parents[1]) < trials:
         return
-    ledger, deadline = directory.parents[3] / "ledger", time.monotonic() + 120
-    while not any("grade_promoted" in path.read_text() for path in ledger.glob("*.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    ledger = directory.parents[3] / "ledger"
+    _wait_until(lambda: any("grade_promoted" in path.read_text() for path in ledger.glob("*.json")))
 
 
 def _settings(root: Path) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def test_workers_of_the_train_back_end_stay_for_the_next_trial(cluster: None, tm
     """Every trial of a search would wait seconds for processes; or a trial that was stopped early would keep them from the next."""
     grades = [{"layers": 6, "mask_ratio": {"choice": [0.1, 0.2, 0.3]}, "trials": 3}]
     config = fakes.campaign(**{**TRAIN, "grades": grades}, search={"algorithm": "grid"})
+    # Workers leave after a while; a busy machine may need longer to begin the next trial.
+    fakes.control(tmp_path / "run", lingers={"1-layers6": 3})
     state = run(config, tmp_path / "run")
     folders = list((tmp_path / "run" / "grades" / state.grades[1] / "trials").iterdir())
     assert len(folders) == 3

@@ -73,7 +73,7 @@ def test_method_runs_in_every_way(
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_methods_unlike_the_others_run_under_ray_train(run_methods: Callable[..., CampaignState]) -> None:
     """A worker of Ray Train that cannot say what shape its student has, or what it is taught by."""
     unlike = [method for method in METHODS if method["name"] in UNLIKE]
@@ -82,7 +82,7 @@ def test_methods_unlike_the_others_run_under_ray_train(run_methods: Callable[...
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_usual_space_of_a_method_is_searched(run_methods: Callable[..., CampaignState]) -> None:
     """A word in a method's section that no trial ever hears of: all would be trained with one value, or with the word."""
     methods = [{"name": "pmd", "alpha": "search", "beta": "search"}, {"name": "dkd", "beta": "search"}]

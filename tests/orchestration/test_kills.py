@@ -56,17 +56,20 @@ class Killer:
             directory = folder / "trials" / running[0].identity
             pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else titled(victim)
             os.kill(pid, signal.SIGKILL)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / fakes.KILLED).touch()
             self.plan.pop(0)
 
 
 def titled(title: str) -> int:
-    """A process below this one, by the title that Ray gives it; others may end while they are asked."""
+    """The newest process below this one of a title that Ray gives; one of an earlier campaign may not have ended yet, others end while they are asked."""
+    found = []
     for one in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if " ".join(one.cmdline()).startswith(title):
-                return one.pid
-    raise LookupError(f"no process is called {title}")
+                found.append((one.create_time(), one.pid))
+    assert found, f"no process is called {title}"
+    return max(found)[1]
 
 
 def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: int) -> None:
@@ -80,7 +83,7 @@ def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: i
 def test_campaign_survives_the_death_of_any_of_its_processes(cluster: None, tmp_path: Path) -> None:
     """A trial, the coordinator or a search that dies would end the campaign, lose a report, or train a finished trial again."""
     config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1})
-    fakes.control(tmp_path / "run", seconds=0.6, until_killed=True)
+    fakes.control(tmp_path / "run", until_killed={"0-teacher": 1, "1-layers6": 1, "2-layers3": 1})
     killer = Killer(tmp_path / "run", [(0, 0), (1, "ray::Coordinator"), (2, "ray::StudyRunner")])
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
@@ -91,7 +94,7 @@ def test_room_of_a_search_that_died_at_once_is_given_back(cluster: None, tmp_pat
     """Its trial has told nobody yet which CPUs it has: the next one would wait for them for ever."""
     grades = [{"layers": 6}]
     config = fakes.campaign(training=EPOCHS, resources={"backend": "inline", "concurrent_trials": 1}, grades=grades)
-    fakes.control(tmp_path / "run", start=2)
+    fakes.control(tmp_path / "run", until_killed={"0-teacher": 0})
     killer = Killer(tmp_path / "run", [(0, "ray::StudyRunner")], reports=0)
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
@@ -103,7 +106,7 @@ def test_train_back_end_survives_the_death_of_a_worker_and_of_its_trial(cluster:
     """A dead worker would end the trial; a dead trial would keep its workers' CPUs, and the next one would wait for ever."""
     resources = {"backend": "train", "workers_per_trial": 2}
     config = fakes.campaign(training=EPOCHS, resources=resources, grades=[{"layers": 6, "mask_ratio": 0.1}])
-    fakes.control(tmp_path / "run", seconds=0.6, until_killed=True)
+    fakes.control(tmp_path / "run", until_killed={"0-teacher": 1, "1-layers6": 1})
     killer = Killer(tmp_path / "run", [(0, 1), (1, "ray::ResourceTrainable")])
     state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
     assert not killer.plan
@@ -136,7 +139,7 @@ def test_resumed_run_promotes_what_an_undisturbed_one_does(tmp_path: Path) -> No
         wait_for(lambda moment=moment: len(fakes.trained(root)) >= moment, driver)  # type: ignore[misc]
         family = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(end)
-        assert driver.wait(15) == code
+        assert driver.wait(200) == code
         _, alive = psutil.wait_procs(family, timeout=15)
         assert not alive, f"after {moment} epochs: {[one.name() for one in alive]}"
         options = ["--resume"]
@@ -156,7 +159,7 @@ def test_second_driver_is_refused(tmp_path: Path) -> None:
     fakes.control(root, seconds=5)
     first = drive(root, file)
     try:
-        wait_for(lambda: (root / "config.yaml").exists(), first)
+        wait_for(lambda: any("trial_begun" in path.read_text() for path in (root / "ledger").glob("*.json")), first)
         second = drive(root, file, "--resume")
         _, said = second.communicate(timeout=200)
         assert second.returncode == 2

@@ -114,7 +114,9 @@ def simulated(num_workers: int, head_cpus: int = 1) -> Iterator[Nodes]:
         told = process.stdout.readline
 
         def heard() -> Machine:
-            return tuple(map(int, told().split()))
+            line = told()
+            assert line, "the cluster has ended"
+            return tuple(map(int, line.split()))
 
         def add() -> Machine:
             process.stdin.write("add\n")
@@ -277,7 +279,7 @@ def test_trials_follow_the_machines_there_are(faked: tuple[CampaignConfig, Path]
     config, path = faked
     root = tmp_path / "run"
     # No trial of the grade ends before it is let: a machine takes as long to come as it takes.
-    fakes.control(root, seconds=1.0, until={"1-layers6": "go"})
+    fakes.control(root, seconds=0.1, until={"1-layers6": "go"})
     go = root / "grades" / "go" / "trials" / "all"
     with simulated(0, head_cpus=0) as nodes, drive(root, path, nodes) as driver:
         try:
