@@ -405,8 +405,8 @@ def _wait_for_the_next(grade: Path) -> None:
 
 def _told(root: Path, kind: str, grade: int) -> int:
     """How many events of a kind the ledger has of a grade."""
-    events = (json.loads(path.read_text()) for path in (root / "ledger").glob("*.json"))
-    return sum(one["kind"] == kind and one["grade"] == grade for one in events)
+    events = (json.loads(path.read_text())["event"] for path in (root / "ledger").glob("*.json"))
+    return sum(one["kind"] == kind and one.get("grade") == grade for one in events)
 
 
 def _begun(grade: Path) -> int:
