@@ -18,7 +18,6 @@ from ray import tune
 
 from raydistill.errors import TrialError, TrialInterruptedError
 from raydistill.orchestration.coordinator import ask
-from raydistill.orchestration.elastic import WorkerRuns
 from raydistill.orchestration.halting import SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
@@ -28,6 +27,7 @@ from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import MRR, TrialKey, TrialRecord
 
 if TYPE_CHECKING:
+    from raydistill.orchestration.elastic import WorkerRuns
     from raydistill.training.trial import EpochReport
 
 JOIN_SECONDS = 60.0
@@ -174,6 +174,9 @@ class TrainTrial(_Trial):
             if self.thread.is_alive() and self.runs.hand_over(self.key):
                 return
             self.thread.join(JOIN_SECONDS)
+        # Here alone: it needs torch, which takes seconds to import, and the process of a search has no use for it.
+        from raydistill.orchestration.elastic import WorkerRuns
+
         self.runs = WorkerRuns(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))
         self.thread = threading.Thread(target=self.runs.run, daemon=True)
         self.thread.start()
