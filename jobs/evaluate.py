@@ -1,4 +1,4 @@
-"""Score a checkpoint: python jobs/evaluate.py CHECKPOINT DATA OUT.json [--split test] [--rerank-hops N]."""
+"""Score a checkpoint: python jobs/evaluate.py CHECKPOINT DATA OUT.json [--split test] [--rerank-hops N] [--entity-bits 8]."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import json
 from pathlib import Path
 
 from raydistill.cli.failures import explained
-from raydistill.cli.output import configure_logging
+from raydistill.cli.output import check_file_place, configure_logging
 
 
 def main() -> None:
     """Run the filtered protocol, write all its numbers, print where they are."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
-    parser.add_argument("data")
-    parser.add_argument("out")
+    for place in ("checkpoint", "data", "out"):
+        parser.add_argument(place)
     parser.add_argument("--split", default="test")
     parser.add_argument("--rerank-hops", type=int, help="re-rank with neighbours this far from the head")
+    parser.add_argument("--entity-bits", type=int, default=32, help="8: rank against entity vectors rounded to 8 bits")
     given = parser.parse_args()
     configure_logging(verbose=True)
     with explained():
         from raydistill.cli.evaluate import report_json
-        from raydistill.cli.output import check_file_place
         from raydistill.cli.places import checkpoint_here, dataset_here
         from raydistill.config.schema import RerankSection
         from raydistill.training.evaluate import evaluate_checkpoint
@@ -30,7 +29,8 @@ def main() -> None:
         check_file_place(given.out)
         rerank = given.rerank_hops and (given.rerank_hops, RerankSection(hops=given.rerank_hops).bonus)
         checkpoint, data = checkpoint_here(given.checkpoint), dataset_here(given.data)
-        found = report_json(evaluate_checkpoint(checkpoint, data, given.split, rerank), data)
+        report = evaluate_checkpoint(checkpoint, data, given.split, rerank, entity_bits=given.entity_bits)
+        found = report_json(report, data)
         Path(given.out).write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         print(given.out)
 

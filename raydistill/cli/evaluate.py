@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raydistill.cli.bits import entity_bits_option
 from raydistill.cli.places import Folder
 
 if TYPE_CHECKING:
@@ -18,15 +19,9 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, type=Folder(), help="The dataset directory.")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
 @click.option("--rerank-hops", type=click.IntRange(min=1), help="Re-rank with neighbours this far from the head.")
-@click.option(
-    "--entity-bits",
-    type=click.Choice(["8", "32"]),
-    default="32",
-    show_default=True,
-    help="Rank against entity vectors rounded to so many bits.",
-)
+@entity_bits_option("Rank against entity vectors rounded to so many bits.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: str, as_json: bool) -> None:
+def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, as_json: bool) -> None:
     """Rank all entities for every query of a split with CHECKPOINT: both directions, filtered by all splits.
 
     Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank.
@@ -39,13 +34,12 @@ def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, en
     rerank = None if rerank_hops is None else (rerank_hops, RerankSection(hops=rerank_hops).bonus)
     with waiting(f"ranking the {split} split"):
         folder = dataset_here(data)
-        report = evaluate_checkpoint(checkpoint_here(checkpoint), folder, split, rerank, entity_bits=int(entity_bits))
+        report = evaluate_checkpoint(checkpoint_here(checkpoint), folder, split, rerank, entity_bits=entity_bits)
     if as_json:
-        what = {"checkpoint": checkpoint, "data": data, "entity_bits": int(entity_bits)}
-        echo_json({**what, **report_json(report, folder)})
+        echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, folder)})
         return
     echo_tables(metric_tables(report))
-    if entity_bits != "32":
+    if entity_bits < 32:
         click.echo(f"entity vectors in {entity_bits} bits")
     if report.homonym_ties:
         click.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from raydistill.cli.bits import entity_bits_option
 from raydistill.cli.places import Folder
 
 
@@ -14,13 +15,7 @@ from raydistill.cli.places import Folder
 @click.option("--relation", required=True, help="The relation: its key or its phrase.")
 @click.option("--tail", help="Ask for heads of this entity: its key, its name, or new text.")
 @click.option("-k", "count", type=click.IntRange(min=1), default=10, show_default=True, help="How many answers.")
-@click.option(
-    "--entity-bits",
-    type=click.Choice(["8", "32"]),
-    default="32",
-    show_default=True,
-    help="Keep entity vectors in so many bits; 8 take a quarter of the memory.",
-)
+@entity_bits_option("Keep entity vectors in so many bits; 8 take a quarter of the memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 def predict(
     checkpoint: str,
@@ -29,7 +24,7 @@ def predict(
     relation: str,
     tail: str | None,
     count: int,
-    entity_bits: str,
+    entity_bits: int,
     as_json: bool,
 ) -> None:
     """Rank the entities of a graph as answers to one query with CHECKPOINT.
@@ -44,7 +39,7 @@ def predict(
     from raydistill.shipping.predictor import Predictor
 
     with waiting("reading the graph with the model"):
-        predictor = Predictor.load(checkpoint_here(checkpoint), dataset_here(data), entity_bits=int(entity_bits))
+        predictor = Predictor.load(checkpoint_here(checkpoint), dataset_here(data), entity_bits=entity_bits)
         if head is not None:
             answers = predictor.tails(head, relation, count)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from raydistill.models.features import Needs
 Rows = npt.NDArray[np.int64]
 TextsOf = Callable[[Rows], Texts]
 BeforePart = Callable[[int], None]
+KeptAs = Callable[[Tensor], Tensor]
 _TEXTS_AT_ONCE = 8192
 """Texts put together at a time: bounds the memory of token ids on large graphs."""
 
@@ -36,10 +37,21 @@ def link_prediction_task(dataset: Dataset, split: str) -> LinkPredictionTask:
 
 
 def encode_entities(
-    model: BiEncoder, assembler: TextAssembler, num_entities: int, before_part: BeforePart | None = None
+    model: BiEncoder,
+    assembler: TextAssembler,
+    num_entities: int,
+    before_part: BeforePart | None = None,
+    kept_as: KeptAs | None = None,
 ) -> Tensor:
     """Vectors of all entities, `(entities, hidden)` float32, normalised; entities of one text get one vector, bit for bit."""
-    return _encode_distinct(model, "entity", num_entities, assembler.entity_texts, before_part)
+    return _encode_distinct(model, "entity", num_entities, assembler.entity_texts, before_part, kept_as)
+
+
+def encode_entities_in_parts(
+    model: BiEncoder, assembler: TextAssembler, num_entities: int
+) -> tuple[Iterator[Tensor], Rows]:
+    """Vectors of the distinct texts of all entities, encoded when they are asked for, and `(entities,)` which of them each entity has."""
+    return _encode_in_parts(model, "entity", num_entities, assembler.entity_texts, None)
 
 
 def encode_queries(
@@ -58,18 +70,33 @@ def encode_queries(
 
 
 def _encode_distinct(
-    model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf, before_part: BeforePart | None
+    model: BiEncoder,
+    tower: Tower,
+    count: int,
+    texts_of: TextsOf,
+    before_part: BeforePart | None,
+    kept_as: KeptAs | None = None,
 ) -> Tensor:
     """Encode each distinct text once.
 
     Not only for speed: a text encoded twice, in batches of other shapes, may get vectors that differ in the last bit, and homonyms would no
     longer tie.
     """
-    first, place = _distinct(count, texts_of)
-    with torch.no_grad():
-        parts = [model.encode(texts_of(rows), tower, before_part=before_part).vectors for rows in _parts(first)]
-        vectors = torch.cat(parts)
+    parts, place = _encode_in_parts(model, tower, count, texts_of, before_part)
+    vectors = torch.cat([kept_as(part) if kept_as else part for part in parts])
     return vectors[torch.from_numpy(place).to(vectors.device)]
+
+
+def _encode_in_parts(
+    model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf, before_part: BeforePart | None
+) -> tuple[Iterator[Tensor], Rows]:
+    first, place = _distinct(count, texts_of)
+
+    def encoded(rows: Rows) -> Tensor:
+        with torch.no_grad():
+            return model.encode(texts_of(rows), tower, before_part=before_part).vectors
+
+    return (encoded(rows) for rows in _parts(first)), place
 
 
 def _distinct(count: int, texts_of: TextsOf) -> tuple[Rows, Rows]:
@@ -91,28 +118,28 @@ def evaluate(
     rerank: NeighborReranking | None = None,
     workers: Workers | None = None,
     before_part: BeforePart | None = None,
-    kept_as: Callable[[Tensor], Tensor] | None = None,
+    kept_as: KeptAs | None = None,
 ) -> LinkPredictionReport:
     """Rank every entity for every query of `task` with the vectors of `model`.
 
     The model is put into evaluation mode for the time of the call. With several workers each encodes and ranks a part of the entities; all must
     call, with equal models, and all get the report that one alone would get. `before_part` is called before each micro-batch that is encoded;
-    `kept_as` gives what is left of entity vectors, `(entities, hidden)`, row by row, where they are kept in fewer bits.
+    `kept_as` gives what is left of entity vectors, `(some, hidden)`, row by row, where they are kept in fewer bits.
     """
     training = model.training
     model.eval()
     try:
         if workers is None or workers.size == 1:
-            entities, shard = encode_entities(model, assembler, task.num_entities, before_part), None
+            entities, shard = encode_entities(model, assembler, task.num_entities, before_part, kept_as), None
             queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations, before_part)
         else:
-            entities, shard = encode_shard(model, assembler, task.num_entities, workers, before_part)
+            entities, shard = encode_shard(model, assembler, task.num_entities, workers, before_part, kept_as)
             queries = encode_queries_together(
                 model, assembler, task.distinct_heads, task.distinct_relations, workers, before_part
             )
     finally:
         model.train(training)
-    return task.evaluate(queries, kept_as(entities) if kept_as else entities, rerank=rerank, shard=shard)
+    return task.evaluate(queries, entities, rerank=rerank, shard=shard)
 
 
 def encode_shard(
@@ -121,11 +148,14 @@ def encode_shard(
     num_entities: int,
     workers: Workers,
     before_part: BeforePart | None = None,
+    kept_as: KeptAs | None = None,
 ) -> tuple[Tensor, Shard]:
     """This worker's part of the entities and their vectors, `(own, hidden)`; entities of one text are in one part."""
     first, place = _distinct(num_entities, assembler.entity_texts)
     owners, vectors = _encode_own(model, "entity", first, assembler.entity_texts, workers, before_part)
     shard = Shard.of_owners(owners[place], workers)
+    if kept_as and len(vectors):
+        vectors = kept_as(vectors)
     own_texts = np.flatnonzero(owners == workers.rank)
     rows = np.searchsorted(own_texts, place[shard.entities])
     return vectors[torch.from_numpy(rows).to(vectors.device)], shard

@@ -46,6 +46,7 @@ class LinkPredictionReport:
         num_distinct_queries: query texts encoded.
         num_candidates: entities ranked.
         ranks: of each query, tail queries of all triples first, then head queries; not part of the JSON.
+        entity_bits: of each number of the entity vectors that were ranked; 32 = float32, as they were encoded.
     """
 
     split: str
@@ -60,6 +61,7 @@ class LinkPredictionReport:
     num_distinct_queries: int
     num_candidates: int
     ranks: Ranks
+    entity_bits: int = 32
 
     @classmethod
     def from_ranks(
@@ -137,6 +139,7 @@ class LinkPredictionReport:
             "num_queries": self.num_queries,
             "num_distinct_queries": self.num_distinct_queries,
             "num_candidates": self.num_candidates,
+            "entity_bits": self.entity_bits,
         }
 
     def to_json(self) -> str:

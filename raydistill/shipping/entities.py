@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from raydistill.errors import CapabilityError
-from raydistill.students.quantizers import FLOAT, codes_of
+from raydistill.students.quantizers import FLOAT, codes_of, require_entity_bits
 
-ENTITY_BITS = (8, FLOAT)
-"""Bits of a number that entity vectors may be kept in."""
 _ROWS_AT_ONCE = 2048
-"""Codes turned into numbers at a time: bounds the memory beside them, and stays in a processor's cache."""
+"""Entities whose codes are turned into numbers at a time: bounds the memory beside them, and stays in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +33,30 @@ class EntityVectors:
         Raises:
             CapabilityError: other than 8 or 32 bits.
         """
+        require_entity_bits(bits)
         if bits == FLOAT:
             return cls(vectors)
-        if bits not in ENTITY_BITS:
-            raise CapabilityError(
-                f"entity vectors in {bits} bits",
-                expected=f"one of {', '.join(map(str, ENTITY_BITS))}",
-                consequence="codes would not fit the bytes they are kept in",
-                remedy="choose 8, or leave the vectors as they are",
-            )
-        parts = [codes_of(part, bits, by_row=True) for part in _parts(vectors)]
-        return cls(torch.cat([codes.to(torch.int8) for codes, _ in parts]), torch.cat([scale for _, scale in parts]))
+        codes, scale = codes_of(vectors, bits, by_row=True)
+        return cls(codes.to(torch.int8), scale)
+
+    @classmethod
+    def gathered(cls, parts: Iterable[Tensor], place: Tensor, bits: int = FLOAT) -> EntityVectors:
+        """Keep vectors that come part by part, so that all of them are never there in float32.
+
+        Args:
+            parts: of the vectors of all distinct texts, each `(some, hidden)` float32.
+            place: `(entities,)` int64, which of these each entity has.
+            bits: 8 or 32.
+
+        Raises:
+            CapabilityError: other bits.
+        """
+        require_entity_bits(bits)
+        kept = [cls.of(part, bits) for part in parts]
+        codes = torch.cat([one.codes for one in kept])
+        place = place.to(codes.device)
+        scales = [one.scale for one in kept if one.scale is not None]
+        return cls(codes[place], torch.cat(scales)[place] if scales else None)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> EntityVectors:
@@ -59,11 +69,6 @@ class EntityVectors:
 
     def __len__(self) -> int:
         return len(self.codes)
-
-    @property
-    def bytes(self) -> int:
-        """What they take."""
-        return sum(one.numel() * one.element_size() for one in self.tensors().values())
 
     def to(self, device: torch.device) -> EntityVectors:
         """The same on another device."""

@@ -17,7 +17,7 @@ from raydistill.data.assembly import TextAssembler
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device
 from raydistill.errors import PredictionError
-from raydistill.evaluation.encode import encode_entities, encode_queries
+from raydistill.evaluation.encode import encode_entities, encode_entities_in_parts, encode_queries
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import inverse_phrase
 from raydistill.kg.triples import inverse_relation
@@ -26,7 +26,7 @@ from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.vectors import remembered
-from raydistill.students.quantizers import FLOAT
+from raydistill.students.quantizers import FLOAT, require_entity_bits
 from raydistill.training.evaluate import open_checkpoint
 from raydistill.training.manifest import manifest_digest
 
@@ -40,7 +40,7 @@ class Prediction:
     Args:
         key: the entity's key in the source.
         name: what people call it.
-        score: cosine, in [-1, 1].
+        score: cosine, in [-1, 1]; where entity vectors are kept in 8 bits, within hundredths of it.
         known: whether the triple stands in the graph already, in any split; False for queries about new text.
     """
 
@@ -90,13 +90,19 @@ class Predictor:
             CheckpointError: damaged checkpoint.
             DataError: damaged dataset.
         """
+        require_entity_bits(entity_bits)
         dataset = Dataset.load(data)
         model, assembler = open_checkpoint(checkpoint, dataset)
         device = best_device()
+
+        def encoded() -> EntityVectors:
+            parts, place = encode_entities_in_parts(model, assembler, dataset.num_entities)
+            return EntityVectors.gathered(parts, torch.from_numpy(place), entity_bits)
+
         vectors = remembered(
             f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type} {entity_bits}",
             dataset.num_entities,
-            lambda: EntityVectors.of(encode_entities(model, assembler, dataset.num_entities), entity_bits),
+            encoded,
         )
         return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"), vectors.to(device))
 

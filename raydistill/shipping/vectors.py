@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from raydistill.shipping.entities import EntityVectors
 
 logger = logging.getLogger(__name__)
+NAMES = {"vectors", "scale"}
 MOST_KEPT = 8
 """Files kept; the ones unused for longest make room."""
 
@@ -55,7 +57,7 @@ def _read(path: Path) -> EntityVectors | None:
     try:
         with safe_open(str(path), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            sound = (file.metadata() or {}).get("sha256") == _digest(tensors)
+            sound = tensors.keys() <= NAMES and (file.metadata() or {}).get("sha256") == _digest(tensors)
         os.utime(path)
     except (OSError, SafetensorError):
         sound = False
@@ -81,6 +83,7 @@ def _write(path: Path, vectors: EntityVectors) -> None:
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

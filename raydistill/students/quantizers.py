@@ -16,6 +16,8 @@ from torch import Tensor
 from raydistill.errors import CapabilityError
 
 TERNARY, FLOAT = 2, 32
+ENTITY_BITS = (8, FLOAT)
+"""Bits of a number that the vectors of a graph's entities may be kept in."""
 SMALLEST_LIMIT = 1e-30
 """In place of 0, which nothing can be divided by; all that a tensor of zeros has is code 0."""
 SHARE_OF_MEAN = 0.7
@@ -36,6 +38,21 @@ def highest_code(bits: int) -> int:
             remedy="choose 2, 8 or 16 bits",
         )
     return int(2 ** (bits - 1)) - 1
+
+
+def require_entity_bits(bits: int) -> None:
+    """Refuse what entity vectors cannot be kept in.
+
+    Raises:
+        CapabilityError: other than 8 or 32 bits.
+    """
+    if bits not in ENTITY_BITS:
+        raise CapabilityError(
+            f"entity vectors in {bits} bits",
+            expected=f"one of {', '.join(map(str, ENTITY_BITS))}",
+            consequence="codes would not fit the bytes they are kept in",
+            remedy="choose 8, or leave the vectors as they are",
+        )
 
 
 def rounded(weights: Tensor, bits: int, *, by_row: bool = False) -> Tensor:

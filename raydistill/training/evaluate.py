@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from raydistill.kg.text import TextRule
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import tokenizer_digest
-from raydistill.students.quantizers import FLOAT, rounded
+from raydistill.students.quantizers import FLOAT, require_entity_bits, rounded
 from raydistill.teachers.views import NoTeacher
 from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
@@ -44,14 +45,15 @@ def evaluate_checkpoint(
         split: train, valid or test.
         rerank: hops and bonus of SimKGC's neighbour re-ranking; None = off.
         tokens_per_micro_batch: tokens encoded at a time, to begin with.
-        entity_bits: of each number of the entity vectors that queries are ranked against; 32 = float32.
+        entity_bits: of each number of the entity vectors that queries are ranked against: 8, or 32 for float32.
 
     Raises:
         CheckpointError: damaged checkpoint.
         DataError: damaged dataset, or no such split.
         OutOfMemoryError: it does not fit one text at a time.
-        CapabilityError: not so many bits.
+        CapabilityError: other than 8 or 32 bits.
     """
+    require_entity_bits(entity_bits)
     dataset = Dataset.load(dataset_path)
     task = encode.link_prediction_task(dataset, split)
     model, assembler = open_checkpoint(path, dataset, tokens_per_micro_batch)
@@ -62,7 +64,8 @@ def evaluate_checkpoint(
     kept_as = partial(rounded, bits=entity_bits, by_row=True)
 
     def ranked() -> LinkPredictionReport:
-        return encode.evaluate(model, assembler, task, rerank=reranking, kept_as=kept_as)
+        report = encode.evaluate(model, assembler, task, rerank=reranking, kept_as=kept_as)
+        return replace(report, entity_bits=entity_bits)
 
     # Whatever a trial may do: this ends none.
     memory = MemoryPlan(model, World.alone(), "auto")

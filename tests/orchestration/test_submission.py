@@ -263,7 +263,6 @@ def test_request_without_the_right_token_is_refused(
     done = CliRunner().invoke(commands, [command, *map(str, arguments)], env={**nothing, **environment})
     assert done.exit_code == 2
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.ray

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from raydistill.shipping import vectors
-from raydistill.shipping.entities import ENTITY_BITS, EntityVectors
+from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.vectors import cache_folder, remembered
+from raydistill.students.quantizers import ENTITY_BITS
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,19 @@ def test_damaged_file_is_made_anew(content: bytes | None) -> None:
     path.write_bytes(content)
     assert equal(remembered("a", 5, encoder), expected)
     assert encoder.calls == 2
+
+
+@pytest.mark.parametrize("bits", ENTITY_BITS)
+@pytest.mark.parametrize("changed", [(b'"vectors"', b'"factors"'), (b"[5,3]", b"[3,5]"), (b'"I8"', b'"U8"')])
+def test_file_whose_header_changed_is_made_anew(bits: int, changed: tuple[bytes, bytes]) -> None:
+    """The same bytes under another name, in another shape or read as another type are other vectors, or a traceback."""
+    encoder = Encoder(0, bits)
+    expected = remembered("a", 5, encoder)
+    [path] = cache_folder().iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(*changed))
+    assert equal(remembered("a", 5, encoder), expected)
+    assert encoder.calls == (2 if changed[0] in content else 1)
 
 
 def test_cache_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.texts import Texts
-from raydistill.errors import CheckpointError, DataError
-from raydistill.evaluation.encode import encode_entities, encode_queries, link_prediction_task
+from raydistill.errors import CapabilityError, CheckpointError, DataError
+from raydistill.evaluation.encode import encode_entities, encode_queries, evaluate, link_prediction_task
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder
 from raydistill.students.quantizers import rounded
@@ -61,7 +62,7 @@ def test_ranking_that_does_not_fit_is_done_again_in_smaller_parts(
 
 
 def test_entity_vectors_in_eight_bits_are_what_is_ranked(
-    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, dataset: Dataset
+    teacher_checkpoint: Callable[..., Path], dataset_folder: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     """An index of a quarter of the bytes whose MRR was measured on the whole one."""
     model, assembler = open_checkpoint(teacher_checkpoint(), dataset)
@@ -69,9 +70,11 @@ def test_entity_vectors_in_eight_bits_are_what_is_ranked(
     entities = rounded(encode_entities(model.eval(), assembler, dataset.num_entities), 8, by_row=True)
     queries = encode_queries(model, assembler, task.distinct_heads, task.distinct_relations)
     report = evaluate_checkpoint(teacher_checkpoint(), dataset_folder, entity_bits=8)
-    assert report.to_dict() == task.evaluate(queries, entities).to_dict()
-    coarse = evaluate_checkpoint(teacher_checkpoint(), dataset_folder, entity_bits=2)
+    assert report.to_dict() == {**task.evaluate(queries, entities).to_dict(), "entity_bits": 8}
+    coarse = evaluate(model, assembler, task, kept_as=partial(rounded, bits=2, by_row=True))
     assert coarse.metrics["test/both/mr"] != report.metrics["test/both/mr"]
+    with pytest.raises(CapabilityError, match="entity vectors in 16 bits"):
+        evaluate_checkpoint(tmp_path / "looked at later", dataset_folder, entity_bits=16)
 
 
 def test_what_cannot_be_evaluated_is_named(
