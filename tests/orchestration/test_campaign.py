@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import fakes
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -135,6 +138,28 @@ def test_grade_without_a_survivor_ends_the_campaign_with_the_first_reason(cluste
         with pytest.raises(PromotionError, match="the loss is nan at step 7"):
             run(config, tmp_path / "run", resume)
     assert len([one for one in fakes.trained(tmp_path / "run") if one[0] == "0-teacher"]) == 3
+
+
+def coordinators() -> set[int]:
+    """The processes of coordinators below this one."""
+    found = set[int]()
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(one.cmdline()).startswith("ray::Coordinator"):
+                found.add(one.pid)
+    return found
+
+
+def test_coordinator_ends_with_its_campaign_on_a_cluster_that_goes_on(cluster: None, tmp_path: Path) -> None:
+    """Whoever looks at an error, as a notebook does, would keep a process for each campaign that failed."""
+    before = coordinators()
+    config = fakes.campaign(grades=[{"layers": 6, "mask_ratio": fakes.NAN_RATIO}], **INLINE)
+    with pytest.raises(PromotionError) as held:
+        run(config, tmp_path / "run")
+    deadline = time.monotonic() + 60
+    while coordinators() - before:
+        assert time.monotonic() < deadline, f"{held.value} is held, and the coordinator with it"
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
