@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from raydistill.orchestration.processes import titled
 from raydistill.orchestration.rundir import open_run
 
 DRIVER = "driver"
@@ -100,13 +101,10 @@ def kill(victim: str, driver: subprocess.Popen[Any]) -> bool:
     if victim == DRIVER:
         driver.kill()
         return True
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if " ".join(process.cmdline()).startswith(victim):
-                process.kill()
-                return True
-        except psutil.NoSuchProcess:
-            continue
+    for process in titled(psutil.Process(driver.pid).children(recursive=True), victim):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+            return True
     return False
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ def process_of(pid: int) -> dict[str, Any]:
         psutil.Error: there is none.
     """
     return {"machine": _machine(), "pid": pid, "began": psutil.Process(pid).create_time(), "ticks": _ticks(pid)}
+
+
+def titled(processes: Iterable[psutil.Process], title: str) -> Iterator[psutil.Process]:
+    """Those whose title begins so; Ray gives its own, such as `ray::Coordinator`. Some may end while they are asked."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(title):
+                yield process
 
 
 def is_of_this_machine(identity: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from raydistill.data.assembly import TextAssembler
 from raydistill.data.texts import Texts
 from raydistill.devices import best_device
 from raydistill.errors import PredictionError
-from raydistill.evaluation.encode import encode_entities, encode_entities_in_parts, encode_queries
+from raydistill.evaluation.encode import encode_entities_in_parts, encode_queries
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import inverse_phrase
 from raydistill.kg.triples import inverse_relation
@@ -73,7 +73,7 @@ class Predictor:
         everything = np.concatenate([dataset.train, dataset.valid, dataset.test])
         self.truth = TruthIndex.from_triples(everything, dataset.num_entities, dataset.num_relations)
         if entity_vectors is None:
-            entity_vectors = EntityVectors.of(encode_entities(model, assembler, dataset.num_entities))
+            entity_vectors = _encoded(model, assembler, dataset.num_entities, FLOAT)
         self.entity_vectors = entity_vectors
 
     @classmethod
@@ -94,15 +94,10 @@ class Predictor:
         dataset = Dataset.load(data)
         model, assembler = open_checkpoint(checkpoint, dataset)
         device = best_device()
-
-        def encoded() -> EntityVectors:
-            parts, place = encode_entities_in_parts(model, assembler, dataset.num_entities)
-            return EntityVectors.gathered(parts, torch.from_numpy(place), entity_bits)
-
         vectors = remembered(
             f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type} {entity_bits}",
             dataset.num_entities,
-            encoded,
+            lambda: _encoded(model, assembler, dataset.num_entities, entity_bits),
         )
         return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"), vectors.to(device))
 
@@ -198,6 +193,11 @@ class Predictor:
             consequence="the model has learned nothing about it",
             remedy="give a relation's key or phrase",
         )
+
+
+def _encoded(model: BiEncoder, assembler: TextAssembler, num_entities: int, bits: int) -> EntityVectors:
+    parts, place = encode_entities_in_parts(model, assembler, num_entities)
+    return EntityVectors.gathered(parts, torch.from_numpy(place), bits)
 
 
 def _matches(asked: str, labels: Sequence[str]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RoomError, RunDirectoryError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ledger import Ledger
+from raydistill.orchestration.processes import titled
 from raydistill.orchestration.rundir import LEDGER, open_run
 from raydistill.planning.grades import grade_plans
 from raydistill.planning.state import CampaignState
@@ -142,12 +142,7 @@ def test_grade_without_a_survivor_ends_the_campaign_with_the_first_reason(cluste
 
 def coordinators() -> set[int]:
     """The processes of coordinators below this one."""
-    found = set[int]()
-    for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if " ".join(one.cmdline()).startswith("ray::Coordinator"):
-                found.add(one.pid)
-    return found
+    return {one.pid for one in titled(psutil.Process().children(recursive=True), "ray::Coordinator")}
 
 
 def test_coordinator_ends_with_its_campaign_on_a_cluster_that_goes_on(cluster: None, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -21,6 +20,7 @@ import pytest
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.processes import titled
 from raydistill.orchestration.rundir import open_run
 from raydistill.planning.state import CampaignState
 
@@ -54,22 +54,16 @@ class Killer:
         if running:
             folder = self.root / "grades" / state.grades[grade]
             directory = folder / "trials" / running[0].identity
-            pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else titled(victim)
+            pid = int((directory / f"pid-{victim}").read_text()) if isinstance(victim, int) else newest(victim)
             os.kill(pid, signal.SIGKILL)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / fakes.KILLED).touch()
             self.plan.pop(0)
 
 
-def titled(title: str) -> int:
-    """The newest process below this one of a title that Ray gives; one of an earlier campaign may not have ended yet, others end while they are asked."""
-    found = []
-    for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if " ".join(one.cmdline()).startswith(title):
-                found.append((one.create_time(), one.pid))
-    assert found, f"no process is called {title}"
-    return max(found)[1]
+def newest(title: str) -> int:
+    """The newest process below this one with a title: one of an earlier campaign may not have ended yet."""
+    return max(titled(psutil.Process().children(recursive=True), title), key=psutil.Process.create_time).pid
 
 
 def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: int) -> None:

@@ -27,6 +27,7 @@ import yaml
 
 from raydistill.config.load import load_config
 from raydistill.config.schema import CampaignConfig
+from raydistill.orchestration.processes import titled
 from raydistill.orchestration.rundir import open_run
 from raydistill.orchestration.workshop import standard_workshop
 from raydistill.planning.state import CampaignState
@@ -60,13 +61,7 @@ class Nodes:
 
     def titled(self, title: str, machines: list[Machine]) -> list[tuple[Machine, psutil.Process]]:
         """Processes with this title, and their machines."""
-        found = []
-        for machine in machines:
-            for process in self.family(machine):
-                with suppress(psutil.NoSuchProcess):
-                    if " ".join(process.cmdline()).startswith(title):
-                        found.append((machine, process))
-        return found
+        return [(machine, process) for machine in machines for process in titled(self.family(machine), title)]
 
     def kill(self, machine: Machine) -> None:
         """Take the power from a machine: all of its processes end at once."""
