@@ -11,7 +11,7 @@ from raydistill.config.space import SearchedPositive, SearchedWeight, require_so
 
 
 class AssistantSection(MethodSection):
-    """Automatic multi-step distillation: candidate assistants of several depths are trained as one student, and the grade promotes the one that loses least for what it saves."""
+    """Automatic multi-step distillation: candidate assistants of several depths and widths are trained as one student, and the grade promotes the one that loses least for what it saves."""
 
     alone: ClassVar[str] = (
         "other terms would train the deepest candidate of amd alone, and its choice would compare unequals"
@@ -28,6 +28,12 @@ class AssistantSection(MethodSection):
         min_length=1,
         description="layers of the candidates, the grade's own among them; null = from the grade's layers down to one more than student_layers",
     )
+    intermediate: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="units of each feed-forward layer, below the student's own: every depth competes with all of them and with each of these numbers, the most important ones; "
+        "a step trains one width, in turn; null = with all of them only",
+    )
     student_layers: int | None = Field(
         None,
         ge=0,
@@ -43,10 +49,12 @@ class AssistantSection(MethodSection):
     @model_validator(mode="after")
     def _candidates_and_a_loss(self) -> AssistantSection:
         require_some_weight("contrastive, prediction and feature", (self.contrastive, self.prediction, self.feature))
-        if self.depths is not None and len(set(self.depths)) != len(self.depths):
-            raise ValueError(
-                f"depths are {list(self.depths)}; expected each once, because a candidate that is named twice would count twice; remove the repeated one"
-            )
+        for name in ("depths", "intermediate"):
+            numbers = getattr(self, name) or ()
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(
+                    f"{name} are {list(numbers)}; expected each once, because a candidate that is named twice would count twice; remove the repeated one"
+                )
         return self
 
     def settled(self, layers: int, student_layers: int | None) -> AssistantSection:
@@ -59,4 +67,7 @@ class AssistantSection(MethodSection):
         below = self.student_layers if self.student_layers is not None else student_layers or 0
         # A grade no deeper than the one below has no candidate, which planning refuses.
         depths = self.depths or tuple(range(below + 1, layers + 1)) or (layers,)
-        return self.model_copy(update={"depths": tuple(sorted(depths)), "student_layers": below})
+        widths = tuple(sorted(self.intermediate)) if self.intermediate else None
+        return self.model_copy(
+            update={"depths": tuple(sorted(depths)), "intermediate": widths, "student_layers": below}
+        )

@@ -200,10 +200,11 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "combined": CombinedSection,
     "none": NoneSection,
 }
+LATER = {"education": "teachers", "amd": "intermediate"}
+"""Of a method the value that came later than the method, and is empty where it is not asked for."""
 
 
-def as_before_parts_had_teachers(method: dict[str, Any]) -> dict[str, Any]:
-    """A written method without a word on teachers of parts where there are none: equal work keeps the fingerprint that it had before there could be any."""
-    if method["name"] != "education" or method["teachers"]:
-        return method
-    return {name: value for name, value in method.items() if name != "teachers"}
+def as_first_written(method: dict[str, Any]) -> dict[str, Any]:
+    """A written method without a word on what could not be asked for once and is not asked for: equal work keeps the fingerprint that it had before."""
+    later = LATER.get(method["name"])
+    return {name: value for name, value in method.items() if name != later or value}

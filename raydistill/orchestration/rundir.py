@@ -14,7 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from raydistill.config.load import config_of, dump_config
-from raydistill.config.methods import as_before_parts_had_teachers
+from raydistill.config.methods import as_first_written
 from raydistill.config.other_teachers import relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.training import HARMLESS_TRAINING
@@ -111,11 +111,11 @@ def campaign_fingerprint(config: CampaignConfig, ground: Ground) -> str:
     content["data"].pop("path")
     content["encoder"].pop("name")
     content["teacher"].pop("checkpoint")
-    content["method"] = as_before_parts_had_teachers(content["method"])
+    content["method"] = as_first_written(content["method"])
     for grade in content["grades"]:
-        grade["method"] = grade["method"] and as_before_parts_had_teachers(grade["method"])
+        grade["method"] = grade["method"] and as_first_written(grade["method"])
     if content["compare"] is not None:
-        content["compare"]["methods"] = [as_before_parts_had_teachers(one) for one in content["compare"]["methods"]]
+        content["compare"]["methods"] = [as_first_written(one) for one in content["compare"]["methods"]]
     content["ground"] = [ground.dataset_fingerprint, ground.encoder_fingerprint]
     content["ground"] += [ground.given_teacher.digest] if ground.given_teacher is not None else []
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.methods import as_before_parts_had_teachers
+from raydistill.config.methods import as_first_written
 from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
@@ -81,7 +81,7 @@ class Study:
             self.plan.section.model_dump(mode="json", exclude={"method"}) if self.plan.section is not None else None
         )
         settled = placeless(settled_method(self.config, self.lineage, self.plan))
-        method = as_before_parts_had_teachers(settled.model_dump(mode="json"))
+        method = as_first_written(settled.model_dump(mode="json"))
         teacher = self.teacher.digest if self.teacher is not None else None
         known = known_teacher(self.config, self.plan, self.ground)
         others = others_of(method_of(self.lineage, self.plan), self.ground.others, self.teacher, self.earlier, known)

@@ -29,7 +29,7 @@ def promoted_layers(method: Method, layers: int, teacher_layers: Sequence[int]) 
     """
     if not isinstance(method, AssistantSection):
         return (layers,)
-    able = [depth for depth in method.depths or () if (method.student_layers or 0) < depth < max(teacher_layers)]
+    able = _able(method, max(teacher_layers))
     return tuple(able) or (layers,)
 
 
@@ -43,8 +43,14 @@ def assistant_problems(method: Method, layers: int, teacher_layers: int) -> Iter
             f"the deepest of method.depths is {deepest}, and the grade has {layers} layers; it has to be one of the candidates, because nothing else would "
             f"train its last layers; add {layers}, or set layers to {deepest}"
         )
-    if not any(below < depth < teacher_layers for depth in method.depths):
+    if not _able(method, teacher_layers):
         yield (
             f"none of the candidates of {', '.join(map(str, method.depths))} layers is deeper than the student of {below} and shallower than the teacher of "
             f"{teacher_layers}, so none can be chosen; set the grade's layers between them, or leave it out"
         )
+
+
+def _able(method: AssistantSection, teacher_layers: int) -> list[int]:
+    """Depths that may be chosen: deeper than the student, and shallower than the teacher or, with fewer intermediate units, as deep."""
+    deepest = teacher_layers if method.intermediate else teacher_layers - 1
+    return [depth for depth in method.depths or () if (method.student_layers or 0) < depth <= deepest]

@@ -68,6 +68,8 @@ def width_problems(trial: TrialConfig, first: Sizes, teacher: Sizes) -> Iterator
     for part in parts_of(trial.method):
         if isinstance(part, HomoDistilSection):
             yield from _unprunable(part, trial, first)
+        if isinstance(part, AssistantSection) and part.intermediate:
+            yield from _not_narrower(part, trial, first)
         if len(widths) > 1:
             yield from _of_unequal(part, trial, sorted(width for width in widths if width is not None), first.heads)
         if first.heads is not None and teacher.heads is not None and first.heads != teacher.heads:
@@ -88,6 +90,9 @@ def _pruned(method: Method, sizes: Sizes) -> frozenset[Sizes]:
                 for width in counts(part.width)
                 for intermediate in counts(part.intermediate) or (_in_proportion(width, sizes),)
             )
+        if isinstance(part, AssistantSection):
+            widths = (sizes.intermediate, *(part.intermediate or ()))
+            return frozenset(Sizes(sizes.hidden, intermediate, sizes.heads) for intermediate in widths)
     return frozenset({sizes})
 
 
@@ -112,6 +117,21 @@ def _unprunable(part: HomoDistilSection, trial: TrialConfig, first: Sizes) -> It
                 f"method.intermediate is {intermediate}, and the student begins with {first.intermediate} intermediate units; set it to "
                 f"{first.intermediate} or less, or leave it out"
             )
+
+
+def _not_narrower(part: AssistantSection, trial: TrialConfig, first: Sizes) -> Iterator[str]:
+    """What of candidates with fewer intermediate units does not fit."""
+    for intermediate in part.intermediate or ():
+        if first.intermediate is not None and intermediate >= first.intermediate:
+            yield (
+                f"method.intermediate has {intermediate}, and the student {first.intermediate} intermediate units, with which every depth competes in any case; name "
+                "numbers below it, or leave it out"
+            )
+    if trial.contrastive.pre_batch:
+        yield (
+            "method amd trains another width in every step where method.intermediate is given, and contrastive.pre_batch would take vectors of one width for negatives of "
+            "another; set pre_batch to 0, or leave intermediate out"
+        )
 
 
 def _of_unequal(part: Method, trial: TrialConfig, widths: list[int], heads: int | None) -> Iterator[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raydistill.planning.records import LAYERS
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.table import ABSENT, Table, count, number
-from raydistill.students.assistants import Model, Scored, from_numbers
+from raydistill.students.assistants import Model, Scored, best, from_numbers
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class AssistantChoice:
         grade: its number.
         folder: its name on disk.
         teacher: size and validation MRR of the grade's teacher.
-        candidates: rising in depth.
-        chosen: layers of the one that was promoted.
+        candidates: rising in depth, and in width.
+        chosen: the one that was promoted.
     """
 
     lineage: str
@@ -29,12 +28,12 @@ class AssistantChoice:
     folder: str
     teacher: Model
     candidates: tuple[Scored, ...]
-    chosen: int
+    chosen: Scored
 
     @property
     def row(self) -> dict[str, Any]:
         """In types JSON knows."""
-        candidates = [{**one.row, "chosen": one.layers == self.chosen} for one in self.candidates]
+        candidates = [{**one.row, "chosen": one is self.chosen} for one in self.candidates]
         place = {"lineage": self.lineage, "grade": self.grade, "folder": self.folder}
         return {**place, "teacher": asdict(self.teacher), "candidates": candidates}
 
@@ -51,7 +50,7 @@ def choices(state: CampaignState) -> list[AssistantChoice]:
         seen.add(promotion.digest)
         table, teacher = told
         folder = state.grades[grade] if grade < len(state.grades) else str(grade)
-        found.append(AssistantChoice(lineage, grade, folder, teacher, tuple(table), int(promotion.metrics[LAYERS])))
+        found.append(AssistantChoice(lineage, grade, folder, teacher, tuple(table), best(table)))
     return found
 
 
@@ -71,14 +70,20 @@ def _cells_of(choice: AssistantChoice) -> list[tuple[str, ...]]:
     teacher = ("teacher", count(choice.teacher.parameters), number(1.0), number(choice.teacher.mrr, 4), ABSENT, "", "")
     candidates = (
         (
-            str(one.layers),
+            _shape(one),
             count(one.parameters),
             number(one.scale),
             number(one.mrr, 4),
             number(one.npsd, 2),
-            "yes" if one.layers == choice.chosen else "",
+            "yes" if one is choice.chosen else "",
             one.reason,
         )
         for one in choice.candidates
     )
     return [teacher, *candidates]
+
+
+def _shape(one: Scored) -> str:
+    """Its layers, and where it is narrower than the student was, its intermediate units."""
+    width = one.candidate.intermediate
+    return str(one.layers) if width is None else f"{one.layers}, intermediate {width}"

@@ -18,8 +18,32 @@ from raydistill.errors import CapabilityError
 TEACHER_PARAMETERS, TEACHER_MRR = "assistant/teacher/parameters", "assistant/teacher/mrr"
 STUDENT_PARAMETERS = "assistant/student/parameters"
 """What a choice was made by, in a trial's report, beside the sizes and MRR of the candidates."""
-_PARAMETERS = "assistant/layers{}/parameters"
-_CANDIDATE = re.compile(_PARAMETERS.format(r"(?P<layers>\d+)"))
+_PARAMETERS = "assistant/{}/parameters"
+_CANDIDATE = re.compile(_PARAMETERS.format(r"layers(?P<layers>\d+)(-intermediate(?P<intermediate>\d+))?"))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model inside a student.
+
+    Args:
+        layers: how deep.
+        intermediate: units of each of its feed-forward layers; None = all that the student has.
+    """
+
+    layers: int
+    intermediate: int | None = None
+
+    @property
+    def name(self) -> str:
+        """In metrics."""
+        return f"layers{self.layers}" + ("" if self.intermediate is None else f"-intermediate{self.intermediate}")
+
+    @property
+    def words(self) -> str:
+        """To be read."""
+        units = "" if self.intermediate is None else f" of {self.intermediate} intermediate units"
+        return f"{self.layers} layers{units}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +64,7 @@ class Scored:
     """A candidate in the table of a choice.
 
     Args:
-        layers: how deep.
+        candidate: which.
         parameters: its size.
         scale: its size as a share of its teacher's.
         mrr: filtered MRR on the validation split, a ratio.
@@ -48,7 +72,7 @@ class Scored:
         reason: why it cannot.
     """
 
-    layers: int
+    candidate: Candidate
     parameters: int
     scale: float
     mrr: float
@@ -56,9 +80,16 @@ class Scored:
     reason: str = ""
 
     @property
+    def layers(self) -> int:
+        """How deep it is."""
+        return self.candidate.layers
+
+    @property
     def row(self) -> dict[str, Any]:
-        """In types JSON knows."""
-        return asdict(self)
+        """In types JSON knows; of its width only where that is not the student's."""
+        told = asdict(self)
+        shape = {name: value for name, value in told.pop("candidate").items() if value is not None}
+        return {**shape, **told}
 
 
 def npsd(performance: float, scale: float, teacher_performance: float, teacher_scale: float = 1.0) -> float:
@@ -73,20 +104,20 @@ def npsd(performance: float, scale: float, teacher_performance: float, teacher_s
     return -(teacher_performance - performance) / (teacher_scale - scale)
 
 
-def scored(candidates: Sequence[tuple[int, Model]], teacher: Model, student_parameters: int) -> list[Scored]:
+def scored(candidates: Sequence[tuple[Candidate, Model]], teacher: Model, student_parameters: int) -> list[Scored]:
     """The table of all candidates, in their order.
 
     Args:
-        candidates: how deep, and what it is like.
+        candidates: which, and what it is like.
         teacher: of them all.
         student_parameters: size of the student that the assistant is to teach; 0 = there is none.
     """
-    return [_scored(layers, model, teacher, student_parameters) for layers, model in candidates]
+    return [_scored(candidate, model, teacher, student_parameters) for candidate, model in candidates]
 
 
 def as_numbers(table: Sequence[Scored], teacher: Model, student_parameters: int) -> dict[str, float]:
-    """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr`: reports carry numbers alone."""
-    sizes = {_PARAMETERS.format(one.layers): float(one.parameters) for one in table}
+    """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr` or `valid/layersK-intermediateN/mrr`: reports carry numbers alone."""
+    sizes = {_PARAMETERS.format(one.candidate.name): float(one.parameters) for one in table}
     taught = {TEACHER_PARAMETERS: float(teacher.parameters), TEACHER_MRR: teacher.mrr}
     return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters)}
 
@@ -97,12 +128,14 @@ def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | N
     Args:
         metrics: of the report, its names as `as_numbers` gives them.
     """
-    depths = sorted(int(match["layers"]) for name in metrics if (match := _CANDIDATE.fullmatch(name)))
-    if not depths:
+    found = [_candidate(match) for name in metrics if (match := _CANDIDATE.fullmatch(name))]
+    if not found:
         return None
     teacher = Model(int(metrics[TEACHER_PARAMETERS]), metrics[TEACHER_MRR])
-    sizes = {depth: int(metrics[_PARAMETERS.format(depth)]) for depth in depths}
-    models = [(depth, Model(sizes[depth], metrics[f"valid/layers{depth}/mrr"])) for depth in depths]
+    found.sort(key=lambda one: (one.layers, one.intermediate or math.inf))
+    models = [
+        (one, Model(int(metrics[_PARAMETERS.format(one.name)]), metrics[f"valid/{one.name}/mrr"])) for one in found
+    ]
     return scored(models, teacher, int(metrics[STUDENT_PARAMETERS])), teacher
 
 
@@ -115,10 +148,10 @@ def best(table: Sequence[Scored]) -> Scored:
     able = [(one.npsd, one.parameters, one) for one in table if one.npsd is not None]
     if not able:
         raise CapabilityError(
-            "no candidate can be the assistant: " + "; ".join(f"{one.layers} layers: {one.reason}" for one in table),
+            "no candidate can be the assistant: " + "; ".join(f"{one.candidate.words}: {one.reason}" for one in table),
             expected="a candidate larger than the student below it, smaller than its teacher, and with a finite MRR",
             consequence="nobody would stand between the two",
-            remedy="widen method.depths, lower method.student_layers, or leave this grade out",
+            remedy="widen method.depths or method.intermediate, lower method.student_layers, or leave this grade out",
         )
     return max(able, key=lambda one: one[:2])[2]
 
@@ -130,10 +163,15 @@ def standing_in_the_way(parameters: int, teacher_parameters: int, student_parame
     return "" if parameters < teacher_parameters else "not smaller than its teacher"
 
 
-def _scored(layers: int, model: Model, teacher: Model, student_parameters: int) -> Scored:
+def _candidate(match: re.Match[str]) -> Candidate:
+    intermediate = match["intermediate"]
+    return Candidate(int(match["layers"]), None if intermediate is None else int(intermediate))
+
+
+def _scored(candidate: Candidate, model: Model, teacher: Model, student_parameters: int) -> Scored:
     scale = model.parameters / teacher.parameters
     reason = standing_in_the_way(model.parameters, teacher.parameters, student_parameters)
     if not reason and not math.isfinite(model.mrr):
         reason = "its MRR is no number"
     value = None if reason else npsd(100 * model.mrr, scale, 100 * teacher.mrr)
-    return Scored(layers, model.parameters, scale, model.mrr, value, reason)
+    return Scored(candidate, model.parameters, scale, model.mrr, value, reason)

@@ -1,30 +1,38 @@
-"""Models inside a model: its first layers, which share all parameters with it, and a student that ends as the best of them."""
+"""A student that is several models inside each other while it learns, and ends as the best of them."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.models.vocabulary import TrimmedEmbedding
-from raydistill.students.assistants import Model, Scored, as_numbers, best, scored, standing_in_the_way
+from raydistill.students.assistants import Candidate, Model, Scored, as_numbers, best, scored, standing_in_the_way
+from raydistill.students.inner import (
+    cut_off,
+    first_layers,
+    intermediate_of,
+    make_narrowable,
+    parameters,
+    put_most_important_first,
+    train_first_units,
+)
 from raydistill.students.reshaping import Across, Standing, StructureChange, Succession
-from raydistill.students.units import encoders_of
 
 logger = logging.getLogger(__name__)
-LAYERS, EMBEDDINGS = "encoder.layer.", "embeddings."
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Assistants:
     """Lets a student's first layers compete to be the assistant between its teacher and the student below it; it ends as the best of them.
 
+    Where they compete with fewer intermediate units, too, each step trains candidates of all depths and one width, and the next one those of the next.
+
     Args:
         depths: of the candidates, rising; the last one is the whole student.
+        intermediate: units of each feed-forward layer with which every depth competes beside all of them.
         student_layers: how deep the student is that the assistant is to teach; 0 = there is none.
         include_embeddings: whether they count as size.
         layer_map: the layers of the initial model that the student has.
@@ -38,13 +46,17 @@ class Assistants:
         depths: Sequence[int],
         student_layers: int,
         *,
+        intermediate: Sequence[int] = (),
         include_embeddings: bool = True,
         layer_map: Sequence[int] = (),
         teacher: Standing | None = None,
     ) -> None:
         self.depths, self.student_layers, self.include_embeddings = tuple(depths), student_layers, include_embeddings
         self.layer_map, self.teacher = tuple(layer_map), teacher
-        self.chosen: int | None = None
+        self.narrower = tuple(sorted(intermediate))
+        self.candidates = [Candidate(depth, width) for depth in self.depths for width in (*self.narrower, None)]
+        self.turn = 0
+        self.chosen: Candidate | None = None
         self.said: dict[str, Any] = {}
 
     @property
@@ -53,62 +65,70 @@ class Assistants:
         return self.chosen is not None
 
     def prepare(self, student: BiEncoder) -> None:
-        """Look whether one of the candidates can be chosen.
+        """Look whether one of the candidates can be chosen; where they are of several widths, put the units first that all have.
 
         Raises:
-            CapabilityError: none lies between student and teacher.
+            CapabilityError: none lies between student and teacher, or one is as wide as the student.
         """
         if self.teacher is not None:
-            sizes = self._sizes(student)
-            bounds = self.teacher.size(embeddings=self.include_embeddings), sizes[self.student_layers]
-            reasons = {depth: standing_in_the_way(sizes[depth], *bounds) for depth in self.depths}
+            sizes, below = self._sizes(student)
+            whole = self.teacher.size(embeddings=self.include_embeddings)
+            reasons = {one: standing_in_the_way(sizes[one], whole, below) for one in self.candidates}
             if all(reasons.values()):
                 # Says why, in the words that the end of the training would have.
-                best([Scored(depth, sizes[depth], 0.0, 0.0, None, reason) for depth, reason in reasons.items()])
+                best([Scored(one, sizes[one], 0.0, 0.0, None, reason) for one, reason in reasons.items()])
+        if self.narrower:
+            _require_narrower(self.narrower, intermediate_of(student))
+            put_most_important_first(student)
+            make_narrowable(student)
 
     def after_backward(self, student: BiEncoder, step: int, across: Across) -> None:
         """Nothing: all are trained alike."""
 
     def after_step(self, student: BiEncoder, step: int) -> StructureChange | None:
-        """Nothing: the choice is made at the end."""
+        """Have the next step train the next width. The choice is made at the end."""
+        if self.narrower and not self.complete:
+            self._take_turn(student, (step + 1) % (1 + len(self.narrower)))
         return None
 
     def variants(self, student: BiEncoder) -> dict[str, BiEncoder]:
         """The candidates, until one is chosen."""
         if self.complete:
             return {}
-        return {f"layers{depth}": first_layers(student, depth) for depth in self.depths}
+        return {one.name: first_layers(student, one.layers, one.intermediate) for one in self.candidates}
 
     def after_validation(
         self, student: BiEncoder, measured: Mapping[str, float], last: bool, teacher: Callable[[], Standing]
     ) -> Succession | None:
-        """At the end of the last epoch: choose, and cut the student off after the layers of the one that was chosen."""
+        """At the end of the last epoch: choose, and leave of the student what the one that was chosen has."""
         if not last or self.complete:
             return None
-        sizes, above = self._sizes(student), teacher()
+        (sizes, below), above = self._sizes(student), teacher()
         taught = Model(above.size(embeddings=self.include_embeddings), above.mrr)
-        models = [(depth, Model(sizes[depth], measured[f"layers{depth}"])) for depth in self.depths]
-        below = sizes[self.student_layers]
-        table = scored(models, taught, below)
+        table = scored([(one, Model(sizes[one], measured[one.name])) for one in self.candidates], taught, below)
         chosen = best(table)
-        self.chosen = chosen.layers
+        self.chosen = chosen.candidate
         self.said = {
             "teacher": {"parameters": taught.parameters, "mrr": taught.mrr},
             "candidates": [one.row for one in table],
         }
         _tell(table, taught, chosen)
-        cut_off(student, chosen.layers)
-        return Succession(f"layers{chosen.layers}", StructureChange(), as_numbers(table, taught, below))
+        change = cut_off(student, self.chosen.layers, self.chosen.intermediate)
+        return Succession(self.chosen.name, change, as_numbers(table, taught, below))
 
     def record(self) -> dict[str, Any]:
         """Who competed; and once it is chosen, the assistant and the table it was chosen from."""
         found: dict[str, Any] = {"depths": list(self.depths), "student_layers": self.student_layers}
+        if self.narrower:
+            found |= {"narrower": list(self.narrower), "turn": self.turn}
         if self.chosen is None:
             return found
+        if self.chosen.intermediate is not None:
+            found |= {"intermediate": self.chosen.intermediate}
         return {
             **found,
-            "layers": self.chosen,
-            "layer_map": list(self.layer_map[: self.chosen]),
+            "layers": self.chosen.layers,
+            "layer_map": list(self.layer_map[: self.chosen.layers]),
             **self.said,
         }
 
@@ -116,70 +136,40 @@ class Assistants:
         """None: all is in the record."""
         return {}
 
-    def restore(self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Cut the student off where it was."""
-        if "layers" in record:
-            self.chosen, self.said = int(record["layers"]), {key: record[key] for key in ("teacher", "candidates")}
-            cut_off(student, self.chosen)
+    def restore(
+        self, student: BiEncoder, record: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> StructureChange | None:
+        """Leave of the student what was left, or go on with the width whose turn it was."""
+        if "layers" not in record:
+            self._take_turn(student, record.get("turn", 0))
+            return None
+        self.chosen = Candidate(int(record["layers"]), record.get("intermediate"))
+        self.said = {key: record[key] for key in ("teacher", "candidates")}
+        return cut_off(student, self.chosen.layers, self.chosen.intermediate)
 
-    def _sizes(self, student: BiEncoder) -> dict[int, int]:
+    def _take_turn(self, student: BiEncoder, turn: int) -> None:
+        """First all units, then fewer and fewer."""
+        self.turn = turn
+        train_first_units(student, self.narrower[-turn] if turn else None)
+
+    def _sizes(self, student: BiEncoder) -> tuple[dict[Candidate, int], int]:
         """Of every candidate, and of the student below; 0 where there is none."""
-        depths = {*self.depths, self.student_layers} - {0}
-        return {0: 0} | {depth: parameters(student, depth, embeddings=self.include_embeddings) for depth in depths}
+
+        def size(layers: int, intermediate: int | None = None) -> int:
+            return parameters(student, layers, intermediate, embeddings=self.include_embeddings)
+
+        below = size(self.student_layers) if self.student_layers else 0
+        return {one: size(one.layers, one.intermediate) for one in self.candidates}, below
 
 
-def first_layers(model: BiEncoder, depth: int) -> BiEncoder:
-    """A model that ends after the first `depth` layers of `model` and shares all parameters with it; the model itself where it has no more."""
-    if depth == model.num_layers:
-        return model
-    twin, towers = _sharing(model), dict[int, nn.Module]()
-    for name in ("query_encoder", "entity_encoder"):
-        tower = getattr(model, name)
-        # Towers that are one stay one.
-        setattr(twin, name, towers.setdefault(id(tower), _ends_after(tower, depth)))
-    return twin
-
-
-def cut_off(model: BiEncoder, depth: int) -> None:
-    """Keep the first `depth` layers of both towers, in place."""
-    for encoder in encoders_of(model).values():
-        encoder.encoder.layer = encoder.encoder.layer[:depth]  # type: ignore[union-attr, index]
-        encoder.config.num_hidden_layers = depth  # type: ignore[union-attr]
-
-
-def parameters(model: BiEncoder, depth: int, *, embeddings: bool = True) -> int:
-    """Parameters of a model's first `depth` layers as a checkpoint has them: both towers, the whole vocabulary where `embeddings` count, the temperature.
-
-    `depth` may be beyond the model: layers are alike.
-    """
-    total = 1
-    for encoder in encoders_of(model).values():
-        for name, tensor in encoder.state_dict().items():
-            if name.startswith(LAYERS):
-                # Of a first layer, as often as there are layers.
-                total += depth * tensor.numel() if name.startswith(f"{LAYERS}0.") else 0
-            elif embeddings or not name.startswith(EMBEDDINGS):
-                total += tensor.numel()
-        table = encoder.embeddings.word_embeddings  # type: ignore[union-attr]
-        if embeddings and isinstance(table, TrimmedEmbedding):
-            total += table.whole.numel() - table.weight.numel()
-    return total
-
-
-def _ends_after(encoder: nn.Module, depth: int) -> nn.Module:
-    twin: Any = _sharing(encoder)
-    twin.encoder, twin.config = _sharing(twin.encoder), copy.copy(twin.config)
-    twin.encoder.layer = twin.encoder.layer[:depth]
-    twin.config.num_hidden_layers = depth
-    module: nn.Module = twin
-    return module
-
-
-def _sharing(module: Module) -> Module:
-    """A module of the same parameters and parts, whose parts can be replaced without replacing those of the first."""
-    twin = copy.copy(module)
-    twin.__dict__["_modules"] = dict(module.named_children())
-    return twin
+def _require_narrower(widths: Sequence[int], whole: int) -> None:
+    if widths[-1] >= whole:
+        raise CapabilityError(
+            f"candidates of {widths[-1]} intermediate units in a student of {whole}",
+            expected=f"numbers below {whole}",
+            consequence="units would have to be added, or the whole student would compete twice",
+            remedy="lower method.intermediate, or leave it out",
+        )
 
 
 def _tell(table: Sequence[Scored], teacher: Model, chosen: Scored) -> None:
@@ -188,4 +178,4 @@ def _tell(table: Sequence[Scored], teacher: Model, chosen: Scored) -> None:
         what = one.reason if one.npsd is None else f"NPSD {one.npsd:.2f}"
         mark = "; chosen" if one is chosen else ""
         size = f"{one.parameters} parameters, {one.scale:.3f} of the teacher's size"
-        logger.info("%d layers: %s, MRR %.2f %%, %s%s", one.layers, size, 100 * one.mrr, what, mark)
+        logger.info("%s: %s, MRR %.2f %%, %s%s", one.candidate.words, size, 100 * one.mrr, what, mark)

@@ -240,6 +240,8 @@ def test_parts_that_do_not_fit_together_are_refused(parts: list[dict[str, Any]],
     [
         ({"depths": [3, 2, 3]}, "depths are [3, 2, 3]; expected each once"),
         ({"depths": []}, "received 0 entries; expected at least 1"),
+        ({"intermediate": [64, 32, 64]}, "intermediate are [64, 32, 64]; expected each once"),
+        ({"intermediate": [0]}, "received 0; expected an integer of at least 1"),
         ({"depths": [0, 3]}, "received 0; expected an integer of at least 1"),
         ({"student_layers": -1}, "received -1; expected an integer of at least 0"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from raydistill.config.amd import AssistantSection
 from raydistill.config.baselines import LogitsSection
 from raydistill.config.boot import BootSection
 from raydistill.config.dq import DQSection
@@ -16,7 +17,7 @@ from raydistill.config.methods import (
     METHOD_SECTIONS,
     CombinedSection,
     Method,
-    as_before_parts_had_teachers,
+    as_first_written,
     is_baseline,
     shape_of,
 )
@@ -103,11 +104,16 @@ def test_softened_labels_come_first() -> None:
     assert CombinedSection.model_validate({"parts": [{"name": "self-feature"}, {"name": "tinybert"}]})
 
 
-def test_parts_without_teachers_are_written_as_before_there_could_be_any() -> None:
+def test_what_is_not_asked_for_is_written_as_before_it_could_be() -> None:
     """A run that began earlier and is refused as another campaign."""
-    assert "teachers" not in as_before_parts_had_teachers(EducationSection().model_dump(mode="json"))
+    assert "teachers" not in as_first_written(EducationSection().model_dump(mode="json"))
     named = EducationSection(stages=1, teachers=("a",)).model_dump(mode="json")
-    assert as_before_parts_had_teachers(named) == named
+    assert as_first_written(named) == named
+    assert "intermediate" not in as_first_written(AssistantSection().model_dump(mode="json"))
+    narrower = AssistantSection(intermediate=(8,)).model_dump(mode="json")
+    assert as_first_written(narrower) == narrower
+    pruned = {"name": "homodistil", "intermediate": None, "teachers": []}
+    assert as_first_written(pruned) == pruned
 
 
 SMALL = {"name": "dq", "prediction": 0, "attention": 0, "hidden": 0}

@@ -18,7 +18,7 @@ from raydistill.training.structural.making import make_structural
 pytestmark = pytest.mark.ray
 
 GRADES: list[dict[str, Any]] = [
-    {"layers": 3, "method": {"name": "amd", "depths": [2, 3]}},
+    {"layers": 3, "method": {"name": "amd", "depths": [2, 3], "intermediate": [20]}},
     {"layers": 2, "method": {"name": "reinforced", "warmup_ratio": 0}},
     {"layers": 2, "init": "teacher", "method": {"name": "homodistil", "width": 12, "end": 0.3}},
     {"layers": 1, "init": "teacher", "method": {"name": "dq"}},

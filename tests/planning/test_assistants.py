@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from raydistill.planning.promotion import candidates, choose
 from raydistill.planning.records import LAYERS, MRR, TrialRecord
 from raydistill.planning.schedule import ready, worth_announcing
 from raydistill.planning.state import CampaignState
+from raydistill.planning.widths import sizes_of
 
 Maker = Callable[..., CampaignConfig]
 AMD = {"name": "amd"}
+PRUNED = {"name": "homodistil", "width": 576, "intermediate": 1024}
 
 
 def grade(layers: int, **more: Any) -> dict[str, Any]:
@@ -116,6 +119,47 @@ def test_grade_that_every_assistant_can_teach_passes(
 ) -> None:
     """A refusal of what would work."""
     assert len(preflight(campaign(amd(9), below, **sections), ground)) == 3
+
+
+def test_candidate_as_deep_as_its_teacher_may_be_chosen_where_it_is_narrower(campaign: Maker, ground: Ground) -> None:
+    """A refusal of what works, or a grade below that is promised less depth or width than it may meet."""
+    ground = replace(ground, encoder_intermediate=3072)
+    config = campaign(amd(12, depths=[12], intermediate=[1536, 2304]), grade(6, init="teacher", layer_map="first"))
+    [lineage] = lineages_of(config)
+    plan = preflight(config, ground)[1]
+    assert possible_layers(config, lineage, plan, ground) == (12,)
+    assert {one.intermediate for one in sizes_of(config, lineage, 1, ground)} == {1536, 2304, 3072}
+    assert resolve(config, ground, 1).method.model_dump()["intermediate"] == (1536, 2304)
+
+
+def test_trials_with_other_widths_are_others_and_the_order_of_widths_is_nothing(
+    campaign: Maker, ground: Ground
+) -> None:
+    """A trial that is taken over from another campaign whose candidates were others."""
+    wanted = (None, [1536], [1536, 768], [768, 1536])
+    found = [resolve(campaign(amd(9, intermediate=one), grade(3)), ground, 1).identity for one in wanted]
+    assert len(set(found)) == 3
+    assert found[2] == found[3]
+
+
+@pytest.mark.parametrize(
+    ("grades", "sections", "match"),
+    [
+        ([amd(9, intermediate=[3072]), grade(3)], {}, "method.intermediate has 3072, and the student 3072"),
+        ([amd(9, intermediate=[768]), grade(3)], {"contrastive": {"pre_batch": 1}}, "set pre_batch to 0"),
+        (
+            [amd(9, intermediate=[768]), grade(3, init="teacher", layer_map="first", method=PRUNED)],
+            {},
+            "intermediate is 1024, and the student begins with 768",
+        ),
+    ],
+)
+def test_widths_that_do_not_fit_are_refused(
+    campaign: Maker, ground: Ground, grades: list[dict[str, Any]], sections: dict[str, Any], match: str
+) -> None:
+    """A trial that fails when it begins, or a grade that fails because another candidate was chosen than the planned one."""
+    with pytest.raises(CapabilityError, match=match):
+        preflight(campaign(*grades, **sections), replace(ground, encoder_intermediate=3072))
 
 
 def test_epoch_before_the_choice_announces_nobody_and_the_grade_below_waits() -> None:

@@ -56,6 +56,17 @@ def test_table_has_every_candidate_and_why(events: list[dict[str, Any]]) -> None
     )
 
 
+def test_narrower_candidate_says_its_width(events: list[dict[str, Any]]) -> None:
+    """Two rows of one depth that nobody can tell apart; or the whole one marked as chosen because it is as deep."""
+    narrow = {"assistant/layers3-intermediate64/parameters": 60.0, "valid/layers3-intermediate64/mrr": 0.58}
+    state = promoting(events, **narrow)
+    table, [choice] = assistant_table(state), choices(state)
+    assert table is not None
+    assert table.rows[3] == ("1-layers2", "3, intermediate 64", "60", "0.600", "0.5800", "-5.00", "yes", "")
+    assert [row[1] for row in table.rows if row[6]] == ["3, intermediate 64"]
+    assert [one.get("intermediate") for one in choice.row["candidates"] if one["chosen"]] == [64]
+
+
 def test_candidate_without_an_mrr_is_told(events: list[dict[str, Any]]) -> None:
     """A report that cannot be written because one candidate's validation was no number, which a ledger keeps as null."""
     state = promoting(events, **{"valid/layers2/mrr": None})

@@ -11,10 +11,19 @@ from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder, Tower, normalized, pool_packed
 from raydistill.models.features import Needs
 from raydistill.models.loading import load_encoder
+from raydistill.models.narrowable import NarrowableLinear
 from raydistill.models.vocabulary import trim_embeddings
 from raydistill.students.assistants import from_numbers
 from raydistill.students.build import build_model
-from raydistill.students.nested import Assistants, cut_off, first_layers, parameters
+from raydistill.students.inner import (
+    cut_off,
+    first_layers,
+    make_narrowable,
+    parameters,
+    put_most_important_first,
+    train_first_units,
+)
+from raydistill.students.nested import Assistants
 from raydistill.students.reshaping import Choosing, Standing
 
 LENGTHS = (5, 9, 3)
@@ -175,3 +184,129 @@ def test_choice_that_cannot_be_made_is_refused_before_training(model: Make) -> N
     assistants(1, teacher_like(student, 0.6)).prepare(student)
     with pytest.raises(CapabilityError, match="1 layers: not larger than the student; 2 layers: not smaller"):
         assistants(1, teacher_like(student, 0.6, layers=2)).prepare(student)
+
+
+WIDTH = 12
+"""Of intermediate units, of which the encoder has 32."""
+
+
+def narrowable(student: BiEncoder) -> BiEncoder:
+    put_most_important_first(student)
+    make_narrowable(student)
+    return student
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_narrower_candidate_computes_alike_in_training_in_validation_and_alone(
+    model: Make, kind: str, shared: bool
+) -> None:
+    """A candidate that is trained as one model, chosen as another, and kept as a third."""
+    student, read = narrowable(model(kind, shared_towers=shared)), texts()
+    alone = narrowable(model(kind, shared_towers=shared))
+    change = cut_off(alone, 2, WIDTH)
+    assert parameters(student, 2, WIDTH) == sum(one.numel() for one in alone.parameters())
+    twin = first_layers(student, 2, WIDTH)
+    assert (twin.num_layers, twin.shared_towers) == (2, shared)
+    train_first_units(student, WIDTH)
+    for tower in TOWERS:
+        # Dropout is 0 in these encoders, so training changes nothing but the units at work.
+        expected = alone.encode(read, tower).vectors
+        assert torch.equal(twin.encode(read, tower).vectors, expected)
+        seen = student.train().encode(read, tower, Needs(frozenset({1}))).states[1]
+        torch.testing.assert_close(normalized(pool_packed(seen, read, "mean")), expected, atol=1e-6, rtol=0)
+        whole = student.eval().encode(read, tower, Needs(frozenset({1}))).states[1]
+        assert not torch.allclose(normalized(pool_packed(whole, read, "mean")), expected, atol=1e-3)
+    for name, kept in change.kept.items():
+        assert torch.equal(alone.get_parameter(name), change.of(name, student.get_parameter(name)))
+        assert any(places is not None for places in kept)
+    assert not any(isinstance(module, NarrowableLinear) for module in alone.modules())
+    assert {encoder.config.intermediate_size for encoder in (alone.query_encoder, alone.entity_encoder)} == {WIDTH}  # type: ignore[union-attr]
+    assert student.query_encoder.config.intermediate_size == 32  # type: ignore[union-attr]
+
+
+def test_order_by_importance_changes_no_output_and_puts_the_idle_unit_last(model: Make) -> None:
+    """A student that begins as another than it was, or whose best unit goes first."""
+    student, before, read = model(), model(), texts()
+    with torch.no_grad():
+        for one in (student, before):
+            one.entity_encoder.encoder.layer[1].output.dense.weight[:, 5] = 0  # type: ignore[union-attr, index]
+    put_most_important_first(student)
+    for tower in TOWERS:
+        expected = before.encode(read, tower).vectors
+        torch.testing.assert_close(student.encode(read, tower).vectors, expected, atol=1e-5, rtol=0)
+    into = student.entity_encoder.encoder.layer[1].intermediate.dense  # type: ignore[union-attr, index]
+    out_of = student.entity_encoder.encoder.layer[1].output.dense  # type: ignore[union-attr, index]
+    strengths = into.weight.norm(dim=1) * out_of.weight.norm(dim=0)
+    assert strengths[-1] == 0
+    assert bool((strengths.diff() <= 1e-6).all())
+
+
+def test_step_of_a_narrow_turn_teaches_no_unit_that_is_left_out(model: Make) -> None:
+    """Units that learn what another width is told."""
+    student, read = narrowable(model()), texts()
+    train_first_units(student, WIDTH)
+    student.train().encode(read, "query").vectors.sum().backward()
+    into = student.query_encoder.encoder.layer[0].intermediate.dense  # type: ignore[union-attr, index]
+    assert bool(into.weight.grad[:WIDTH].any())
+    assert not into.weight.grad[WIDTH:].any()
+
+
+def test_narrower_views_follow_the_student_as_it_learns(model: Make) -> None:
+    """Candidates that are validated as they were once."""
+    student, read = narrowable(model()), texts()
+    twin = first_layers(student, 3, WIDTH)
+    before = twin.encode(read, "query").vectors
+    with torch.no_grad():
+        student.query_encoder.encoder.layer[2].intermediate.dense.weight[:WIDTH] *= 3.0  # type: ignore[union-attr, index]
+    assert not torch.allclose(twin.encode(read, "query").vectors, before, atol=1e-4)
+    assert {id(one) for one in twin.parameters() if one.requires_grad} < {id(one) for one in student.parameters()}
+
+
+def test_widths_take_turns_and_a_resumed_student_takes_the_next_one(model: Make) -> None:
+    """A width that is never trained, or a turn that comes twice after an interruption."""
+    student, turns = model(), []
+    one = Assistants((2, 3), 0, intermediate=(24, WIDTH), layer_map=(0, 2, 3))
+    one.prepare(student)
+    linear = student.query_encoder.encoder.layer[0].output.dense  # type: ignore[union-attr, index]
+    for step in range(5):
+        turns.append(linear.units)
+        assert one.after_step(student, step) is None
+        if step == 1:
+            record = one.record()
+    assert turns == [None, 24, WIDTH, None, 24]
+    twin, again = model(), Assistants((2, 3), 0, intermediate=(24, WIDTH), layer_map=(0, 2, 3))
+    again.prepare(twin)
+    assert again.restore(twin, record, {}) is None
+    assert twin.query_encoder.encoder.layer[0].output.dense.units == WIDTH  # type: ignore[union-attr, index]
+    assert list(one.variants(student)) == [
+        f"layers{depth}{width}" for depth in (2, 3) for width in ("-intermediate12", "-intermediate24", "")
+    ]
+
+
+def test_student_ends_as_the_narrow_candidate_that_was_chosen_and_is_restored_as_it(model: Make) -> None:
+    """Weights that find no place, or a choice of a depth without its width."""
+    student, one = model(), Assistants((2, 3), 0, intermediate=(WIDTH,), layer_map=(0, 2, 3))
+    one.prepare(student)
+    measured = dict.fromkeys(one.variants(student), 0.1) | {"layers2-intermediate12": 0.59}
+    answer = one.after_validation(student, measured, True, lambda: teacher_like(model(), 0.6))
+    assert answer is not None
+    assert answer.variant == "layers2-intermediate12"
+    record = one.record()
+    assert (record["layers"], record["intermediate"], record["layer_map"]) == (2, WIDTH, [0, 2])
+    twin, again = model(), Assistants((2, 3), 0, intermediate=(WIDTH,), layer_map=(0, 2, 3))
+    again.prepare(twin)
+    change = again.restore(twin, record, {})
+    assert change is not None
+    assert change.kept.keys() == answer.change.kept.keys()
+    assert len(change.kept) == 2 * 2 * 3
+    twin.load_state_dict(student.state_dict())
+    assert again.record() == record
+    for tower in TOWERS:
+        assert torch.equal(twin.encode(texts(), tower).vectors, student.encode(texts(), tower).vectors)
+
+
+def test_candidate_as_wide_as_the_student_is_refused(model: Make) -> None:
+    """The whole student that competes with itself."""
+    with pytest.raises(CapabilityError, match="candidates of 32 intermediate units in a student of 32"):
+        Assistants((2, 3), 0, intermediate=(12, 32)).prepare(model())

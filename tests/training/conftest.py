@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mgsr": {"name": "mgsr", "length": 3},
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
     "amd": {"name": "amd", "temperature": 2.0},
+    "amd, narrower": {"name": "amd", "intermediate": [12]},
     "homodistil": {"name": "homodistil", "width": 12, "end": 0.5, "temperature": 2.0},
     "homodistil at once": {"name": "homodistil", "width": 12, "end": 0.1},
     "homodistil+tinybert": {

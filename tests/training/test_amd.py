@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from raydistill.config.amd import AssistantSection
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import TrialInterruptedError
 from raydistill.planning import records
 from raydistill.planning.records import LAYERS, MRR
 from raydistill.students.assistants import from_numbers
-from raydistill.students.nested import Assistants, cut_off
+from raydistill.students.inner import cut_off
+from raydistill.students.nested import Assistants
 from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
@@ -279,3 +281,36 @@ def test_candidates_that_are_named_are_those_that_compete(
     record = read_record(str(report.checkpoint))
     assert (record["layers"], record["reshaping"][0]["candidates"][0]["reason"]) == (3, "not larger than the student")
     assert "loss/feature" not in report.metrics
+
+
+def test_narrow_candidates_compete_and_the_one_that_wins_is_stored_as_it_was_measured(
+    config_of: Config, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A width that is trained, measured, or stored as another; candidates without their own training, or a choice that one of them cannot win."""
+    changes = {"layers": 2, "layer_map": (0, 3), "encoder": {"dropout": 0.1}, "training": {"epochs": 2}}
+    method = AssistantSection(depths=(2,), intermediate=(8, 20), student_layers=0)
+    config = config_of("amd", **changes).model_copy(update={"method": method})
+    original = Assistants.after_validation
+
+    def favouring(self: Assistants, student: Any, measured: Any, last: bool, teacher: Any) -> Any:
+        wished = {name: 0.9 if name == "layers2-intermediate20" else 0.1 for name in measured}
+        return original(self, student, wished, last, teacher)
+
+    monkeypatch.setattr(Assistants, "after_validation", favouring)
+    report = train(config, tmp_path)[-1]
+    assert report.checkpoint is not None
+    model, [said] = load_model(report.checkpoint), read_record(report.checkpoint)["reshaping"]
+    assert {encoder.config.intermediate_size for encoder in (model.query_encoder, model.entity_encoder)} == {20}  # type: ignore[union-attr]
+    assert [one.get("intermediate") for one in said["candidates"]] == [8, 20, None]
+    assert said["intermediate"] == 20
+    assert (
+        checkpoint_size(report.checkpoint)[0]
+        == said["candidates"][1]["parameters"]
+        < said["candidates"][2]["parameters"]
+    )
+    measured = evaluate_checkpoint(report.checkpoint, config.data.path, "valid").metrics
+    for key, value in measured.items():
+        assert report.metrics[key] == pytest.approx(value, abs=1e-6), key
+    assert (
+        len({report.metrics[f"valid/layers2{width}/mrr"] for width in ("", "-intermediate20", "-intermediate8")}) == 3
+    )

@@ -37,6 +37,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient cache, boot, text-free": ("boot-random", {"training": CACHED}),
     "assistants": ("amd", {"layers": 3, "contrastive": {"self_negatives": True}}),
     "gradient cache, assistants": ("amd", {"layers": 3, "training": CACHED}),
+    "gradient cache, assistants of two widths": ("amd, narrower", {"layers": 3, "training": CACHED}),
     "assistants, a worker without a text": (
         "amd",
         {

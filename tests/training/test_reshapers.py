@@ -20,7 +20,7 @@ RESHAPED = {
     "homodistil": ["homodistil", "homodistil at once", "homodistil+tinybert"],
     "education": ["education"],
     "boot": ["boot", "boot-random"],
-    "amd": ["amd"],
+    "amd": ["amd", "amd, narrower"],
 }
 """By the method that has a reshaper: the trials in which it is looked at."""
 TRIALS = [name for names in RESHAPED.values() for name in names]

@@ -54,6 +54,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "growing": ("education", {"encoder": DROPOUT}),
     "growing from the teacher": ("education", {"encoder": DROPOUT, "init": "teacher"}),
     "assistants": ("amd", {"encoder": DROPOUT, "layers": 3}),
+    "assistants of two widths": ("amd, narrower", {"encoder": DROPOUT, "layers": 3}),
     "policy": ("reinforced", {"encoder": DROPOUT}),
     "policy over another kind of teacher": ("reinforced, structural", {"encoder": DROPOUT}),
     "pruned": ("homodistil", {"encoder": DROPOUT, "contrastive": {"pre_batch": 2}}),

@@ -47,6 +47,7 @@ def assistants(config: TrialConfig, shape: Shape, steps: int) -> Assistants:
     return Assistants(
         depths,
         student_layers,
+        intermediate=method.intermediate or (),
         include_embeddings=method.include_embeddings,
         layer_map=config.layer_map,
         teacher=teacher,
