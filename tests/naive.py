@@ -20,14 +20,17 @@ def outputs_of(trainer: Trainer, batch: TripleBatch, epoch: int, step: int) -> S
     return trainer._outputs(trainer._prepared(batch, epoch, step), trainer._student_pass(step, cached=False), step)
 
 
-def naive_revision(student: Tensor, teacher: Tensor, allowed: list[int], length: int) -> list[int]:
+def naive_revision(
+    student: Tensor, teacher: Tensor, allowed: list[int], length: int, noise: Tensor | None = None
+) -> list[int]:
     """A row's revised list as docs/methods/mgsr.md tells it, one candidate at a time; from logits `(candidates,)`, of which some are allowed."""
     prefix: list[int] = []
+    draws = student if noise is None else student + noise
     worst, mended = 0.0, None
     for _ in range(min(length, len(allowed))):
         left = [c for c in allowed if c not in prefix]
         p, q = teacher[left].softmax(0), student[left].softmax(0)
-        choice, wanted = left[int(q.argmax())], left[int(p.argmax())]
+        choice, wanted = left[int(draws[left].argmax())], left[int(p.argmax())]
         apart = float((p * (p / q).log()).sum().detach())
         if choice != wanted and apart > worst:
             worst, mended = apart, [*prefix, wanted]
@@ -36,7 +39,7 @@ def naive_revision(student: Tensor, teacher: Tensor, allowed: list[int], length:
         return prefix
     while len(mended) < len(prefix):
         left = [c for c in allowed if c not in mended]
-        mended.append(left[int(student[left].argmax())])
+        mended.append(left[int(draws[left].argmax())])
     return mended
 
 

@@ -31,13 +31,13 @@ class AssistantSection(MethodSection):
     intermediate: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None,
         min_length=1,
-        description="units of each feed-forward layer, below the student's own: every depth competes with all of them and with each of these numbers, the most important ones; "
+        description="feed-forward units of further candidates, each number lower than what the student has: every depth competes with all of its units and with so many of the most important ones; "
         "a step trains one width, in turn; null = with all of them only",
     )
     student_layers: int | None = Field(
         None,
         ge=0,
-        description="layers of the student that the assistant will teach; what is no deeper is not chosen; null = those of the grade below, "
+        description="layers of the student that the assistant will teach; what is no larger than so many of this grade's layers is not chosen; null = those of the grade below, "
         "or 0 where there is none: then all depths compete",
     )
     include_embeddings: bool = Field(True, description="whether embeddings count as size")

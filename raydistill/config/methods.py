@@ -200,11 +200,16 @@ METHOD_SECTIONS: dict[str, type[MethodSection]] = {
     "combined": CombinedSection,
     "none": NoneSection,
 }
-LATER = {"education": "teachers", "amd": "intermediate"}
-"""Of a method the value that came later than the method, and is empty where it is not asked for."""
+ADDED: dict[str, tuple[str, ...]] = {
+    "education": ("teachers",),
+    "amd": ("intermediate",),
+    "mgsr": ("drawn",),
+}
+"""Of a method the values that came later than the method, and are empty where they are not asked for."""
 
 
 def as_first_written(method: dict[str, Any]) -> dict[str, Any]:
     """A written method without a word on what could not be asked for once and is not asked for: equal work keeps the fingerprint that it had before."""
-    later = LATER.get(method["name"])
-    return {name: value for name, value in method.items() if name != later or value}
+    added = ADDED.get(method["name"], ())
+    written = {name: value for name, value in method.items() if name not in added or value}
+    return written | {"parts": [as_first_written(part) for part in method["parts"]]} if "parts" in method else written

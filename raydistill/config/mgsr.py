@@ -28,6 +28,10 @@ class MGSRSection(MethodSection):
     length: SearchedCount = Field(
         10, description="places of the student's list, at each of which it is compared with its teacher"
     )
+    drawn: bool = Field(
+        False,
+        description="whether the student's list is drawn at random, by its own probabilities and without replacement; false = its best candidates in order",
+    )
     mass: SearchedFraction = Field(
         0.7,
         description="share of the teacher's probability that the learned clipping has to keep; below it costs",

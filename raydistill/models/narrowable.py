@@ -11,6 +11,9 @@ class NarrowableLinear(nn.Linear):
     Args:
         linear: the one in whose place it stands.
         outputs: whether outputs can be left out; False = inputs, of which it is then given fewer.
+
+    Attributes:
+        units: how many are used in training; None = all.
     """
 
     def __init__(self, linear: nn.Linear, *, outputs: bool) -> None:
@@ -19,10 +22,6 @@ class NarrowableLinear(nn.Linear):
         self.outputs = outputs
         self.units: int | None = None
         self.train(linear.training)
-
-    def keep(self, units: int | None) -> None:
-        """Use the first `units` in training from now on; None = all."""
-        self.units = units
 
     def forward(self, states: Tensor) -> Tensor:
         """Of states `(..., inputs)`."""

@@ -45,8 +45,8 @@ def assistant_problems(method: Method, layers: int, teacher_layers: int) -> Iter
         )
     if not _able(method, teacher_layers):
         yield (
-            f"none of the candidates of {', '.join(map(str, method.depths))} layers is deeper than the student of {below} and shallower than the teacher of "
-            f"{teacher_layers}, so none can be chosen; set the grade's layers between them, or leave it out"
+            f"none of the candidates of {', '.join(map(str, method.depths))} layers is deeper than the student of {below} and "
+            f"{'no deeper' if method.intermediate else 'shallower'} than the teacher of {teacher_layers}, so none can be chosen; set the grade's layers between them, or leave it out"
         )
 
 

@@ -26,7 +26,7 @@ from raydistill.planning.grades import (
 from raydistill.planning.ground import Ground
 from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
 from raydistill.planning.shapes import growth_problems, reading_problems, shape_problems, structural_problems
-from raydistill.planning.widths import encoder_sizes, sizes_of, width_problems
+from raydistill.planning.widths import assistant_size_problems, encoder_sizes, sizes_of, width_problems
 
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
@@ -154,6 +154,7 @@ def _misfits(
         yield from width_problems(trial, first, teacher)
         for depth in depths:
             yield from shape_problems(trial.method, first.hidden, depth)
+            yield from assistant_size_problems(trial.method, first, teacher, depth)
 
 
 def _found_shapes(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Ground) -> Iterator[str]:
@@ -177,7 +178,7 @@ def _found_shapes(config: CampaignConfig, lineage: Lineage, plan: GradePlan, gro
     if len(sizes) > 1 and trials > 1 and config.schedule.name == "pipelined":
         yield (
             f"grade {above.folder} searches {trials} trials, and they end with different widths or numbers of heads: under the pipelined schedule the teacher of {plan.folder}, what is "
-            "kept of it and who starts from it would change their shape on the way; give that grade one width and one init, or set schedule.name to sequential"
+            "kept of it and who starts from it would change their shape on the way; give that grade one width (no method.intermediate) and one init, or set schedule.name to sequential"
         )
 
 

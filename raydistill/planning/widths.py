@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raydistill.config.amd import AssistantSection
 from raydistill.config.baselines import DistilBERTSection, PKDSection, TinyBERTSection
@@ -124,14 +124,47 @@ def _not_narrower(part: AssistantSection, trial: TrialConfig, first: Sizes) -> I
     for intermediate in part.intermediate or ():
         if first.intermediate is not None and intermediate >= first.intermediate:
             yield (
-                f"method.intermediate has {intermediate}, and the student {first.intermediate} intermediate units, with which every depth competes in any case; name "
-                "numbers below it, or leave it out"
+                f"method.intermediate has {intermediate}, and the student may begin with {first.intermediate} intermediate units; name lower numbers, or leave it out: "
+                "every depth competes with all units in any case"
             )
     if trial.contrastive.pre_batch:
         yield (
-            "method amd trains another width in every step where method.intermediate is given, and contrastive.pre_batch would take vectors of one width for negatives of "
-            "another; set pre_batch to 0, or leave intermediate out"
+            "method amd trains another candidate in every step where method.intermediate is given, and the earlier vectors of contrastive.pre_batch would be another "
+            "candidate's than the one that is held against them; set pre_batch to 0, or leave intermediate out"
         )
+
+
+def assistant_size_problems(method: Method, first: Sizes, teacher: Sizes, teacher_layers: int) -> Iterator[str]:
+    """What of a settled method's candidates leaves nobody between its teacher and the student below.
+
+    Args:
+        method: of the grade.
+        first: of its student at the beginning; the student below counts as wide.
+        teacher: of its teacher.
+        teacher_layers: how deep that is.
+    """
+    known = (first.hidden, first.intermediate, teacher.hidden, teacher.intermediate)
+    if not isinstance(method, AssistantSection) or method.depths is None or None in known:
+        return
+    if not method.intermediate and first.intermediate == teacher.intermediate:
+        # A matter of depths alone, which `assistant_problems` looks at.
+        return
+    below, above = (method.student_layers or 0) * _of_a_layer(first), teacher_layers * _of_a_layer(teacher)
+    each = [
+        _of_a_layer(replace(first, intermediate=width)) for width in (first.intermediate, *(method.intermediate or ()))
+    ]
+    if not any(below < depth * one < above for depth in method.depths for one in each):
+        yield (
+            f"no candidate of {', '.join(map(str, method.depths))} layers is larger than the student of {method.student_layers or 0} and smaller than the teacher of "
+            f"{teacher_layers}, which may have {teacher.intermediate} intermediate units where this grade's student has {first.intermediate}, so none can be chosen; "
+            "change method.depths or method.intermediate, or set init: teacher in the grade"
+        )
+
+
+def _of_a_layer(sizes: Sizes) -> int:
+    """Parameters: four products of attention, two of the feed-forward part, and two LayerNorms."""
+    hidden, intermediate = sizes.hidden or 0, sizes.intermediate or 0
+    return 4 * hidden * (hidden + 1) + intermediate * (2 * hidden + 1) + hidden + 4 * hidden
 
 
 def _of_unequal(part: Method, trial: TrialConfig, widths: list[int], heads: int | None) -> Iterator[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from raydistill.planning.records import LAYERS
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.table import ABSENT, Table, count, number
-from raydistill.students.assistants import Model, Scored, best, from_numbers
+from raydistill.students.assistants import CHOSEN_INTERMEDIATE, InnerShape, Model, Scored, from_numbers
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class AssistantChoice:
         folder: its name on disk.
         teacher: size and validation MRR of the grade's teacher.
         candidates: rising in depth, and in width.
-        chosen: the one that was promoted.
+        chosen: the shape of the one that was promoted.
     """
 
     lineage: str
@@ -28,12 +29,12 @@ class AssistantChoice:
     folder: str
     teacher: Model
     candidates: tuple[Scored, ...]
-    chosen: Scored
+    chosen: InnerShape
 
     @property
     def row(self) -> dict[str, Any]:
         """In types JSON knows."""
-        candidates = [{**one.row, "chosen": one is self.chosen} for one in self.candidates]
+        candidates = [{**one.row, "chosen": one.shape == self.chosen} for one in self.candidates]
         place = {"lineage": self.lineage, "grade": self.grade, "folder": self.folder}
         return {**place, "teacher": asdict(self.teacher), "candidates": candidates}
 
@@ -50,40 +51,41 @@ def choices(state: CampaignState) -> list[AssistantChoice]:
         seen.add(promotion.digest)
         table, teacher = told
         folder = state.grades[grade] if grade < len(state.grades) else str(grade)
-        found.append(AssistantChoice(lineage, grade, folder, teacher, tuple(table), best(table)))
+        width = promotion.metrics.get(CHOSEN_INTERMEDIATE)
+        chosen = InnerShape(int(promotion.metrics[LAYERS]), None if width is None else int(width))
+        found.append(AssistantChoice(lineage, grade, folder, teacher, tuple(table), chosen))
     return found
 
 
 def assistant_table(state: CampaignState) -> Table | None:
     """One row per candidate, after one for the teacher that all are held against. None where no grade chose an assistant."""
     found, several = choices(state), len(state.lineages) > 1
+    narrower = any(candidate.shape.intermediate for one in found for candidate in one.candidates)
     rows = tuple(
-        ((one.lineage,) if several else ()) + (one.folder, *cells) for one in found for cells in _cells_of(one)
+        ((one.lineage,) if several else ()) + (one.folder, *cells)
+        for one in found
+        for cells in _cells_of(one, narrower=narrower)
     )
-    lineage = ("lineage",) if several else ()
-    columns = (*lineage, "grade", "layers", "parameters", "scale", "valid MRR", "NPSD", "chosen", "why not")
+    lineage, width = ("lineage",) if several else (), ("feed-forward",) if narrower else ()
+    columns = (*lineage, "grade", "layers", *width, "parameters", "scale", "valid MRR", "NPSD", "chosen", "why not")
     title = "Candidates of grades that chose an assistant: the highest NPSD (points of MRR for the whole of the teacher's size) is chosen"
     return Table(title, columns, rows, left=2 + several) if rows else None
 
 
-def _cells_of(choice: AssistantChoice) -> list[tuple[str, ...]]:
-    teacher = ("teacher", count(choice.teacher.parameters), number(1.0), number(choice.teacher.mrr, 4), ABSENT, "", "")
+def _cells_of(choice: AssistantChoice, *, narrower: bool) -> list[tuple[str, ...]]:
+    """Its rows; with a column of feed-forward units where some candidates are `narrower`."""
+    taught = (count(choice.teacher.parameters), number(1.0), number(choice.teacher.mrr, 4), ABSENT, "", "")
     candidates = (
         (
-            _shape(one),
+            str(one.layers),
+            *((f"{one.shape.intermediate or 'all'}",) if narrower else ()),
             count(one.parameters),
             number(one.scale),
             number(one.mrr, 4),
             number(one.npsd, 2),
-            "yes" if one is choice.chosen else "",
+            "yes" if one.shape == choice.chosen else "",
             one.reason,
         )
         for one in choice.candidates
     )
-    return [teacher, *candidates]
-
-
-def _shape(one: Scored) -> str:
-    """Its layers, and where it is narrower than the student was, its intermediate units."""
-    width = one.candidate.intermediate
-    return str(one.layers) if width is None else f"{one.layers}, intermediate {width}"
+    return [("teacher", *(("",) if narrower else ()), *taught), *candidates]

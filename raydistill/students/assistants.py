@@ -18,13 +18,15 @@ from raydistill.errors import CapabilityError
 TEACHER_PARAMETERS, TEACHER_MRR = "assistant/teacher/parameters", "assistant/teacher/mrr"
 STUDENT_PARAMETERS = "assistant/student/parameters"
 """What a choice was made by, in a trial's report, beside the sizes and MRR of the candidates."""
+CHOSEN_INTERMEDIATE = "student/intermediate"
+"""Feed-forward units of what was chosen, where it has fewer than the student had; how deep it is, every report says."""
 _PARAMETERS = "assistant/{}/parameters"
 _CANDIDATE = re.compile(_PARAMETERS.format(r"layers(?P<layers>\d+)(-intermediate(?P<intermediate>\d+))?"))
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model inside a student.
+class InnerShape:
+    """Of a model inside a student, which competes to be the assistant.
 
     Args:
         layers: how deep.
@@ -64,7 +66,7 @@ class Scored:
     """A candidate in the table of a choice.
 
     Args:
-        candidate: which.
+        shape: which.
         parameters: its size.
         scale: its size as a share of its teacher's.
         mrr: filtered MRR on the validation split, a ratio.
@@ -72,7 +74,7 @@ class Scored:
         reason: why it cannot.
     """
 
-    candidate: Candidate
+    shape: InnerShape
     parameters: int
     scale: float
     mrr: float
@@ -82,14 +84,14 @@ class Scored:
     @property
     def layers(self) -> int:
         """How deep it is."""
-        return self.candidate.layers
+        return self.shape.layers
 
     @property
     def row(self) -> dict[str, Any]:
         """In types JSON knows; of its width only where that is not the student's."""
         told = asdict(self)
-        shape = {name: value for name, value in told.pop("candidate").items() if value is not None}
-        return {**shape, **told}
+        own = {name: value for name, value in told.pop("shape").items() if value is not None}
+        return {**own, **told}
 
 
 def npsd(performance: float, scale: float, teacher_performance: float, teacher_scale: float = 1.0) -> float:
@@ -104,22 +106,25 @@ def npsd(performance: float, scale: float, teacher_performance: float, teacher_s
     return -(teacher_performance - performance) / (teacher_scale - scale)
 
 
-def scored(candidates: Sequence[tuple[Candidate, Model]], teacher: Model, student_parameters: int) -> list[Scored]:
+def scored(candidates: Sequence[tuple[InnerShape, Model]], teacher: Model, student_parameters: int) -> list[Scored]:
     """The table of all candidates, in their order.
 
     Args:
-        candidates: which, and what it is like.
+        candidates: the shape of each, and what it is like.
         teacher: of them all.
         student_parameters: size of the student that the assistant is to teach; 0 = there is none.
     """
-    return [_scored(candidate, model, teacher, student_parameters) for candidate, model in candidates]
+    return [_scored(shape, model, teacher, student_parameters) for shape, model in candidates]
 
 
-def as_numbers(table: Sequence[Scored], teacher: Model, student_parameters: int) -> dict[str, float]:
+def as_numbers(
+    table: Sequence[Scored], teacher: Model, student_parameters: int, chosen: InnerShape
+) -> dict[str, float]:
     """What a table was made from, but for the candidates' MRR, which a report has as `valid/layersK/mrr` or `valid/layersK-intermediateN/mrr`: reports carry numbers alone."""
-    sizes = {_PARAMETERS.format(one.candidate.name): float(one.parameters) for one in table}
+    sizes = {_PARAMETERS.format(one.shape.name): float(one.parameters) for one in table}
     taught = {TEACHER_PARAMETERS: float(teacher.parameters), TEACHER_MRR: teacher.mrr}
-    return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters)}
+    narrower = {} if chosen.intermediate is None else {CHOSEN_INTERMEDIATE: float(chosen.intermediate)}
+    return {**sizes, **taught, STUDENT_PARAMETERS: float(student_parameters), **narrower}
 
 
 def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | None:
@@ -128,7 +133,7 @@ def from_numbers(metrics: Mapping[str, float]) -> tuple[list[Scored], Model] | N
     Args:
         metrics: of the report, its names as `as_numbers` gives them.
     """
-    found = [_candidate(match) for name in metrics if (match := _CANDIDATE.fullmatch(name))]
+    found = [_shape(match) for name in metrics if (match := _CANDIDATE.fullmatch(name))]
     if not found:
         return None
     teacher = Model(int(metrics[TEACHER_PARAMETERS]), metrics[TEACHER_MRR])
@@ -148,10 +153,10 @@ def best(table: Sequence[Scored]) -> Scored:
     able = [(one.npsd, one.parameters, one) for one in table if one.npsd is not None]
     if not able:
         raise CapabilityError(
-            "no candidate can be the assistant: " + "; ".join(f"{one.candidate.words}: {one.reason}" for one in table),
+            "no candidate can be the assistant: " + "; ".join(f"{one.shape.words}: {one.reason}" for one in table),
             expected="a candidate larger than the student below it, smaller than its teacher, and with a finite MRR",
             consequence="nobody would stand between the two",
-            remedy="widen method.depths or method.intermediate, lower method.student_layers, or leave this grade out",
+            remedy="name more of method.depths or of method.intermediate, lower method.student_layers, or leave this grade out",
         )
     return max(able, key=lambda one: one[:2])[2]
 
@@ -163,15 +168,15 @@ def standing_in_the_way(parameters: int, teacher_parameters: int, student_parame
     return "" if parameters < teacher_parameters else "not smaller than its teacher"
 
 
-def _candidate(match: re.Match[str]) -> Candidate:
+def _shape(match: re.Match[str]) -> InnerShape:
     intermediate = match["intermediate"]
-    return Candidate(int(match["layers"]), None if intermediate is None else int(intermediate))
+    return InnerShape(int(match["layers"]), None if intermediate is None else int(intermediate))
 
 
-def _scored(candidate: Candidate, model: Model, teacher: Model, student_parameters: int) -> Scored:
+def _scored(shape: InnerShape, model: Model, teacher: Model, student_parameters: int) -> Scored:
     scale = model.parameters / teacher.parameters
     reason = standing_in_the_way(model.parameters, teacher.parameters, student_parameters)
     if not reason and not math.isfinite(model.mrr):
         reason = "its MRR is no number"
     value = None if reason else npsd(100 * model.mrr, scale, 100 * teacher.mrr)
-    return Scored(candidate, model.parameters, scale, model.mrr, value, reason)
+    return Scored(shape, model.parameters, scale, model.mrr, value, reason)

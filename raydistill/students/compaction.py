@@ -24,18 +24,41 @@ def compact(student: BiEncoder, parts: Sequence[Part], kept: Mapping[str, Tensor
         parts: of it.
         kept: of each group of units, the positions that stay, `(kept,)` int64, rising; of each head equally many.
     """
-    changes = dict[str, Kept]()
     for encoder in encoders_of(student).values():
         _fold_scaling(encoder, len(kept[WIDTH]))
-    for part in parts:
-        places: Kept = tuple(None if units is None else kept[units] for units in part.units)
-        before = part.parameter
-        after = nn.Parameter(narrowed(before.detach(), places), requires_grad=before.requires_grad)
-        setattr(part.module, part.attribute, after)
-        changes[part.name] = places
+    changes = narrow(parts, kept)
     for encoder in encoders_of(student).values():
         _resize(encoder, kept[WIDTH])
     return StructureChange(changes, kept[WIDTH])
+
+
+def narrow(parts: Sequence[Part], kept: Mapping[str, Tensor]) -> dict[str, Kept]:
+    """Leave rows and columns out of parameters, in place; modules still say their old sizes.
+
+    Args:
+        parts: of a student.
+        kept: of each group of units that loses some, the positions that stay, `(kept,)` int64.
+
+    Returns:
+        What is kept of each parameter that lost some, by name.
+    """
+    changes = dict[str, Kept]()
+    for part in parts:
+        places: Kept = tuple(None if units is None else kept.get(units) for units in part.units)
+        if any(positions is not None for positions in places):
+            before = part.parameter
+            after = nn.Parameter(narrowed(before.detach(), places), requires_grad=before.requires_grad)
+            setattr(part.module, part.attribute, after)
+            changes[part.name] = places
+    return changes
+
+
+def say_sizes(encoder: nn.Module, sizes: Mapping[str, int]) -> None:
+    """Put sizes into an encoder's configuration. Layers were copied one by one, so each part may have one of its own."""
+    for module in encoder.modules():
+        if hasattr(module, "config"):
+            for name, size in sizes.items():
+                setattr(module.config, name, size)
 
 
 def _fold_scaling(encoder: nn.Module, width: int) -> None:
@@ -63,9 +86,7 @@ def _resize(encoder: Any, units: Tensor) -> None:
                 norm = child.compacted(units)
                 norm.weight, norm.bias = child.weight, child.bias
                 setattr(module, name, norm)
-        # Layers were copied one by one, so each part may have a configuration of its own.
-        if hasattr(module, "config"):
-            module.config.hidden_size, module.config.intermediate_size = width, intermediate
+    say_sizes(encoder, {"hidden_size": width, "intermediate_size": intermediate})
     for layer in encoder.encoder.layer:
         own = layer.attention.self
         own.all_head_size, own.attention_head_size = width, width // own.num_attention_heads

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.narrowable import NarrowableLinear
 from raydistill.models.vocabulary import TrimmedEmbedding
+from raydistill.students.compaction import narrow, say_sizes
 from raydistill.students.reshaping import Kept, StructureChange
-from raydistill.students.units import encoders_of
+from raydistill.students.units import INTERMEDIATE, encoders_of, parts_of
 
 LAYERS, EMBEDDINGS = "encoder.layer.", "embeddings."
-INTO, OUT_OF = "intermediate", "output"
-"""The parts of a layer that write its intermediate units, and that read them."""
+OF_UNITS = tuple(
+    f"{LAYERS}0.{name}" for name in ("intermediate.dense.weight", "intermediate.dense.bias", "output.dense.weight")
+)
+"""Parameters of a first layer that run over its intermediate units."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -38,19 +41,21 @@ def first_layers(model: BiEncoder, depth: int, intermediate: int | None = None) 
 
 def cut_off(model: BiEncoder, depth: int, intermediate: int | None = None) -> StructureChange:
     """Keep the first `depth` layers of both towers, and of each the first `intermediate` units (None = all), in place; afterwards all layers are ordinary ones."""
-    changes = dict[str, Kept]()
-    for tower, encoder in encoders_of(model).items():
+    for encoder in encoders_of(model).values():
         stack: Any = encoder.encoder
         stack.layer = stack.layer[:depth]
         encoder.config.num_hidden_layers = depth  # type: ignore[union-attr]
-        for number, layer in enumerate(stack.layer):
-            for part, linear in _feed_forward(layer):
-                if intermediate is not None:
-                    changes |= _kept(f"{tower}.{LAYERS}{number}.{part}.dense", part, torch.arange(intermediate))
-                if intermediate is not None or isinstance(linear, NarrowableLinear):
-                    getattr(layer, part).dense = _ordinary(linear, *_ends(part, intermediate), own=True)
-        if intermediate is not None:
-            _say_intermediate(encoder, intermediate)
+    changes = dict[str, Kept]()
+    if intermediate is not None:
+        parts, places = parts_of(model), torch.arange(intermediate)
+        kept = {units: places for part in parts for units in part.units if units and units.endswith(f".{INTERMEDIATE}")}
+        changes = narrow(parts, kept)
+        for encoder in encoders_of(model).values():
+            say_sizes(encoder, {"intermediate_size": intermediate})
+    for layer in _layers(model):
+        for part in (layer.intermediate, layer.output):
+            if intermediate is not None or isinstance(part.dense, NarrowableLinear):
+                part.dense = _ordinary(part.dense.weight, part.dense.bias, training=part.dense.training)
     return StructureChange(changes)
 
 
@@ -62,8 +67,10 @@ def put_most_important_first(model: BiEncoder) -> None:
     with torch.no_grad():
         for layer in _layers(model):
             into, out_of = layer.intermediate.dense, layer.output.dense
-            # Stable, so that equals come alike on all workers.
-            order = (into.weight.norm(dim=1) * out_of.weight.norm(dim=0)).argsort(descending=True, stable=True)
+            # Workers may be of different machines, each of which adds in its own order, and a unit must not come before another on one of them alone: in
+            # float64 what that changes is less than what two units differ by, and equals stay as they are.
+            norms = into.weight.double().norm(dim=1) * out_of.weight.double().norm(dim=0)
+            order = norms.argsort(descending=True, stable=True)
             for tensor, dimension in ((into.weight, 0), (into.bias, 0), (out_of.weight, 1)):
                 tensor.copy_(tensor.index_select(dimension, order))
 
@@ -71,15 +78,15 @@ def put_most_important_first(model: BiEncoder) -> None:
 def make_narrowable(model: BiEncoder) -> None:
     """Let every layer's intermediate units be left out while it trains."""
     for layer in _layers(model):
-        for part, linear in _feed_forward(layer):
-            getattr(layer, part).dense = NarrowableLinear(linear, outputs=part == INTO)
+        layer.intermediate.dense = NarrowableLinear(layer.intermediate.dense, outputs=True)
+        layer.output.dense = NarrowableLinear(layer.output.dense, outputs=False)
 
 
 def train_first_units(model: BiEncoder, units: int | None) -> None:
     """Use, in training, the first intermediate units of every layer of a model that is narrowable; None = all."""
     for module in model.modules():
         if isinstance(module, NarrowableLinear):
-            module.keep(units)
+            module.units = units
 
 
 def intermediate_of(model: BiEncoder) -> int:
@@ -92,12 +99,12 @@ def parameters(model: BiEncoder, depth: int, intermediate: int | None = None, *,
 
     `depth` may be beyond the model: layers are alike. `intermediate` units of each are counted; None = all.
     """
-    total = 1
+    total, share = 1, 1.0 if intermediate is None else intermediate / intermediate_of(model)
     for encoder in encoders_of(model).values():
         for name, tensor in encoder.state_dict().items():
             if name.startswith(LAYERS):
                 # Of a first layer, as often as there are layers.
-                total += depth * _counted(name, tensor, intermediate) if name.startswith(f"{LAYERS}0.") else 0
+                total += depth * _counted(name, tensor, share) if name.startswith(f"{LAYERS}0.") else 0
             elif embeddings or not name.startswith(EMBEDDINGS):
                 total += tensor.numel()
         table = encoder.embeddings.word_embeddings  # type: ignore[union-attr]
@@ -106,25 +113,9 @@ def parameters(model: BiEncoder, depth: int, intermediate: int | None = None, *,
     return total
 
 
-def _counted(name: str, tensor: Tensor, intermediate: int | None) -> int:
-    """Numbers of a first layer's parameter that are there with so many intermediate units."""
-    part = name.removeprefix(f"{LAYERS}0.").partition(".dense.")[0]
-    return tensor[_slices(*_ends(part, intermediate))[: tensor.ndim]].numel()
-
-
-def _ends(part: str, intermediate: int | None) -> tuple[int | None, int | None]:
-    """How many outputs and inputs are left of a layer's part; None = all."""
-    return intermediate if part == INTO else None, intermediate if part == OUT_OF else None
-
-
-def _slices(outputs: int | None, inputs: int | None) -> tuple[slice, slice]:
-    return slice(outputs), slice(inputs)
-
-
-def _kept(name: str, part: str, units: Tensor) -> dict[str, Kept]:
-    if part == INTO:
-        return {f"{name}.weight": (units, None), f"{name}.bias": (units,)}
-    return {f"{name}.weight": (None, units)}
+def _counted(name: str, tensor: Tensor, share: float) -> int:
+    """Numbers of a first layer's parameter that are there with a share of its intermediate units."""
+    return round(tensor.numel() * (share if name in OF_UNITS else 1))
 
 
 def _layers(model: BiEncoder) -> Iterator[Any]:
@@ -132,22 +123,11 @@ def _layers(model: BiEncoder) -> Iterator[Any]:
         yield from encoder.encoder.layer  # type: ignore[union-attr, misc]
 
 
-def _feed_forward(layer: Any) -> Iterator[tuple[str, nn.Linear]]:
-    for part in (INTO, OUT_OF):
-        yield part, getattr(layer, part).dense
-
-
-def _ordinary(linear: nn.Linear, outputs: int | None, inputs: int | None, *, own: bool) -> nn.Linear:
-    """A layer of the first outputs and inputs of another: with parameters of its `own`, or with views."""
-    rows, columns = _slices(outputs, inputs)
-    weight, bias = linear.weight, linear.bias
-    if outputs is not None or inputs is not None:
-        # A whole one keeps the parameters themselves, which an optimizer knows.
-        cut = (linear.weight.detach()[rows, columns], linear.bias.detach()[rows])
-        weight, bias = (nn.Parameter(one.clone() if own else one, requires_grad=own) for one in cut)
-    part = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    part.weight, part.bias = weight, bias
-    return part.train(linear.training)
+def _ordinary(weight: nn.Parameter, bias: nn.Parameter, *, training: bool) -> nn.Linear:
+    """A linear layer of these parameters."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = weight, bias
+    return linear.train(training)
 
 
 def _ends_after(encoder: nn.Module, depth: int, intermediate: int | None) -> nn.Module:
@@ -163,19 +143,16 @@ def _ends_after(encoder: nn.Module, depth: int, intermediate: int | None) -> nn.
 
 
 def _narrower(layer: nn.Module, intermediate: int) -> nn.Module:
+    """A layer of the same parameters, of which those of the feed-forward part are views of the first units, without a gradient."""
     twin: Any = _sharing(layer)
-    for part, linear in _feed_forward(layer):
-        setattr(twin, part, _sharing(getattr(layer, part)))
-        getattr(twin, part).dense = _ordinary(linear, *_ends(part, intermediate), own=False)
+    twin.intermediate, twin.output = _sharing(twin.intermediate), _sharing(twin.output)
+    into, out_of = twin.intermediate.dense, twin.output.dense
+    read, shift, written = into.weight[:intermediate], into.bias[:intermediate], out_of.weight[:, :intermediate]
+    views = [nn.Parameter(one.detach(), requires_grad=False) for one in (read, shift, written)]
+    twin.intermediate.dense = _ordinary(views[0], views[1], training=into.training)
+    twin.output.dense = _ordinary(views[2], out_of.bias, training=out_of.training)
     module: nn.Module = twin
     return module
-
-
-def _say_intermediate(encoder: nn.Module, intermediate: int) -> None:
-    """Layers were copied one by one, so each part may have a configuration of its own."""
-    for module in encoder.modules():
-        if hasattr(module, "config"):
-            module.config.intermediate_size = intermediate  # type: ignore[union-attr]
 
 
 def _sharing(module: Module) -> Module:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydistill.errors import CapabilityError
 from raydistill.models.biencoder import BiEncoder
-from raydistill.students.assistants import Candidate, Model, Scored, as_numbers, best, scored, standing_in_the_way
+from raydistill.students.assistants import InnerShape, Model, Scored, as_numbers, best, scored, standing_in_the_way
 from raydistill.students.inner import (
     cut_off,
     first_layers,
@@ -53,10 +53,10 @@ class Assistants:
     ) -> None:
         self.depths, self.student_layers, self.include_embeddings = tuple(depths), student_layers, include_embeddings
         self.layer_map, self.teacher = tuple(layer_map), teacher
-        self.narrower = tuple(sorted(intermediate))
-        self.candidates = [Candidate(depth, width) for depth in self.depths for width in (*self.narrower, None)]
+        self.intermediate = tuple(sorted(intermediate))
+        self.candidates = [InnerShape(depth, width) for depth in self.depths for width in (*self.intermediate, None)]
         self.turn = 0
-        self.chosen: Candidate | None = None
+        self.chosen: InnerShape | None = None
         self.said: dict[str, Any] = {}
 
     @property
@@ -70,6 +70,8 @@ class Assistants:
         Raises:
             CapabilityError: none lies between student and teacher, or one is as wide as the student.
         """
+        if self.intermediate:
+            _require_narrower(self.intermediate, intermediate_of(student))
         if self.teacher is not None:
             sizes, below = self._sizes(student)
             whole = self.teacher.size(embeddings=self.include_embeddings)
@@ -77,8 +79,7 @@ class Assistants:
             if all(reasons.values()):
                 # Says why, in the words that the end of the training would have.
                 best([Scored(one, sizes[one], 0.0, 0.0, None, reason) for one, reason in reasons.items()])
-        if self.narrower:
-            _require_narrower(self.narrower, intermediate_of(student))
+        if self.intermediate:
             put_most_important_first(student)
             make_narrowable(student)
 
@@ -87,8 +88,8 @@ class Assistants:
 
     def after_step(self, student: BiEncoder, step: int) -> StructureChange | None:
         """Have the next step train the next width. The choice is made at the end."""
-        if self.narrower and not self.complete:
-            self._take_turn(student, (step + 1) % (1 + len(self.narrower)))
+        if self.intermediate and not self.complete:
+            self._take_turn(student, (step + 1) % (1 + len(self.intermediate)))
         return None
 
     def variants(self, student: BiEncoder) -> dict[str, BiEncoder]:
@@ -107,24 +108,24 @@ class Assistants:
         taught = Model(above.size(embeddings=self.include_embeddings), above.mrr)
         table = scored([(one, Model(sizes[one], measured[one.name])) for one in self.candidates], taught, below)
         chosen = best(table)
-        self.chosen = chosen.candidate
+        self.chosen = chosen.shape
         self.said = {
             "teacher": {"parameters": taught.parameters, "mrr": taught.mrr},
             "candidates": [one.row for one in table],
         }
         _tell(table, taught, chosen)
         change = cut_off(student, self.chosen.layers, self.chosen.intermediate)
-        return Succession(self.chosen.name, change, as_numbers(table, taught, below))
+        return Succession(self.chosen.name, change, as_numbers(table, taught, below, self.chosen))
 
     def record(self) -> dict[str, Any]:
         """Who competed; and once it is chosen, the assistant and the table it was chosen from."""
         found: dict[str, Any] = {"depths": list(self.depths), "student_layers": self.student_layers}
-        if self.narrower:
-            found |= {"narrower": list(self.narrower), "turn": self.turn}
+        if self.intermediate:
+            found |= {"intermediate": list(self.intermediate)}
         if self.chosen is None:
-            return found
-        if self.chosen.intermediate is not None:
-            found |= {"intermediate": self.chosen.intermediate}
+            return {**found, "turn": self.turn} if self.intermediate else found
+        if self.intermediate:
+            found |= {"chosen_intermediate": self.chosen.intermediate}
         return {
             **found,
             "layers": self.chosen.layers,
@@ -143,17 +144,17 @@ class Assistants:
         if "layers" not in record:
             self._take_turn(student, record.get("turn", 0))
             return None
-        self.chosen = Candidate(int(record["layers"]), record.get("intermediate"))
+        self.chosen = InnerShape(int(record["layers"]), record.get("chosen_intermediate"))
         self.said = {key: record[key] for key in ("teacher", "candidates")}
         return cut_off(student, self.chosen.layers, self.chosen.intermediate)
 
     def _take_turn(self, student: BiEncoder, turn: int) -> None:
         """First all units, then fewer and fewer."""
         self.turn = turn
-        train_first_units(student, self.narrower[-turn] if turn else None)
+        train_first_units(student, self.intermediate[-turn] if turn else None)
 
-    def _sizes(self, student: BiEncoder) -> tuple[dict[Candidate, int], int]:
-        """Of every candidate, and of the student below; 0 where there is none."""
+    def _sizes(self, student: BiEncoder) -> tuple[dict[InnerShape, int], int]:
+        """Of every candidate, and of the student below, which counts as wide as this one began; 0 where there is none."""
 
         def size(layers: int, intermediate: int | None = None) -> int:
             return parameters(student, layers, intermediate, embeddings=self.include_embeddings)
@@ -168,7 +169,7 @@ def _require_narrower(widths: Sequence[int], whole: int) -> None:
             f"candidates of {widths[-1]} intermediate units in a student of {whole}",
             expected=f"numbers below {whole}",
             consequence="units would have to be added, or the whole student would compete twice",
-            remedy="lower method.intermediate, or leave it out",
+            remedy="name lower numbers in method.intermediate, or leave it out",
         )
 
 
@@ -178,4 +179,4 @@ def _tell(table: Sequence[Scored], teacher: Model, chosen: Scored) -> None:
         what = one.reason if one.npsd is None else f"NPSD {one.npsd:.2f}"
         mark = "; chosen" if one is chosen else ""
         size = f"{one.parameters} parameters, {one.scale:.3f} of the teacher's size"
-        logger.info("%s: %s, MRR %.2f %%, %s%s", one.candidate.words, size, 100 * one.mrr, what, mark)
+        logger.info("%s: %s, MRR %.2f %%, %s%s", one.shape.words, size, 100 * one.mrr, what, mark)

@@ -112,6 +112,8 @@ def test_what_is_not_asked_for_is_written_as_before_it_could_be() -> None:
     assert "intermediate" not in as_first_written(AssistantSection().model_dump(mode="json"))
     narrower = AssistantSection(intermediate=(8,)).model_dump(mode="json")
     assert as_first_written(narrower) == narrower
+    combined = CombinedSection.model_validate({"parts": [{"name": "mgsr"}, {"name": "tinybert"}]})
+    assert "drawn" not in as_first_written(combined.model_dump(mode="json"))["parts"][0]
     pruned = {"name": "homodistil", "intermediate": None, "teachers": []}
     assert as_first_written(pruned) == pruned
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from raydistill.errors import ConfigError
 from raydistill.objectives.clipped import clipped_divergence, kept_mass, rank_gates, teacher_ranks
 from raydistill.objectives.logits import kl_divergence
-from raydistill.objectives.revision import revised_lists
+from raydistill.objectives.revision import gumbel, revised_lists
 from raydistill.objectives.spans import span_correlation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -45,17 +45,37 @@ def test_list_without_an_error_stays() -> None:
     assert found.lists.tolist() == [[0, 1, 2, 3]]
 
 
-def test_revision_is_that_of_one_candidate_at_a_time() -> None:
-    """Whole batches at once, with rows that have fewer candidates than places."""
+@pytest.mark.parametrize("by_chance", [False, True])
+def test_revision_is_that_of_one_candidate_at_a_time(by_chance: bool) -> None:
+    """Whole batches at once, with rows that have fewer candidates than places; noise that is taken for a score where models are compared."""
     student, teacher = drawn(40, 12, 0), drawn(40, 12, 1)
     valid = torch.rand(40, 12, generator=torch.Generator().manual_seed(2)) > 0.5
-    found = revised_lists(student, teacher, valid, length=6)
+    noise = gumbel(torch.rand(40, 12, generator=torch.Generator().manual_seed(3))) if by_chance else None
+    found = revised_lists(student, teacher, valid, length=6, noise=noise)
     for row in range(40):
         allowed = valid[row].nonzero().flatten().tolist()
         written = found.lists[row][found.written[row]].tolist()
-        assert written == naive_revision(student[row], teacher[row], allowed, 6)
+        assert written == naive_revision(student[row], teacher[row], allowed, 6, None if noise is None else noise[row])
         assert set(written) <= set(allowed), "a known answer was listed as wrong"
     assert (found.written.sum(1) == valid.sum(1).clamp(max=6)).all()
+
+
+def test_lists_are_drawn_as_the_students_probabilities_say() -> None:
+    """Noise of another distribution: lists that are nearly the best ones, or nearly anything."""
+    scores, rows = torch.tensor([[1.0, 0.0, -1.0, 2.0]]), 40_000
+    student, valid = scores.expand(rows, 4), torch.tensor([True, True, True, False]).expand(rows, 4)
+    noise = gumbel(torch.rand(rows, 4, generator=torch.Generator().manual_seed(0)))
+    lists = revised_lists(student, student + noise, valid, length=2, noise=noise).lists
+    p = scores[0, :3].softmax(0)
+    for first in range(3):
+        for second in {0, 1, 2} - {first}:
+            share = float(((lists[:, 0] == first) & (lists[:, 1] == second)).float().mean())
+            assert share == pytest.approx(float(p[first] * p[second] / (1 - p[first])), abs=0.01)
+
+
+def test_noise_is_finite_at_both_ends() -> None:
+    """A list of one candidate because a random number was 0, or so near to 1 that its logarithm is."""
+    assert bool(gumbel(torch.tensor([0.0, 1.0, 0.5])).isfinite().all())
 
 
 def test_open_gates_let_the_plain_divergence_through() -> None:

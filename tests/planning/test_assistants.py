@@ -145,7 +145,21 @@ def test_trials_with_other_widths_are_others_and_the_order_of_widths_is_nothing(
 @pytest.mark.parametrize(
     ("grades", "sections", "match"),
     [
-        ([amd(9, intermediate=[3072]), grade(3)], {}, "method.intermediate has 3072, and the student 3072"),
+        (
+            [amd(9, intermediate=[3072]), grade(3)],
+            {},
+            "method.intermediate has 3072, and the student may begin with 3072",
+        ),
+        (
+            [amd(9, depths=[9], intermediate=[256], student_layers=6), amd(6), grade(3)],
+            {},
+            "no candidate of 4, 5, 6 layers is larger than the student of 3 and smaller than the teacher of 9, which may have 256",
+        ),
+        (
+            [amd(12, depths=[12], intermediate=[256]), grade(6)],
+            {},
+            "no candidate of 12 layers is larger than the student of 6 and smaller than the teacher of 12",
+        ),
         ([amd(9, intermediate=[768]), grade(3)], {"contrastive": {"pre_batch": 1}}, "set pre_batch to 0"),
         (
             [amd(9, intermediate=[768]), grade(3, init="teacher", layer_map="first", method=PRUNED)],
@@ -159,7 +173,7 @@ def test_widths_that_do_not_fit_are_refused(
 ) -> None:
     """A trial that fails when it begins, or a grade that fails because another candidate was chosen than the planned one."""
     with pytest.raises(CapabilityError, match=match):
-        preflight(campaign(*grades, **sections), replace(ground, encoder_intermediate=3072))
+        preflight(campaign(*grades, **sections), replace(ground, encoder_width=768, encoder_intermediate=3072))
 
 
 def test_epoch_before_the_choice_announces_nobody_and_the_grade_below_waits() -> None:

@@ -59,11 +59,15 @@ def test_table_has_every_candidate_and_why(events: list[dict[str, Any]]) -> None
 def test_narrower_candidate_says_its_width(events: list[dict[str, Any]]) -> None:
     """Two rows of one depth that nobody can tell apart; or the whole one marked as chosen because it is as deep."""
     narrow = {"assistant/layers3-intermediate64/parameters": 60.0, "valid/layers3-intermediate64/mrr": 0.58}
+    narrow["student/intermediate"] = 64.0
     state = promoting(events, **narrow)
     table, [choice] = assistant_table(state), choices(state)
     assert table is not None
-    assert table.rows[3] == ("1-layers2", "3, intermediate 64", "60", "0.600", "0.5800", "-5.00", "yes", "")
-    assert [row[1] for row in table.rows if row[6]] == ["3, intermediate 64"]
+    assert table.columns[2] == "feed-forward"
+    assert table.rows[0][:3] == ("1-layers2", "teacher", "")
+    assert table.rows[3] == ("1-layers2", "3", "64", "60", "0.600", "0.5800", "-5.00", "yes", "")
+    assert [row[1:3] for row in table.rows if row[7]] == [("3", "64")]
+    assert table.rows[4][1:3] == ("3", "all")
     assert [one.get("intermediate") for one in choice.row["candidates"] if one["chosen"]] == [64]
 
 

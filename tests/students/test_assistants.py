@@ -5,7 +5,7 @@ import json
 import pytest
 
 from raydistill.errors import CapabilityError
-from raydistill.students.assistants import Candidate, Model, Scored, as_numbers, best, from_numbers, npsd, scored
+from raydistill.students.assistants import InnerShape, Model, Scored, as_numbers, best, from_numbers, npsd, scored
 
 SIZES = {12: 218_964_480, 9: 176_437_248, 6: 133_910_016, 3: 91_382_784}
 """Parameters of two BERT-base towers of so many layers."""
@@ -19,7 +19,7 @@ CURVES = {
 
 def table(mrr: dict[int, float], *, unit: float = 0.01, shift: float = 0.0, student: int = 0) -> list[Scored]:
     models = {depth: Model(SIZES[depth], unit * (value + shift)) for depth, value in mrr.items()}
-    return scored([(Candidate(depth), models[depth]) for depth in (3, 6, 9)], models[12], student)
+    return scored([(InnerShape(depth), models[depth]) for depth in (3, 6, 9)], models[12], student)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_injected_validation_with_a_known_optimum_is_found() -> None:
     for optimum in range(2, 12):
         # Everybody loses a point for each percent saved, but for one who loses half of that.
         loss = {depth: (1 - size / sizes[12]) * (0.5 if depth == optimum else 1.0) for depth, size in sizes.items()}
-        models = [(Candidate(depth), Model(sizes[depth], 0.6 - 0.01 * loss[depth])) for depth in range(1, 12)]
+        models = [(InnerShape(depth), Model(sizes[depth], 0.6 - 0.01 * loss[depth])) for depth in range(1, 12)]
         assert best(scored(models, Model(sizes[12], 0.6), sizes[1])).layers == optimum
 
 
 def test_of_equals_the_larger_wins() -> None:
     """A choice by the order in which candidates are listed."""
-    models = [(Candidate(depth), Model(depth * 100, 0.5 + depth * 0.03125)) for depth in (1, 2, 3)]
+    models = [(InnerShape(depth), Model(depth * 100, 0.5 + depth * 0.03125)) for depth in (1, 2, 3)]
     for order in (models, models[::-1]):
         found = scored(order, Model(400, 0.625), 0)
         assert len({one.npsd for one in found}) == 1
@@ -77,7 +77,7 @@ def test_of_equals_the_larger_wins() -> None:
 
 def test_candidate_better_than_its_teacher_is_legal() -> None:
     """A gap below zero taken for an error, or for a loss."""
-    found = scored([(Candidate(2), Model(50, 0.7)), (Candidate(3), Model(75, 0.65))], Model(100, 0.6), 0)
+    found = scored([(InnerShape(2), Model(50, 0.7)), (InnerShape(3), Model(75, 0.65))], Model(100, 0.6), 0)
     assert [one.npsd for one in found] == pytest.approx([20.0, 20.0])
     assert npsd(61.0, 0.5, 60.0) == 2.0
 
@@ -85,7 +85,7 @@ def test_candidate_better_than_its_teacher_is_legal() -> None:
 def test_candidate_as_large_as_its_teacher_has_no_npsd() -> None:
     """A division by zero, or a loss that is divided by a size that grew."""
     found = scored(
-        [(Candidate(2), Model(50, 0.5)), (Candidate(4), Model(100, 0.9)), (Candidate(5), Model(120, 0.9))],
+        [(InnerShape(2), Model(50, 0.5)), (InnerShape(4), Model(100, 0.9)), (InnerShape(5), Model(120, 0.9))],
         Model(100, 0.6),
         0,
     )
@@ -95,7 +95,7 @@ def test_candidate_as_large_as_its_teacher_has_no_npsd() -> None:
 
 def test_choice_among_nobody_is_refused() -> None:
     """An assistant that is none."""
-    found = scored([(Candidate(2), Model(50, float("nan"))), (Candidate(4), Model(100, 0.9))], Model(100, 0.6), 40)
+    found = scored([(InnerShape(2), Model(50, float("nan"))), (InnerShape(4), Model(100, 0.9))], Model(100, 0.6), 40)
     with pytest.raises(CapabilityError, match="2 layers: its MRR is no number; 4 layers: not smaller") as caught:
         best(found)
     assert caught.value.remedy
@@ -110,14 +110,17 @@ def test_rows_of_the_table_are_json() -> None:
 
 def test_narrower_candidates_are_told_from_the_whole_ones_of_their_depth() -> None:
     """Two candidates of one name; a table that cannot be made again from a report; the width of one that was chosen, forgotten."""
-    models = {Candidate(2, 8): Model(40, 0.5), Candidate(2): Model(50, 0.58), Candidate(10, 8): Model(70, 0.55)}
+    models = {InnerShape(2, 8): Model(40, 0.5), InnerShape(2): Model(50, 0.58), InnerShape(10, 8): Model(70, 0.55)}
     teacher, found = Model(100, 0.6), scored(list(models.items()), Model(100, 0.6), 45)
-    assert [one.candidate.name for one in found] == ["layers2-intermediate8", "layers2", "layers10-intermediate8"]
+    assert [one.shape.name for one in found] == ["layers2-intermediate8", "layers2", "layers10-intermediate8"]
     assert [one.reason for one in found] == ["not larger than the student", "", ""]
-    assert best(found).candidate == Candidate(2)
+    assert best(found).shape == InnerShape(2)
     assert found[0].row["intermediate"] == 8
     assert "intermediate" not in found[1].row
-    told = as_numbers(found, teacher, 45) | {f"valid/{one.name}/mrr": model.mrr for one, model in models.items()}
+    told = as_numbers(found, teacher, 45, InnerShape(2, 8)) | {
+        f"valid/{one.name}/mrr": model.mrr for one, model in models.items()
+    }
+    assert told["student/intermediate"] == 8
     assert from_numbers(dict(sorted(told.items()))) == (found, teacher)
     with pytest.raises(CapabilityError, match="2 layers of 8 intermediate units: not larger than the student"):
         best(found[:1])

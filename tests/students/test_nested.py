@@ -243,13 +243,17 @@ def test_order_by_importance_changes_no_output_and_puts_the_idle_unit_last(model
 
 
 def test_step_of_a_narrow_turn_teaches_no_unit_that_is_left_out(model: Make) -> None:
-    """Units that learn what another width is told."""
+    """Units that get a gradient from what another width is told. (An optimizer with momentum moves them all the same.)"""
     student, read = narrowable(model()), texts()
     train_first_units(student, WIDTH)
-    student.train().encode(read, "query").vectors.sum().backward()
-    into = student.query_encoder.encoder.layer[0].intermediate.dense  # type: ignore[union-attr, index]
-    assert bool(into.weight.grad[:WIDTH].any())
-    assert not into.weight.grad[WIDTH:].any()
+    for tower in TOWERS:
+        student.train().encode(read, tower).vectors.sum().backward()
+    for encoder in (student.query_encoder, student.entity_encoder):
+        for layer in encoder.encoder.layer:  # type: ignore[union-attr]
+            into, out_of = layer.intermediate.dense, layer.output.dense
+            for gradient in (into.weight.grad, into.bias.grad, out_of.weight.grad.T):
+                assert bool(gradient[:WIDTH].any())
+                assert not gradient[WIDTH:].any()
 
 
 def test_narrower_views_follow_the_student_as_it_learns(model: Make) -> None:
@@ -293,7 +297,8 @@ def test_student_ends_as_the_narrow_candidate_that_was_chosen_and_is_restored_as
     assert answer is not None
     assert answer.variant == "layers2-intermediate12"
     record = one.record()
-    assert (record["layers"], record["intermediate"], record["layer_map"]) == (2, WIDTH, [0, 2])
+    assert (record["layers"], record["chosen_intermediate"], record["layer_map"]) == (2, WIDTH, [0, 2])
+    assert answer.told["student/intermediate"] == WIDTH
     twin, again = model(), Assistants((2, 3), 0, intermediate=(WIDTH,), layer_map=(0, 2, 3))
     again.prepare(twin)
     change = again.restore(twin, record, {})
@@ -304,6 +309,21 @@ def test_student_ends_as_the_narrow_candidate_that_was_chosen_and_is_restored_as
     assert again.record() == record
     for tower in TOWERS:
         assert torch.equal(twin.encode(texts(), tower).vectors, student.encode(texts(), tower).vectors)
+
+
+def test_whole_width_that_was_chosen_leaves_the_parameters_that_were_trained(model: Make) -> None:
+    """New parameters, of which an optimizer knows nothing; or layers that can still be narrowed."""
+    student, one = model(), Assistants((2, 3), 0, intermediate=(WIDTH,), layer_map=(0, 2, 3))
+    one.prepare(student)
+    before = dict(student.named_parameters())
+    measured = dict.fromkeys(one.variants(student), 0.1) | {"layers2": 0.59}
+    answer = one.after_validation(student, measured, True, lambda: teacher_like(model(), 0.6))
+    assert answer is not None
+    assert (answer.variant, dict(answer.change.kept)) == ("layers2", {})
+    assert "student/intermediate" not in answer.told
+    assert all(parameter is before[name] for name, parameter in student.named_parameters())
+    assert not any(isinstance(module, NarrowableLinear) for module in student.modules())
+    assert one.after_step(student, 9) is None
 
 
 def test_candidate_as_wide_as_the_student_is_refused(model: Make) -> None:

@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "minilm": {"name": "minilm"},
     "minilmv2": {"name": "minilm", "variant": "minilmv2", "relation_heads": 8, "teacher_layer": 1, "contrastive": 0.5},
     "mgsr": {"name": "mgsr", "length": 3},
+    "mgsr, drawn": {"name": "mgsr", "length": 3, "drawn": True},
     "self-feature": {"name": "self-feature", "groups": 8, "projection": True, "smoothing": 0.5},
     "amd": {"name": "amd", "temperature": 2.0},
     "amd, narrower": {"name": "amd", "intermediate": [12]},

@@ -13,7 +13,7 @@ import torch
 
 from raydistill.config.amd import AssistantSection
 from raydistill.config.trial import TrialConfig
-from raydistill.errors import TrialInterruptedError
+from raydistill.errors import CapabilityError, TrialInterruptedError
 from raydistill.planning import records
 from raydistill.planning.records import LAYERS, MRR
 from raydistill.students.assistants import from_numbers
@@ -284,7 +284,7 @@ def test_candidates_that_are_named_are_those_that_compete(
 
 
 def test_narrow_candidates_compete_and_the_one_that_wins_is_stored_as_it_was_measured(
-    config_of: Config, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_of: Config, trial_config: Config, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A width that is trained, measured, or stored as another; candidates without their own training, or a choice that one of them cannot win."""
     changes = {"layers": 2, "layer_map": (0, 3), "encoder": {"dropout": 0.1}, "training": {"epochs": 2}}
@@ -302,7 +302,7 @@ def test_narrow_candidates_compete_and_the_one_that_wins_is_stored_as_it_was_mea
     model, [said] = load_model(report.checkpoint), read_record(report.checkpoint)["reshaping"]
     assert {encoder.config.intermediate_size for encoder in (model.query_encoder, model.entity_encoder)} == {20}  # type: ignore[union-attr]
     assert [one.get("intermediate") for one in said["candidates"]] == [8, 20, None]
-    assert said["intermediate"] == 20
+    assert (said["intermediate"], said["chosen_intermediate"]) == ([8, 20], 20)
     assert (
         checkpoint_size(report.checkpoint)[0]
         == said["candidates"][1]["parameters"]
@@ -311,6 +311,48 @@ def test_narrow_candidates_compete_and_the_one_that_wins_is_stored_as_it_was_mea
     measured = evaluate_checkpoint(report.checkpoint, config.data.path, "valid").metrics
     for key, value in measured.items():
         assert report.metrics[key] == pytest.approx(value, abs=1e-6), key
+    again = train(config, tmp_path)[-1]
+    assert (again.digest, again.finished) == (report.digest, True)
+    below = trial_config(layers=1, init="teacher", layer_map="first", teacher=Path(report.checkpoint))
+    assert build_parts(below, World.alone()).student.query_encoder.config.intermediate_size == 20  # type: ignore[union-attr]
     assert (
         len({report.metrics[f"valid/layers2{width}/mrr"] for width in ("", "-intermediate20", "-intermediate8")}) == 3
     )
+
+
+def test_training_too_short_for_all_widths_is_refused(config_of: Config) -> None:
+    """A candidate that competes as it began."""
+    method = AssistantSection(depths=(3,), intermediate=tuple(range(1, 12)), student_layers=0)
+    config = config_of("amd", layers=3, training={"epochs": 1}).model_copy(update={"method": method})
+    with pytest.raises(CapabilityError, match="candidates of 12 widths, of which each step trains one"):
+        build_parts(config, World.alone())
+
+
+@pytest.mark.parametrize("when", ["before the choice", "after it"])
+def test_trial_killed_at_its_end_chooses_the_same_narrow_candidate(
+    config_of: Config, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A student that was narrowed already and is narrowed again, or one that goes on with the wrong width."""
+    config = config_of("amd, narrower", layers=3, encoder={"dropout": 0.1}, training={"epochs": 2})
+    original, dies = Assistants.after_validation, list[bool]()
+
+    class KilledError(Exception):
+        pass
+
+    def favouring(self: Assistants, student: Any, measured: Any, last: bool, teacher: Any) -> Any:
+        wished = {name: 0.9 if name == "layers2-intermediate12" else 0.1 for name in measured}
+        struck = bool(last and dies)
+        answer = None if struck and when == "before the choice" else original(self, student, wished, last, teacher)
+        if struck:
+            dies.clear()
+            raise KilledError
+        return answer
+
+    monkeypatch.setattr(Assistants, "after_validation", favouring)
+    expected = train(config, tmp_path / "whole")[-1]
+    dies.append(True)
+    with pytest.raises(KilledError):
+        list(run_trial(config, tmp_path / "killed", World.alone()))
+    found = train(config, tmp_path / "killed")[-1]
+    assert found.digest == expected.digest
+    assert found.metrics["student/intermediate"] == 12

@@ -28,6 +28,7 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "tinybert": ("tinybert", {}),
     "distilbert": ("distilbert", {}),
     "mgsr": ("mgsr", {}),
+    "gradient cache, mgsr, drawn": ("mgsr, drawn", {"training": CACHED}),
     "dkd": ("dkd", {}),
     "education": ("education", {"layers": 3}),
     "education, shared towers": ("education", {"encoder": {"shared_towers": True}}),

@@ -24,7 +24,9 @@ Seen = list[tuple[str, str, list[int]]]
 LIVE = {"training": {"remember_teacher": False}}
 NOTED = {
     "mgsr": {"kept/mass", "kept/candidates", "kept/hinge"},
+    "mgsr, drawn": {"kept/mass", "kept/candidates", "kept/hinge"},
     "amd": {"ce/layers1", "kl/layers1", "feature/layers1"},
+    "amd, narrower": {"ce/layers1", "kl/layers1", "feature/layers1"},
     "reinforced": {"policy/reward", "policy/chosen0", "policy/chosen1"},
     "reinforced, warmed up": {"policy/reward", "policy/chosen0", "policy/chosen1"},
     "reinforced, structural": {"policy/reward", "policy/chosen0", "policy/chosen1", "policy/chosen2"},
@@ -94,7 +96,7 @@ def test_masks_differ_between_steps_and_epochs(parts_of: Make, seen: Callable[[T
 
 ALIKE: dict[str, dict[str, Any]] = {
     **{key: {} for key in ("pmd", "pmd-sum", "pmd-reference", "pmd-logits", "pmd+tinybert", "kl", "mse", "dkd")},
-    **{key: {} for key in ("pkd", "pkd-last", "tinybert", "distilbert", "minilm", "mgsr", "reinforced")},
+    **{key: {} for key in ("pkd", "pkd-last", "tinybert", "distilbert", "minilm", "mgsr", "mgsr, drawn", "reinforced")},
     "minilmv2": {"teacher_layer": None},
     "education": {"stages": 1},
 }

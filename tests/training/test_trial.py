@@ -49,6 +49,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "relations of as many heads as one likes": ("minilmv2", {"encoder": DROPOUT}),
     "learned bounds": ("mgsr", {"encoder": DROPOUT}),
+    "lists by chance": ("mgsr, drawn", {"encoder": DROPOUT}),
     "memory and ramps": ("self-feature", {"encoder": DROPOUT}),
     "times and random texts": ("boot-random", {"encoder": DROPOUT}),
     "growing": ("education", {"encoder": DROPOUT}),

@@ -7,6 +7,7 @@ import math
 
 from raydistill.config.amd import AssistantSection
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError
 from raydistill.students.nested import Assistants
 from raydistill.students.reshaping import Standing
 from raydistill.training.methods.shapes import Shape, Shapes
@@ -44,6 +45,14 @@ def assistants(config: TrialConfig, shape: Shape, steps: int) -> Assistants:
         # How good it is will be asked at the end.
         teacher = Standing(math.nan, *checkpoint_size(config.teacher.path))
     depths, student_layers = _settled(config, method)
+    widths = 1 + len(method.intermediate or ())
+    if steps < widths:
+        raise CapabilityError(
+            f"a training of {steps} steps and candidates of {widths} widths, of which each step trains one",
+            expected=f"at least {widths} steps",
+            consequence="a candidate that never learned would compete",
+            remedy="name fewer numbers in method.intermediate, or train for more epochs",
+        )
     return Assistants(
         depths,
         student_layers,

@@ -19,8 +19,9 @@ def mgsr_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         bounds = Bounds()
     last = shapes.student.layers - 1, shapes.teacher.layers - 1
     length, least = whole_number(method.length), whole_number(method.least)
+    seed = config.seed if method.drawn else None
     return [
         contrastive_term(config, number(method.contrastive)),
-        ClippedListTerm(number(method.clipped), bounds, length, number(method.mass), least),
+        ClippedListTerm(number(method.clipped), bounds, length, number(method.mass), least, seed),
         SpanTerm(number(method.span), *last, method.span_distance),
     ]

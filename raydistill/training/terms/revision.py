@@ -14,6 +14,7 @@ from raydistill.objectives import clipped, revision, spans
 from raydistill.objectives.softmax import only_valid, valid_log_softmax
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side, StepOutputs
+from raydistill.training.randomness import mix
 from raydistill.training.terms.scores import logit_rows
 from raydistill.training.terms.term import OnView, Plain
 
@@ -60,6 +61,7 @@ class ClippedListTerm(Plain):
         length: places in a list.
         mass: probability below which what is kept costs.
         least: candidates that are kept whatever the bounds say.
+        seed: of lists that are drawn at random, with the step: all workers, and a step that is taken again, draw alike; None = lists are the student's best.
     """
 
     weight: float
@@ -67,6 +69,7 @@ class ClippedListTerm(Plain):
     length: int
     mass: float
     least: int
+    seed: int | None = None
     name: str = "clipped"
     on: OnView = "clean"
     student_needs: Needs = Needs()
@@ -82,7 +85,8 @@ class ClippedListTerm(Plain):
         student, teacher, valid = logit_rows(step)
         positives = sent(step.clean.batch.columns, valid.device)
         valid = valid.scatter(1, positives[:, None], True)
-        revised = revision.revised_lists(student, teacher, valid, length=self.length)
+        noise = self._noise(student, step.step)
+        revised = revision.revised_lists(student, teacher, valid, length=self.length, noise=noise)
         bounds, ranks = self.bounds(student, teacher, valid), clipped.teacher_ranks(teacher, valid)
         divergences, missing = [], []
         for place in range(revised.lists.shape[1]):
@@ -102,6 +106,12 @@ class ClippedListTerm(Plain):
         hinge = HINGE * Weighted(torch.cat(missing), weights).mean()
         step.notes["kept/hinge"] = hinge.detach()
         return Weighted(torch.cat([divergence.values for divergence in divergences]), weights).mean() + hinge
+
+    def _noise(self, scores: Tensor, step: int) -> Tensor | None:
+        if self.seed is None:
+            return None
+        generator = torch.Generator().manual_seed(mix(self.seed, "lists", step))
+        return sent(revision.gumbel(torch.rand(scores.shape, generator=generator)), scores.device)
 
 
 @dataclass(frozen=True)
