@@ -1,6 +1,6 @@
 """Watching a campaign: a live table on a terminal, one line per report everywhere else, and the trials of every grade that ends.
 
-Work that several ladders share is told where it was done; the others say in a line whose it is.
+Work that several ladders share is told where it was done, and once that it is shared: a comparison of twenty methods would else say it twenty times a grade.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Progress:
         self._promoted |= state.promotions.keys()
         self._told |= {record.key: len(record.reports) for record in done}
         self._failed |= {record.key for record in done if record.status == "failed"}
-        self._shared |= {record.key for record in done if record.reused_from}
+        self._shared |= {record.reused_from for record in done if record.reused_from}
         self._noted |= {record.key: len(record.notes) for record in state.trials.values()}
         if done:
             self._print(Text(f"resumed: {len(done)} trials done, {len(state.promotions)} grades promoted"))
@@ -79,9 +79,10 @@ class Progress:
         told = self._told.get(record.key, 0)
         self._told[record.key] = len(record.reports)
         source = state.trials[record.reused_from] if record.reused_from else None
-        if source is not None and record.key not in self._shared:
-            self._shared.add(record.key)
-            self._print(Text(f"{_name(state, record)}: the same work as {_name(state, source)}, done once"))
+        if source is not None and source.key not in self._shared:
+            self._shared.add(source.key)
+            same = f"{_name(state, record)}: the same work as {_name(state, source)}, done once"
+            self._print(Text(f"{same}; more ladders that share it are not named"))
         if source is None and self._live is None:
             for position in range(told, len(record.reports)):
                 self._print(Text(" ".join(cell for cell in trial_cells(state, record, position) if cell)))

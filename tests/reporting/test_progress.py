@@ -70,11 +70,14 @@ def test_work_that_ladders_share_is_told_once(events: list[dict[str, Any]]) -> N
         **next(one for one in events if one["kind"] == "grade_promoted" and one["grade"] == 1),
         "lineage": "second",
     }
-    told = [{**events[0], "lineages": ["main", "second"]}, *events[1:], shared, promotion]
+    again = [{**one, "lineage": "third"} for one in (shared, promotion)]
+    told = [{**events[0], "lineages": ["main", "second", "third"]}, *events[1:], shared, promotion, *again]
     text = watched(told, list(range(1, len(told) + 1)))
     assert text.count("examples/s") == 6
     assert text.count(": trials") == 2
-    assert text.endswith("second 1-layers2 trial 0: the same work as main 1-layers2 trial 1, done once\n")
+    assert text.endswith(
+        "second 1-layers2 trial 0: the same work as main 1-layers2 trial 1, done once; more ladders that share it are not named\n"
+    )
 
 
 def test_running_view_shows_running_trials_only(events: list[dict[str, Any]]) -> None:
