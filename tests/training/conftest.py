@@ -74,6 +74,13 @@ def method(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(params={one["name"]: name for name, one in reversed(METHODS.items())}.values())
+def each_method(request: pytest.FixtureRequest) -> str:
+    """Every method once, in the first of its variants."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
 def config_of(
     trial_config: Callable[..., TrialConfig], teacher_checkpoint: Callable[..., Path], structural_folder: Path
