@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from raydistill.kg.store import Dataset
 from raydistill.kg.truth import TruthIndex
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_encoder
+from raydistill.students.quantizers import rounded
 
 Found = TypeVar("Found")
 ENTITIES, RELATIONS = 23, 3
@@ -187,6 +189,21 @@ def test_workers_report_what_one_alone_reports(
         assert torch.equal(counts(report.ranks), counts(alone.ranks))
         assert report.metrics == alone.metrics
         assert report.to_dict() == alone.to_dict()
+
+
+@pytest.mark.parametrize("size", [2, 9])
+def test_workers_rank_what_is_left_of_vectors_in_fewer_bits(
+    world: Callable[[int], tuple[BiEncoder, TextAssembler, LinkPredictionTask]], size: int
+) -> None:
+    """Vectors that one worker of several leaves whole, or rounds by another's range; a worker without an entity."""
+    model, assembler, task = world(100)
+    coarse = partial(rounded, bits=2, by_row=True)
+    alone = encode.evaluate(model, assembler, task, kept_as=coarse)
+    assert not torch.equal(counts(alone.ranks), counts(encode.evaluate(model, assembler, task).ranks))
+    for report in together(
+        size, lambda worker: encode.evaluate(model, assembler, task, workers=worker, kept_as=coarse)
+    ):
+        assert torch.equal(counts(report.ranks), counts(alone.ranks))
 
 
 @pytest.mark.parametrize("tokens", [1, 60])
