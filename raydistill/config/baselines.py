@@ -7,7 +7,13 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedPositive, SearchedShare, SearchedWeight, require_some_weight
+from raydistill.config.space import (
+    SearchedPositive,
+    SearchedShare,
+    SearchedShareOrAll,
+    SearchedWeight,
+    require_some_weight,
+)
 
 
 class LogitsSection(MethodSection):
@@ -54,6 +60,7 @@ class DKDSection(MethodSection):
         "alpha": {"log_uniform": [0.25, 4.0]},
         "beta": {"log_uniform": [0.5, 8.0]},
         "temperature": {"log_uniform": [1.0, 8.0]},
+        "warmup_ratio": {"uniform": [0.0, 0.5]},
     }
 
     name: Literal["dkd"] = Field("dkd", description="which method this section is of")
@@ -61,10 +68,8 @@ class DKDSection(MethodSection):
     alpha: SearchedWeight = Field(1.0, description="weight of the right candidate's part (TCKD)")
     beta: SearchedPositive = Field(8.0, description="weight of the wrong candidates' part (NCKD)")
     temperature: SearchedPositive = Field(4.0, description="distillation temperature on top of the models' own")
-    warmup_ratio: float = Field(
+    warmup_ratio: SearchedShareOrAll = Field(
         0.0833,
-        ge=0,
-        le=1,
         description="share of the epochs over which the distillation term's weight rises; 20 of 240 as published",
     )
 

@@ -58,11 +58,13 @@ class LogUniform(Section):
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+ShareOrAll = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 SearchedShare = Share | Choice[Share] | Uniform
+SearchedShareOrAll = ShareOrAll | Choice[ShareOrAll] | Uniform
 SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
 SearchedWeight = Weight | Choice[Weight] | Uniform | LogUniform
 SearchedFraction = Fraction | Choice[Fraction] | Uniform

@@ -129,14 +129,16 @@ def test_float32_agrees_with_float64(case: Any) -> None:
     torch.testing.assert_close(single.values.double(), double.values, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_bfloat16_costs_only_the_rounding_of_the_inputs(case: Any, autocast: bool) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False)], ids=str
+)
+def test_half_precision_costs_only_the_rounding_of_the_inputs(case: Any, dtype: torch.dtype, autocast: bool) -> None:
     """Differences of near-equal scores would vanish if they were taken in half precision.
 
     Tolerance: 1e-6 against float32 on the same rounded inputs; 3 % and 0.03 against the unrounded ones (8 bits, squared
         differences).
     """
-    student, teacher = case.tensors(0, torch.bfloat16), case.tensors(1, torch.bfloat16)
+    student, teacher = case.tensors(0, dtype), case.tensors(1, dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         half = case.call(student, teacher, "plain")
     rounded = case.call([x.float() for x in student], [x.float() for x in teacher], "plain")

@@ -11,6 +11,7 @@ import torch
 
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
+from raydistill.data.synthetic import SyntheticSource
 from raydistill.errors import CapabilityError
 from raydistill.evaluation import encode
 from raydistill.kg.store import Dataset
@@ -85,6 +86,11 @@ def test_no_triple_is_read(config_of: Callable[..., TrialConfig], dataset: Datas
     )
     assert len(list(trainer.run_epoch())) == trainer.source.steps_per_epoch == 3
     assert Sealed.reads == 0
+    # What a trial is really built with is of the same kinds.
+    assert type(parts.trainer.source) is type(trainer.source) is SyntheticSource
+    assert type(parts.trainer.builder) is type(trainer.builder)
+    assert len(parts.trainer.builder.truth) == 0
+    assert not parts.trainer.builder.assembler.neighbor_count.any()
     assert isinstance(parts.trainer.teacher, LiveTeacher)
     assert len(trainer.builder.truth) == 0
     assert parts.assembler.neighbor_count.any()

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from raydistill.config.methods import METHOD_SECTIONS, is_baseline
+from raydistill.config.methods import METHOD_SECTIONS, has_teacher, is_baseline, masks_itself, sees_masks
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CapabilityError
 from raydistill.training.methods.baselines import patience_layers, spaced_layers
 from raydistill.training.methods.registry import assemble
 from raydistill.training.methods.reinforced import warmup_epochs
 from raydistill.training.methods.shapes import Shape, Shapes
+from raydistill.training.parts import TrialParts
 
 Config = Callable[..., TrialConfig]
 
@@ -57,6 +58,18 @@ def test_what_a_section_says_is_taught_is_all_that_is(trial_config: Config, name
         taught = trial_config(method={**method, weight: 1}, init="teacher")
         assert not is_baseline(taught.method)
         assert len(weights(taught, alike)) > 1
+
+
+def test_what_planning_believes_of_a_method_is_what_its_terms_do(
+    parts_of: Callable[..., TrialParts], each_method: str
+) -> None:
+    """A method whose terms look at masked texts, and whose mask ratio planning sets to 0 because nobody told it; or one that is trained without the teacher it needs."""
+    parts = parts_of(each_method, mask_ratio=0.2, view="separate")
+    config, terms = parts.config, parts.trainer.terms
+    assert has_teacher(config.method) == any(term.teacher_needs is not None for term in terms)
+    # Who masks for itself has a view of its own.
+    sees = any("corrupted" in (term.on, term.teacher_on) for term in terms)
+    assert sees == (sees_masks(config.method) or masks_itself(config.method))
 
 
 def test_masked_features_are_off_at_ratio_zero(trial_config: Config, caplog: pytest.LogCaptureFixture) -> None:

@@ -40,7 +40,7 @@ def dkd_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
         number(method.temperature),
         number(method.alpha),
         number(method.beta),
-        warmup_epochs=max(1, round(method.warmup_ratio * config.training.epochs)),
+        warmup_epochs=max(1, round(number(method.warmup_ratio) * config.training.epochs)),
     )
     return [contrastive_term(config, number(method.contrastive)), decoupled]
 
