@@ -109,6 +109,7 @@ def test_script_explains_itself_quickly(path: Path) -> None:
         ("search.py", (str(ROOT / "jobs/configs/demo.yaml"), "mistyped", "--teacher", "x", "--resume"), 2),
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "out.json"), 3),
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "absent/out.json"), 2),
+        ("quantize.py", ("/nowhere/at/all", "/nowhere/at/all", "out"), 3),
         ("structural.py", ("/nowhere/at/all", "out"), 3),
         ("structural.py", ("/nowhere/at/all", "out", "--interaction", "transe"), 2),
         ("structural.py", ("/nowhere/at/all", "/"), 2),
