@@ -14,7 +14,7 @@ from raydistill.models.narrowable import NarrowableLinear
 from raydistill.models.vocabulary import TrimmedEmbedding
 from raydistill.students.compaction import narrow, say_sizes
 from raydistill.students.reshaping import Kept, StructureChange
-from raydistill.students.units import INTERMEDIATE, encoders_of, parts_of
+from raydistill.students.units import INTERMEDIATE, encoders_of, intermediate_of, parts_of
 
 LAYERS, EMBEDDINGS = "encoder.layer.", "embeddings."
 OF_UNITS = tuple(
@@ -87,11 +87,6 @@ def train_first_units(model: BiEncoder, units: int | None) -> None:
     for module in model.modules():
         if isinstance(module, NarrowableLinear):
             module.units = units
-
-
-def intermediate_of(model: BiEncoder) -> int:
-    """Units of each feed-forward layer."""
-    return int(model.query_encoder.config.intermediate_size)  # type: ignore[union-attr, arg-type]
 
 
 def parameters(model: BiEncoder, depth: int, intermediate: int | None = None, *, embeddings: bool = True) -> int:

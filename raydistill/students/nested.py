@@ -14,13 +14,13 @@ from raydistill.students.assistants import InnerShape, Model, Scored, as_numbers
 from raydistill.students.inner import (
     cut_off,
     first_layers,
-    intermediate_of,
     make_narrowable,
     parameters,
     put_most_important_first,
     train_first_units,
 )
 from raydistill.students.reshaping import Across, Standing, StructureChange, Succession
+from raydistill.students.units import intermediate_of
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from raydistill.students.units import (
     Masks,
     Part,
     importance,
+    intermediate_of,
     most_important,
     parts_of,
     whole_masks,
@@ -161,7 +162,7 @@ def _final_intermediate(student: BiEncoder, width: int, intermediate: int | None
         CapabilityError: the student cannot be brought to these sizes.
     """
     whole, heads = student.hidden_size, student.num_heads
-    there = int(student.query_encoder.config.intermediate_size)  # type: ignore[union-attr, arg-type]
+    there = intermediate_of(student)
     final = proportional(there, width, whole) if intermediate is None else intermediate
     if width > whole or width % heads or final > there:
         raise CapabilityError(

@@ -52,6 +52,11 @@ def encoders_of(student: BiEncoder) -> dict[str, nn.Module]:
     return {"query_encoder": student.query_encoder} if student.shared_towers else towers
 
 
+def intermediate_of(model: BiEncoder) -> int:
+    """Units of each feed-forward layer."""
+    return int(model.query_encoder.config.intermediate_size)  # type: ignore[union-attr, arg-type]
+
+
 def parts_of(student: BiEncoder) -> tuple[Part, ...]:
     """Every parameter that has units."""
     return tuple(

@@ -9,14 +9,14 @@ import numpy as np
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.errors import CapabilityError, ConfigError
-from raydistill.evaluation import encode
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import query_keys, with_inverses
 from raydistill.students.packing import FILE
 from raydistill.students.quantization import Calibration, quantize
 from raydistill.students.quantized import Formats
 from raydistill.training.checkpoint import TrainingState, read_record, verify_checkpoint
 from raydistill.training.evaluate import open_checkpoint
-from raydistill.training.saving import save_checkpoint
+from raydistill.training.saving import require_new_folder, save_checkpoint
 
 
 def quantize_checkpoint(
@@ -42,13 +42,7 @@ def quantize_checkpoint(
         StorageError: the disk is full or read-only.
     """
     path, out = Path(path), Path(out)
-    if out.exists():
-        raise ConfigError(
-            f"{out} is there already",
-            expected="a new folder",
-            consequence="what is in it would be lost",
-            remedy="name another one, or remove it",
-        )
+    require_new_folder(out, "what is in it would be lost")
     if texts < 1:
         raise ConfigError(
             f"{texts} texts", expected="1 or more", consequence="no range would be known", remedy="name more"
@@ -70,10 +64,11 @@ def quantize_checkpoint(
 
 def _calibration(dataset: Dataset, assembler: TextAssembler, count: int) -> Calibration:
     """Queries of the training split, in both directions, and entities."""
-    task = encode.link_prediction_task(dataset, "train")
-    queries, entities = (_spread(total, count) for total in (len(task.distinct_heads), dataset.num_entities))
+    heads, relations, _ = with_inverses(dataset.train, dataset.num_relations).T
+    _, distinct = np.unique(query_keys(heads, relations, dataset.num_relations), return_index=True)
+    queries, entities = distinct[_spread(len(distinct), count)], _spread(dataset.num_entities, count)
     return [
-        ("query", assembler.query_texts(task.distinct_heads[queries], task.distinct_relations[queries])),
+        ("query", assembler.query_texts(heads[queries], relations[queries])),
         ("entity", assembler.entity_texts(entities)),
     ]
 

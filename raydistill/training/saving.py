@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from raydistill.errors import StorageError
+from raydistill.errors import ConfigError, StorageError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.pretrained import TOKENIZER_FILES
 from raydistill.models.vocabulary import whole_state
@@ -68,6 +68,25 @@ def save_folder(path: Path, fill: Callable[[Path], None]) -> str:
         digest = write_manifest(aside)
         _put(aside, path)
     return digest
+
+
+def require_new_folder(out: str | Path, consequence: str) -> None:
+    """Refuse to write where something lies.
+
+    Args:
+        out: the folder that is to be written.
+        consequence: what would happen.
+
+    Raises:
+        ConfigError: it is there already.
+    """
+    if Path(out).exists():
+        raise ConfigError(
+            f"{out} is there already",
+            expected="a new folder",
+            consequence=consequence,
+            remedy="choose another one, or remove it",
+        )
 
 
 def _put(aside: Path, path: Path) -> None:

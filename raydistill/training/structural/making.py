@@ -14,7 +14,7 @@ from raydistill.evaluation.encode import link_prediction_task
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.kg.store import Dataset
 from raydistill.teachers.structural import INTERACTIONS, StructuralModel
-from raydistill.training.saving import writing
+from raydistill.training.saving import require_new_folder, writing
 from raydistill.training.structural.folder import save_structural
 from raydistill.training.structural.learning import StructuralSettings, train_structural
 
@@ -80,10 +80,4 @@ def _check(settings: StructuralSettings, out: str | Path) -> None:
             consequence="the tables would lie below a folder of that name here",
             remedy="write them here and copy the folder there: campaigns take URIs in method.teachers",
         )
-    if Path(out).exists():
-        raise ConfigError(
-            f"{out} is there already",
-            expected="a new folder",
-            consequence="a campaign that names it would find another teacher than it began with",
-            remedy="choose another one, or remove it",
-        )
+    require_new_folder(out, "a campaign that names it would find another teacher than it began with")
