@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.method_section import MethodSection
-from raydistill.config.space import SearchedCount, SearchedPositive, SearchedWeight, counts
+from raydistill.config.space import SearchedCount, SearchedIndex, SearchedPositive, SearchedWeight, counts
 
 
 class MiniLMSection(MethodSection):
@@ -28,9 +28,8 @@ class MiniLMSection(MethodSection):
         None,
         description="minilmv2 only: heads that queries, keys and values are divided into; null = the encoder's",
     )
-    teacher_layer: int | None = Field(
+    teacher_layer: SearchedIndex | None = Field(
         None,
-        ge=0,
         description="layer of the teacher to learn from, counted from 0; null = its last; always the student's last learns",
     )
 

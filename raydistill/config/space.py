@@ -63,12 +63,14 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
 SearchedShare = Share | Choice[Share] | Uniform
 SearchedShareOrAll = ShareOrAll | Choice[ShareOrAll] | Uniform
 SearchedPositive = Positive | Choice[Positive] | Uniform | LogUniform
 SearchedWeight = Weight | Choice[Weight] | Uniform | LogUniform
 SearchedFraction = Fraction | Choice[Fraction] | Uniform
 SearchedCount = Count | Choice[Count]
+SearchedIndex = Index | Choice[Index]
 
 
 def is_distribution(value: object) -> bool:

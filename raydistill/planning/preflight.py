@@ -31,7 +31,7 @@ from raydistill.planning.widths import assistant_size_problems, encoder_sizes, s
 logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
 SHAPING = ("layer_map", "init")
-FITTING = ("width", "intermediate", "relation_heads", "groups", "stages")
+FITTING = ("width", "intermediate", "relation_heads", "teacher_layer", "groups", "stages")
 """Values of methods that fit each other, or do not."""
 
 

@@ -30,11 +30,12 @@ def shape_problems(method: Method, width: int | None, teacher_layers: int) -> It
 
 def _of_part(method: Method, width: int | None, teacher_layers: int) -> Iterator[str]:
     if isinstance(method, MiniLMSection):
-        if method.teacher_layer is not None and method.teacher_layer >= teacher_layers:
-            yield (
-                f"method.teacher_layer is {method.teacher_layer}, and its teacher has {teacher_layers} layers, counted from 0; leave it out for the last "
-                "one, or give the grade a method of its own"
-            )
+        for layer in counts(method.teacher_layer):
+            if layer >= teacher_layers:
+                yield (
+                    f"method.teacher_layer is {layer}, and its teacher has {teacher_layers} layers, counted from 0; leave it out for the last one, or give the "
+                    "grade a method of its own"
+                )
         for heads in _no_divisors(method.relation_heads, width):
             yield f"method.relation_heads is {heads}, which does not divide the student's {width} hidden units"
     if isinstance(method, SelfFeatureSection):

@@ -132,6 +132,7 @@ def test_pipeline_without_a_place_for_each_grade_is_told(
     ("method", "match"),
     [
         ({"name": "minilm", "teacher_layer": 6}, "teacher_layer is 6, and its teacher has 6 layers"),
+        ({"name": "minilm", "teacher_layer": {"choice": [6, 4]}}, "teacher_layer is 6, and its teacher has 6 layers"),
         ({"name": "minilm", "variant": "minilmv2", "relation_heads": 7}, "relation_heads is 7, which does not divide"),
         (
             {"name": "minilm", "variant": "minilmv2", "relation_heads": {"choice": [8, 7]}},

@@ -15,7 +15,7 @@ def minilm_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
     """CE + relations of one layer: attention and values (MiniLM), or queries, keys and values each with itself (MiniLMv2)."""
     method = config.method
     assert isinstance(method, MiniLMSection)
-    taught = shapes.teacher.layers - 1 if method.teacher_layer is None else method.teacher_layer
+    taught = shapes.teacher.layers - 1 if method.teacher_layer is None else whole_number(method.teacher_layer)
     if taught >= shapes.teacher.layers:
         raise CapabilityError(
             f"method.teacher_layer is {taught}, and the teacher has {shapes.teacher.layers} layers",
