@@ -15,8 +15,9 @@ from pyarrow import fs
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import RoomError, RunDirectoryError
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.coordinator import ask, start_coordinator
+from raydistill.orchestration.coordinator import start_coordinator
 from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment

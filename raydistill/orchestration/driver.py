@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RunDirectoryError
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines

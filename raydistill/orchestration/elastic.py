@@ -19,7 +19,7 @@ import ray.train
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from raydistill.errors import TeacherError
-from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workers import Ended, fit

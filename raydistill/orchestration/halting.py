@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.planning.records import TrialKey
 
 HALT_SECONDS = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.planning.records import TrialKey
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from raydistill.errors import ClusterError, RayDistillError, TrialError
-from raydistill.orchestration.coordinator import unwrapped
+from raydistill.orchestration.asking import unwrapped
 from raydistill.orchestration.logs import SEARCH_LOG, TRIAL_LOG
 from raydistill.orchestration.runstore import RunStore
 

@@ -16,10 +16,11 @@ from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import LedgerError
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.chronicle import Chronicle
 from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.coordinator import ask, start_coordinator
+from raydistill.orchestration.coordinator import start_coordinator
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER
 from raydistill.orchestration.runstore import RunStore

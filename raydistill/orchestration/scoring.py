@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import RayDistillError, ScoringError
-from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workshop import Workshop

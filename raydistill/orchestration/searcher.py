@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ray.tune.search import Searcher
 
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.study import Study
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.search import Observation, propose

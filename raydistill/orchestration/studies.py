@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from raydistill.errors import CheckpointError, TrialError
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import TuneStorage

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import RayDistillError, ShapeError, StorageError, TeacherError, TrainingError
-from raydistill.orchestration.coordinator import ask, unwrapped
+from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.planning.records import TrialKey
 
 if TYPE_CHECKING:

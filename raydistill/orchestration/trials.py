@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from raydistill.errors import TrialError, TrialInterruptedError
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged

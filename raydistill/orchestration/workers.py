@@ -16,7 +16,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 from ray.train.v2._internal.execution.controller import TrainController
 
 from raydistill.errors import RayDistillError, TrialError, TrialInterruptedError
-from raydistill.orchestration.coordinator import ask
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import noticing, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 MRR = "valid/both/mrr"
@@ -70,6 +70,16 @@ class TrialRecord:
     taught: dict[int, Taught] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
+
+    def copy(self) -> TrialRecord:
+        """As it is now: what is told of the trial later does not reach it."""
+        return replace(
+            self,
+            reports=list(self.reports),
+            taught=dict(self.taught),
+            notes=list(self.notes),
+            rejected=set(self.rejected),
+        )
 
     @property
     def key(self) -> TrialKey:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raydistill.orchestration import shelf
-from raydistill.orchestration.coordinator import Coordinator
+from raydistill.orchestration.coordinator import WAIT_SECONDS, Coordinator
 from raydistill.orchestration.library import Loan
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.rules import Rules
@@ -35,27 +36,27 @@ class Slow:
         return self.act(*arguments)
 
 
-async def started(root: Path) -> Coordinator:
+def started(root: Path) -> Coordinator:
     one = Coordinator(RunStore.at(root), Rules("pipelined", 0.0, False, 1, 2, epochs=(3, 3), sizes=(12, 6)))
-    await one.start("f", ["main"], ["0-teacher", "1-layers6"])
+    one.start("f", ["main"], ["0-teacher", "1-layers6"])
     return one
 
 
-async def kinds(one: Coordinator) -> list[str]:
-    return [event["kind"] for event in await one.news(0)]
+def kinds(one: Coordinator) -> list[str]:
+    return [event["kind"] for event in one.news(0)]
 
 
-async def answered_meanwhile(one: Coordinator, slow: Slow) -> None:
+def answered_meanwhile(one: Coordinator, slow: Slow, threads: ThreadPoolExecutor) -> None:
     """Ask everything that may not wait, while something takes."""
-    await asyncio.to_thread(slow.begun.wait, SECONDS)
-    await one.enter(STUDENT)
-    assert (await one.wait(TEACHER, -1)).status == "running"
-    listening = asyncio.create_task(one.listen(TEACHER))
-    await asyncio.sleep(0)
-    ended = asyncio.create_task(one.halt_all(SECONDS))
-    assert await listening
-    await one.rest(TEACHER)
-    assert await ended == 0
+    assert slow.begun.wait(SECONDS)
+    one.enter(STUDENT)
+    assert one.wait(TEACHER, -1).status == "running"
+    listening = threads.submit(one.listen, TEACHER)
+    time.sleep(0.05)
+    ended = threads.submit(one.halt_all, SECONDS)
+    assert listening.result(SECONDS)
+    one.rest(TEACHER)
+    assert ended.result(SECONDS) == 0
 
 
 def test_nobody_waits_for_a_teacher_that_is_copied_but_other_decisions(
@@ -67,25 +68,22 @@ def test_nobody_waits_for_a_teacher_that_is_copied_but_other_decisions(
     checkpoint = tmp_path / "grades" / "0-teacher" / "1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_text("w")
-
-    async def scene() -> None:
-        one = await started(tmp_path)
-        await one.begin(TEACHER, "i", {})
-        await one.begin(STUDENT, "j", {})
+    one = started(tmp_path)
+    one.begin(TEACHER, "i", {})
+    one.begin(STUDENT, "j", {})
+    with ThreadPoolExecutor() as threads:
         metrics = {"valid/both/mrr": 0.5}
-        reporting = asyncio.create_task(one.report(TEACHER, 1, metrics, str(checkpoint), "d" * 64, False))
-        await answered_meanwhile(one, slow)
-        assert await one.teach(STUDENT, 0) is None
-        assert (await kinds(one))[-1] == "trial_reported"
-        failing = asyncio.create_task(one.fail(STUDENT, "the loss is nan"))
-        await asyncio.sleep(0.05)
+        reporting = threads.submit(one.report, TEACHER, 1, metrics, str(checkpoint), "d" * 64, False)
+        answered_meanwhile(one, slow, threads)
+        assert one.teach(STUDENT, 0) is None
+        assert kinds(one)[-1] == "trial_reported"
+        failing = threads.submit(one.fail, STUDENT, "the loss is nan")
+        time.sleep(0.05)
         assert not failing.done()
         slow.go.set()
-        assert not await reporting
-        await failing
-        assert (await kinds(one))[-3:] == ["trial_reported", "teacher_announced", "trial_failed"]
-
-    asyncio.run(scene())
+        assert not reporting.result(SECONDS)
+        failing.result(SECONDS)
+    assert kinds(one)[-3:] == ["trial_reported", "teacher_announced", "trial_failed"]
 
 
 class Lender:
@@ -98,33 +96,56 @@ class Lender:
 
 def test_equal_work_is_borrowed_once_while_others_are_answered(tmp_path: Path) -> None:
     """Of two trials that begin meanwhile the second would be trained beside the first, or be entered twice."""
-
-    async def scene() -> None:
-        one, lender = await started(tmp_path), Lender()
-        await one.begin(TEACHER, "i", {})
-        one.ladder.library = lender  # type: ignore[assignment]
-        beginning = [asyncio.create_task(one.begin(key, "same", {})) for key in (STUDENT, TWIN)]
-        await answered_meanwhile(one, lender.borrow)
-        assert (await kinds(one))[-1] == "trial_begun"
+    one, lender = started(tmp_path), Lender()
+    one.begin(TEACHER, "i", {})
+    one.ladder.library = lender  # type: ignore[assignment]
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(one.begin, STUDENT, "same", {})
+        assert lender.borrow.begun.wait(SECONDS)
+        second = threads.submit(one.begin, TWIN, "same", {})
+        answered_meanwhile(one, lender.borrow, threads)
+        assert kinds(one)[-1] == "trial_begun"
+        assert not second.done()
         lender.borrow.go.set()
-        assert await asyncio.gather(*beginning) == ["reused", "reused"]
-        assert lender.borrow.calls == 1
-        assert (await one.record(TWIN)).reused_from == STUDENT
-
-    asyncio.run(scene())
+        assert [first.result(SECONDS), second.result(SECONDS)] == ["reused", "reused"]
+    assert lender.borrow.calls == 1
+    assert one.record(TWIN).reused_from == STUDENT
 
 
 def test_decision_whose_files_fail_lets_the_next_one_decide(tmp_path: Path) -> None:
     """A turn that is never given back: every trial would wait for ever."""
+    one, lender = started(tmp_path), Lender()
+    one.ladder.library = lender  # type: ignore[assignment]
+    lender.borrow = Slow(lambda identity, folder: 1 / 0)
+    lender.borrow.go.set()
+    with pytest.raises(ZeroDivisionError):
+        one.begin(STUDENT, "same", {})
+    one.ladder.library = None
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(one.begin, STUDENT, "same", {}).result(SECONDS) == "run"
 
-    async def scene() -> None:
-        one, lender = await started(tmp_path), Lender()
-        one.ladder.library = lender  # type: ignore[assignment]
-        lender.borrow = Slow(lambda identity, folder: 1 / 0)
-        lender.borrow.go.set()
-        with pytest.raises(ZeroDivisionError):
-            await one.begin(STUDENT, "same", {})
-        one.ladder.library = None
-        assert await asyncio.wait_for(one.begin(STUDENT, "same", {}), SECONDS) == "run"
 
-    asyncio.run(scene())
+def test_whoever_follows_a_trial_hears_of_a_report_at_once(tmp_path: Path) -> None:
+    """A search that hears of every epoch a second late; or for which a trial that ended runs for ever."""
+    one = started(tmp_path)
+    one.begin(TEACHER, "i", {})
+    began = time.monotonic()
+    assert one.wait(TEACHER, 0).reports == []
+    assert time.monotonic() - began >= WAIT_SECONDS
+    with ThreadPoolExecutor() as threads:
+        following = threads.submit(one.wait, TEACHER, 0)
+        time.sleep(0.05)
+        one.fail(TEACHER, "the loss is nan")
+        assert following.result(WAIT_SECONDS / 2).status == "failed"
+
+
+def test_answer_is_of_the_moment_it_was_given(tmp_path: Path) -> None:
+    """A record that changes while it is sent: half of it is of one moment, half of another."""
+    one = started(tmp_path)
+    one.begin(TEACHER, "i", {})
+    asked = [one.record(TEACHER), one.study("main", 0)[0], one.wait(TEACHER, -1)]
+    one.report(TEACHER, 1, {"valid/both/mrr": 0.5}, None, None, False)
+    one.note(TEACHER, "it is slow")
+    one.fail(TEACHER, "the loss is nan")
+    assert [(record.status, record.reports, record.notes) for record in asked] == [("running", [], [])] * 3
+    assert len(one.record(TEACHER).reports) == 1

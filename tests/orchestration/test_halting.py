@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from raydistill.orchestration import halting, halts, trials
 from raydistill.orchestration.halting import Notice, SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.halts import Halts
+from raydistill.orchestration.shared import Shared
 from raydistill.orchestration.trials import InlineTrial
 
 KEY, OTHER = ("main", 1, 0), ("main", 1, 1)
@@ -43,69 +44,59 @@ def sigterm() -> Iterator[SigtermNotice]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_only_the_trial_that_is_meant_is_told() -> None:
+def test_only_the_trial_that_is_meant_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that grows would end all others with it, or be ended again and again after it has grown."""
-
-    async def scene() -> None:
-        one = Halts()
-        asked = asyncio.create_task(one.listen(KEY))
-        other = asyncio.create_task(one.listen(OTHER))
-        await asyncio.sleep(0.01)
-        await one.halt(KEY)
-        assert await asyncio.wait_for(asked, 1)
+    monkeypatch.setattr(halts, "LISTEN_SECONDS", 1.0)
+    one = Halts(Shared())
+    with ThreadPoolExecutor() as threads:
+        asked, other = threads.submit(one.listen, KEY), threads.submit(one.listen, OTHER)
+        time.sleep(0.05)
+        one.halt(KEY)
+        assert asked.result(0.5)
         assert not other.done()
-        await one.rest(KEY)
-        again = asyncio.create_task(one.listen(KEY))
-        await asyncio.sleep(0.01)
-        assert not again.done()
-        again.cancel(), other.cancel()
-
-    asyncio.run(scene())
+        one.rest(KEY)
+        again = threads.submit(one.listen, KEY)
+        assert not again.result(5)
+        assert not other.result(5)
 
 
 def test_every_worker_hears_and_one_is_waited_for() -> None:
     """A worker that hears nothing goes on with hours of its teacher's pass, while the one that heard waits for it; or a campaign whose end waits
     for a worker that asked once more after its trial had saved."""
-
-    async def scene() -> None:
-        one = Halts()
-        asked = [asyncio.create_task(one.listen(KEY, first)) for first in (True, False)]
-        await asyncio.sleep(0.01)
-        await one.halt(KEY)
-        assert await asyncio.wait_for(asyncio.gather(*asked), 1) == [True, True]
-        await one.rest(KEY)
-        late = asyncio.create_task(one.listen(KEY, False))
-        await asyncio.sleep(0.01)
-        assert await one.halt_all(5) == 0
-        assert await asyncio.wait_for(late, 1)
-
-    asyncio.run(scene())
+    one = Halts(Shared())
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(one.listen, KEY, first) for first in (True, False)]
+        time.sleep(0.05)
+        one.halt(KEY)
+        assert [hearing.result(1) for hearing in asked] == [True, True]
+        one.rest(KEY)
+        late = threads.submit(one.listen, KEY, False)
+        time.sleep(0.05)
+        assert one.halt_all(5) == 0
+        assert late.result(1)
 
 
 def test_end_of_the_campaign_waits_for_those_at_work_and_no_longer() -> None:
     """A driver that leaves before its trials have saved, or one that waits for ever for a trial that cannot."""
-
-    async def scene() -> None:
-        one = Halts()
-        asked = asyncio.create_task(one.listen(KEY))
-        await asyncio.sleep(0.01)
-        ended = asyncio.create_task(one.halt_all(5))
-        assert await asyncio.wait_for(asked, 1)
+    one = Halts(Shared())
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(one.listen, KEY)
+        time.sleep(0.05)
+        ended = threads.submit(one.halt_all, 5)
+        assert asked.result(1)
         assert not ended.done()
-        await one.rest(KEY)
-        assert await asyncio.wait_for(ended, 1) == 0
-        assert await asyncio.wait_for(one.listen(OTHER), 1)
+        one.rest(KEY)
+        assert ended.result(1) == 0
+        assert threads.submit(one.listen, OTHER).result(1)
         began = time.monotonic()
-        assert await one.halt_all(0.1) == 1
+        assert one.halt_all(0.1) == 1
         assert time.monotonic() - began < 1
-
-    asyncio.run(scene())
 
 
 def test_question_is_answered_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question that is never answered keeps the process of a trial that ended from asking for the next one."""
     monkeypatch.setattr(halts, "LISTEN_SECONDS", 0.05)
-    assert asyncio.run(Halts().listen(KEY)) is False
+    assert Halts(Shared()).listen(KEY) is False
 
 
 def test_sigterm_is_a_notice_once_while_a_trial_is_at_work(sigterm: SigtermNotice) -> None:

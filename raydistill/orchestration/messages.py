@@ -1,0 +1,63 @@
+"""What processes of trials tell each other through the coordinator: when to end, and what to do next. Nothing of it is worth a ledger."""
+
+from __future__ import annotations
+
+from raydistill.orchestration.answering import listening
+from raydistill.orchestration.halts import Halts
+from raydistill.orchestration.handovers import Handovers
+from raydistill.orchestration.shared import Shared
+from raydistill.planning.records import TrialKey
+
+
+class Messages:
+    """`Halts` and `Handovers` behind messages, and behind one lock."""
+
+    def __init__(self) -> None:
+        self.shared = Shared()
+        self.halts = Halts(self.shared)
+        self.handovers = Handovers(self.shared)
+
+    @listening
+    def listen(self, key: TrialKey, works: bool = True) -> bool:
+        """See `Halts.listen`."""
+        return self.halts.listen(key, works)
+
+    def rest(self, key: TrialKey) -> None:
+        """See `Halts.rest`."""
+        self.halts.rest(key)
+
+    def enter(self, key: TrialKey) -> None:
+        """Hear that workers turn to a trial: what those before them were told is over with them."""
+        with self.shared.change():
+            self.handovers.begin(key)
+            self.halts.rest(key)
+
+    def leave(self, key: TrialKey) -> None:
+        """See `Halts.leave`."""
+        self.halts.leave(key)
+
+    def left(self, key: TrialKey) -> bool:
+        """See `Halts.left`."""
+        return self.halts.left(key)
+
+    def halt(self, key: TrialKey) -> None:
+        """See `Halts.halt`."""
+        self.halts.halt(key)
+
+    def halt_all(self, seconds: float) -> int:
+        """See `Halts.halt_all`."""
+        return self.halts.halt_all(seconds)
+
+    def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
+        """See `Handovers.hand_over`."""
+        with self.shared.change():
+            if not self.handovers.hand_over(ended, key):
+                return False
+            if key is not None and key != ended:
+                self.enter(key)
+            return True
+
+    @listening
+    def take_up(self, ended: TrialKey) -> TrialKey | None:
+        """See `Handovers.take_up`."""
+        return self.handovers.take_up(ended)
