@@ -35,6 +35,7 @@ class Coordinator(Messages):
         sharing = verify is not None and store.remote is None
         self.ladder = Ladder(store, rules, Library(store.root, verify) if sharing and verify is not None else None)
         super().__init__()
+        # Under Ray one thread makes all decisions, and this is never waited for; elsewhere it is what keeps them apart.
         self._turn = threading.Lock()
 
     @deciding
@@ -73,7 +74,7 @@ class Coordinator(Messages):
     def teach(self, key: TrialKey, epoch: int) -> TeacherReference | None:
         """See `Teaching.teach`."""
         # Without a turn, since training waits for it: what it writes follows from the state at one moment, and no decision under way rests on it.
-        with self.shared.change():
+        with self.shared:
             return self.ladder.teach(key, epoch)
 
     @deciding

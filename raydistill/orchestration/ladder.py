@@ -1,7 +1,7 @@
 """The ladder's state and every decision about it, without Ray: a decision is given once it stands in the ledger.
 
 Each method may be called again with the same arguments, because the caller may have lost the answer: the second call changes nothing and answers
-the same. Those that copy or verify files are there twice: whole, and as a `Decision`, whose files may be done beside the caller.
+the same. Those that copy or verify files are there twice: whole, and as a `Decision`, whose files may be done while others look at the state.
 """
 
 from __future__ import annotations

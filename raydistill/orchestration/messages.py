@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from raydistill.orchestration.answering import listening
+import threading
+
+from raydistill.orchestration.answering import listening, staying
 from raydistill.orchestration.halts import Halts
 from raydistill.orchestration.handovers import Handovers
 from raydistill.orchestration.shared import Shared
@@ -13,9 +15,10 @@ class Messages:
     """`Halts` and `Handovers` behind messages, and behind one lock."""
 
     def __init__(self) -> None:
-        self.shared = Shared()
-        self.halts = Halts(self.shared)
-        self.handovers = Handovers(self.shared)
+        lock = threading.RLock()
+        self.shared = Shared(lock)
+        # One lock, so that what concerns several of them is one change; and whoever waits for the news of one is not woken by the others'.
+        self.halts, self.handovers = Halts(Shared(lock)), Handovers(Shared(lock))
 
     @listening
     def listen(self, key: TrialKey, works: bool = True) -> bool:
@@ -28,7 +31,7 @@ class Messages:
 
     def enter(self, key: TrialKey) -> None:
         """Hear that workers turn to a trial: what those before them were told is over with them."""
-        with self.shared.change():
+        with self.shared:
             self.handovers.begin(key)
             self.halts.rest(key)
 
@@ -50,14 +53,14 @@ class Messages:
 
     def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
         """See `Handovers.hand_over`."""
-        with self.shared.change():
+        with self.shared:
             if not self.handovers.hand_over(ended, key):
                 return False
             if key is not None and key != ended:
                 self.enter(key)
             return True
 
-    @listening
+    @staying
     def take_up(self, ended: TrialKey) -> TrialKey | None:
         """See `Handovers.take_up`."""
         return self.handovers.take_up(ended)

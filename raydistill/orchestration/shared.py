@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class Shared(threading.Condition):
     """A lock for what several threads look at (`with shared:`) and change (`with shared.change():`), and where they wait for each other's changes.
 
-    Whoever holds it may take it again.
+    Whoever holds it may take it again, if it is made of an RLock. Several made of the same one are one lock with several kinds of news.
     """
 
     @contextmanager

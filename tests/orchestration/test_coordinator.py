@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from raydistill.orchestration import shelf
+from raydistill.orchestration.answering import DECIDING, FOLLOWING, LISTENING, STAYING
 from raydistill.orchestration.coordinator import WAIT_SECONDS, Coordinator
 from raydistill.orchestration.library import Loan
 from raydistill.orchestration.runstore import RunStore
@@ -149,3 +151,16 @@ def test_answer_is_of_the_moment_it_was_given(tmp_path: Path) -> None:
     one.fail(TEACHER, "the loss is nan")
     assert [(record.status, record.reports, record.notes) for record in asked] == [("running", [], [])] * 3
     assert len(one.record(TEACHER).reports) == 1
+
+
+def test_whoever_waits_has_threads_of_its_own() -> None:
+    """The fifth trial that listens would keep everybody from an answer for ten seconds; or a decision of minutes all that are answered at once."""
+    groups = {
+        name: getattr(method, "__ray_concurrency_group__", None)
+        for name, method in inspect.getmembers(Coordinator, inspect.isfunction)
+    }
+    waiting = {name: group for name, group in groups.items() if group not in (None, DECIDING)}
+    assert waiting == {"wait": FOLLOWING, "listen": LISTENING, "take_up": STAYING}
+    turns = {name for name in groups if "_turn" in inspect.getsource(getattr(Coordinator, name))} - {"__init__"}
+    assert turns == {name for name, group in groups.items() if group == DECIDING}
+    assert "report" in turns

@@ -44,20 +44,43 @@ def sigterm() -> Iterator[SigtermNotice]:
     signal.signal(signal.SIGTERM, before)
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_only_the_trial_that_is_meant_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that grows would end all others with it, or be ended again and again after it has grown."""
-    monkeypatch.setattr(halts, "LISTEN_SECONDS", 1.0)
+    monkeypatch.setattr(halts, "LISTEN_SECONDS", 5.0)
     one = Halts(Shared())
     with ThreadPoolExecutor() as threads:
         asked, other = threads.submit(one.listen, KEY), threads.submit(one.listen, OTHER)
-        time.sleep(0.05)
+        until(lambda: one.at_work == {KEY, OTHER})
         one.halt(KEY)
-        assert asked.result(0.5)
+        assert asked.result(4)
         assert not other.done()
         one.rest(KEY)
         again = threads.submit(one.listen, KEY)
-        assert not again.result(5)
-        assert not other.result(5)
+        assert not again.result(20)
+        assert not other.result(20)
+
+
+def test_nobody_listens_for_a_trial_that_rests() -> None:
+    """Threads that are held for ten seconds by trials that are over, while those of others wait for one; or a worker that ends because a trial did."""
+    one = Halts(Shared())
+    with ThreadPoolExecutor() as threads:
+        ended = [threads.submit(one.listen, KEY, first) for first in (True, False)]
+        other = threads.submit(one.listen, OTHER)
+        until(lambda: one.at_work == {KEY, OTHER})
+        time.sleep(0.05)
+        one.rest(KEY)
+        assert [hearing.result(5) for hearing in ended] == [False, False]
+        assert not other.done()
+        one.halt(OTHER)
+        assert other.result(5)
 
 
 def test_every_worker_hears_and_one_is_waited_for() -> None:
@@ -66,7 +89,7 @@ def test_every_worker_hears_and_one_is_waited_for() -> None:
     one = Halts(Shared())
     with ThreadPoolExecutor() as threads:
         asked = [threads.submit(one.listen, KEY, first) for first in (True, False)]
-        time.sleep(0.05)
+        until(lambda: KEY in one.at_work)
         one.halt(KEY)
         assert [hearing.result(1) for hearing in asked] == [True, True]
         one.rest(KEY)
@@ -81,7 +104,7 @@ def test_end_of_the_campaign_waits_for_those_at_work_and_no_longer() -> None:
     one = Halts(Shared())
     with ThreadPoolExecutor() as threads:
         asked = threads.submit(one.listen, KEY)
-        time.sleep(0.05)
+        until(lambda: KEY in one.at_work)
         ended = threads.submit(one.halt_all, 5)
         assert asked.result(1)
         assert not ended.done()
