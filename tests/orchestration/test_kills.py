@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,19 @@ class Killer:
 
 
 def newest(title: str) -> int:
-    """The newest process below this one with a title: one of an earlier campaign may not have ended yet."""
-    return max(titled(psutil.Process().children(recursive=True), title), key=psutil.Process.create_time).pid
+    """The newest process below this one with a title: one of an earlier campaign may not have ended yet, and one that died may not have been started again."""
+    deadline = time.monotonic() + 30
+    while not (found := list(titled(psutil.Process().children(recursive=True), title))):
+        assert time.monotonic() < deadline, f"no {title} among {list(titles())}"
+        time.sleep(0.1)
+    return max(found, key=psutil.Process.create_time).pid
+
+
+def titles() -> Iterator[str]:
+    """Of all processes below this one."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield f"{process.pid} {process.status()} {' '.join(process.cmdline())[:60].strip()}"
 
 
 def check(state: CampaignState, config: CampaignConfig, tmp_path: Path, kills: int) -> None:
