@@ -154,7 +154,7 @@ def test_numbers_of_a_page_are_those_of_the_comparison(name: str, graph: str) ->
 WARNINGS = {
     "mgsr": ("**Analogue.** This is no port",),
     "boot": ("This is the least literal of our methods", "weights over time", "withdrawn from one conference"),
-    "self-feature": ("withdrawn", "**Analogue.**"),
+    "self-feature": ("withdrawn", "many-to-one channels are `groups`: channels averaged in groups"),
     "amd": ("normalisation of NPSD are from memory",),
     "reinforced": ("The third reward, with development accuracy, is not there (we know it from memory only",),
     "education": ("The published code does not run as it is", "revision of 2025"),

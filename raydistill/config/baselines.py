@@ -33,6 +33,12 @@ class LogitsSection(MethodSection):
         4.0, description="distillation temperature on top of the models' own, kl only"
     )
 
+    @model_validator(mode="after")
+    def _temperature_is_at_work(self) -> LogitsSection:
+        if self.divergence == "mse":
+            self._refuse_idle("temperature", "divergence mse compares the scores as they are", "set divergence: kl")
+        return self
+
 
 class PKDSection(MethodSection):
     """Patient distillation: (1 - alpha) CE + alpha tau^2 KL + beta PT over pooled, normalised intermediate states."""

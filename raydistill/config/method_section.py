@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from raydistill.config.space import Section
+from raydistill.config.space import Section, is_distribution
 
 SEARCH = "search"
 
@@ -30,6 +30,19 @@ class MethodSection(Section):
     def shape(self) -> tuple[Any, ...]:
         """The values of `shaping`. Those of two sections are equal where their students are of one shape and format, as far as a section by itself can tell."""
         return tuple(getattr(self, name) for name in self.shaping)
+
+    def _refuse_idle(self, name: str, why: str, remedy: str) -> None:
+        """Refuse a value that has no say, where it was asked for: it would be believed to have had one, and a search would try equal work again and again.
+
+        Raises:
+            ValueError: it is not the default.
+        """
+        value, usual = getattr(self, name), type(self).model_fields[name].default
+        if value != usual:
+            shown = "searched" if is_distribution(value) else value
+            raise ValueError(
+                f"{name} is {shown}, and {why}; expected no word on it, because it would change nothing; leave it out, or {remedy}"
+            )
 
     @model_validator(mode="before")
     @classmethod

@@ -50,6 +50,12 @@ class PMDSection(MethodSection):
     )
 
     @model_validator(mode="after")
+    def _reduction_is_at_work(self) -> PMDSection:
+        if self.preset == "reference":
+            self._refuse_idle("over_hidden", "preset reference pools and normalises instead", "set preset: paper")
+        return self
+
+    @model_validator(mode="after")
     def _task_keeps_a_share(self) -> PMDSection:
         highest = bounds(self.alpha)[1] + bounds(self.beta)[1]
         if highest >= 1:
@@ -154,8 +160,8 @@ def label_of(method: Method) -> str:
 
 
 def has_teacher(method: Method) -> bool:
-    """Whether a method looks at a teacher at all."""
-    return not all(isinstance(part, (NoneSection, SelfFeatureSection)) for part in parts_of(method))
+    """Whether a method looks at a teacher at all, whatever a search chooses."""
+    return not all(is_baseline(part) or isinstance(part, SelfFeatureSection) for part in parts_of(method))
 
 
 def is_baseline(method: Method) -> bool:
@@ -206,6 +212,18 @@ ADDED: dict[str, tuple[str, ...]] = {
     "mgsr": ("drawn",),
 }
 """Of a method the values that came later than the method, and are empty where they are not asked for."""
+
+
+def without_idle(method: dict[str, Any], mask_ratio: float) -> dict[str, Any]:
+    """A written method without the values that do nothing at this mask ratio: work that differs in them alone is equal."""
+    # Without masks the masked-feature term is off, and its whole weight goes back to CE.
+    idle = ("beta",) if method["name"] == "pmd" and mask_ratio == 0 else ()
+    at_work = {name: value for name, value in method.items() if name not in idle}
+    return (
+        at_work | {"parts": [without_idle(part, mask_ratio) for part in method["parts"]]}
+        if "parts" in method
+        else at_work
+    )
 
 
 def as_first_written(method: dict[str, Any]) -> dict[str, Any]:

@@ -55,3 +55,9 @@ class ReinforcedSection(MethodSection):
                 f"teachers are {', '.join(self.teachers)}; expected each once, because one that is there twice would count twice; remove the repeated one"
             )
         return self
+
+    @model_validator(mode="after")
+    def _temperature_is_at_work(self) -> ReinforcedSection:
+        if self.objective == "mse":
+            self._refuse_idle("temperature", "objective mse compares the scores as they are", "set objective: kl")
+        return self

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from raydistill.config.methods import Method, as_first_written
+from raydistill.config.methods import Method, as_first_written, without_idle
 from raydistill.config.schema import DataSection, EncoderSection
 from raydistill.config.space import Init, Section, View
 from raydistill.config.training import HARMLESS_TRAINING, ContrastiveSection, TrainingSection
@@ -69,8 +69,5 @@ class TrialConfig(Section):
             content["training"].pop("corruptions")
         if self.settle_epochs is None:
             content.pop("settle_epochs")
-        if self.method.name == "pmd" and self.mask_ratio == 0:
-            # Without masks the masked-feature term is off, and its whole weight goes back to CE.
-            content["method"].pop("beta")
-        content["method"] = as_first_written(content["method"])
+        content["method"] = as_first_written(without_idle(content["method"], self.mask_ratio))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

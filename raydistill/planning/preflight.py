@@ -123,7 +123,7 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
     space = grade_space(lineage, plan)
     if config.search.algorithm == "grid":
         grid(space)
-    for point in [*_points(space, SHAPING), *filter(None, _points(space, FITTING)), *_ends(space)]:
+    for point in [*_points(space, SHAPING), *filter(None, _points(space, FITTING)), *_ends(space), _highest(space)]:
         try:
             trial = trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
         except ConfigError as problem:
@@ -197,12 +197,25 @@ def _ends(space: Space) -> list[dict[str, Any]]:
     ]
 
 
+def _highest(space: Space) -> dict[str, Any]:
+    """The highest of every number at once: terms that need each other are all at work there, such as masked features and masks."""
+    return {
+        name: bounds(distribution)[1]
+        for name, distribution in space.items()
+        if name.rpartition(".")[2] not in (*SHAPING, *FITTING) and _of_numbers(distribution)
+    }
+
+
 def _some_point(space: Space) -> dict[str, Any]:
     """One value for everything else: the lowest, with which least fits, of what is a number."""
     return {name: _lowest(distribution) for name, distribution in space.items()}
 
 
 def _lowest(distribution: Choice[Any] | Uniform | LogUniform) -> Any:
-    if isinstance(distribution, Choice) and not all(isinstance(one, (int, float)) for one in distribution.choice):
+    if isinstance(distribution, Choice) and not _of_numbers(distribution):
         return distribution.choice[0]
     return bounds(distribution)[0]
+
+
+def _of_numbers(distribution: Choice[Any] | Uniform | LogUniform) -> bool:
+    return not isinstance(distribution, Choice) or all(isinstance(one, (int, float)) for one in distribution.choice)

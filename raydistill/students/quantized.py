@@ -65,10 +65,10 @@ class Range(nn.Module):
         return clipped(values.float(), self.limit, self.bits).to(values.dtype)
 
     def learn(self, largest: Tensor, memory: float) -> None:
-        """Move the limit towards the largest magnitude that was seen: all the way at first, then by 1 - memory of it; 0 = nothing was seen."""
+        """Move the limit towards the largest magnitude that was seen: all the way at first, then by 1 - memory of it; 0 = nothing was seen, or nothing but zeros."""
         before = self.limit if self.known else largest
         self.limit.copy_(torch.where(largest > 0, before * memory + largest * (1 - memory), self.limit))
-        self.known, self.seen = True, None
+        self.known, self.seen = bool(self.limit > 0), None
 
     def know(self, limit: Tensor) -> None:
         """Take a limit as it is; 0 = it is not known yet."""

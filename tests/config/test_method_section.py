@@ -63,6 +63,40 @@ def test_value_without_a_usual_space_is_refused() -> None:
         LogitsSection.model_validate({"divergence": SEARCH})
 
 
+OF_ITS_SHAPE = ("relation_heads", "teacher_layer", "groups", "width", "intermediate")
+"""Counts and layers, which have to fit the encoder: no space is usual for all."""
+UNITS = ("contrastive", "bootstrap")
+"""Weights that the other ones of a method are held against: Adam's steps do not tell a common factor."""
+
+
+@pytest.mark.parametrize("name", METHOD_SECTIONS)
+def test_what_can_be_searched_has_a_usual_space_or_a_reason(name: str) -> None:
+    """A number of a method that nobody thought of when its spaces were written."""
+    for key, field in METHOD_SECTIONS[name].model_fields.items():
+        if "Choice[" in str(field.annotation) and key not in METHOD_SECTIONS[name].spaces:
+            assert key in (*OF_ITS_SHAPE, *UNITS), f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"name": "logits", "divergence": "mse", "temperature": 2}, "temperature is 2.0, and divergence mse"),
+        ({"name": "logits", "divergence": "mse", "temperature": SEARCH}, "temperature is searched, and divergence mse"),
+        (
+            {"name": "reinforced", "objective": "mse", "temperature": SEARCH},
+            "temperature is searched, and objective mse",
+        ),
+        ({"name": "pmd", "preset": "reference", "over_hidden": "sum"}, "over_hidden is sum, and preset reference"),
+    ],
+)
+def test_values_that_would_change_nothing_are_refused(section: dict[str, Any], told: str) -> None:
+    """A search that tries equal work again and again, or a table that compares a row with itself."""
+    with pytest.raises(ValidationError, match=told):
+        METHOD_SECTIONS[section["name"]].model_validate(section)
+    usual = {key: value for key, value in section.items() if key not in ("temperature", "over_hidden")}
+    METHOD_SECTIONS[section["name"]].model_validate(METHOD_SECTIONS[section["name"]].model_validate(usual).model_dump())
+
+
 def test_path_of_noise_has_room_for_a_step() -> None:
     """A student that is only ever taught at time 0, by its teacher alone."""
     assert BootSection.model_validate({"t_max": 0.3, "step": 0.3}).step == 0.3

@@ -105,6 +105,15 @@ def test_points_that_ask_for_the_same_work_are_one_trial(
     assert (len(identities) == 1) is equal
 
 
+def test_masked_features_of_a_part_are_off_without_masks(campaign: Maker, ground: Ground) -> None:
+    """A search over a combination that tries equal work again and again."""
+    parts = [{"name": "distilbert"}, {"name": "pmd", "beta": {"choice": [0.1, 0.2]}}]
+    config = campaign({"layers": 3}, method={"name": "combined", "parts": parts})
+    for ratio, different in ((0.0, 1), (0.2, 2)):
+        chosen = [{"mask_ratio": ratio, "method.pmd.beta": beta} for beta in (0.1, 0.2)]
+        assert len({resolve(config, ground, 1, **one).identity for one in chosen}) == different
+
+
 def test_chosen_values_win(campaign: Maker, ground: Ground) -> None:
     """A search would propose values that no trial uses."""
     grade = {

@@ -249,6 +249,19 @@ def test_range_moves_by_its_memory() -> None:
     assert one(torch.tensor([9.0])).item() == 4.0
 
 
+def test_range_that_saw_only_zeros_is_as_one_that_saw_nothing() -> None:
+    """Everything rounded to 0 afterwards; or one student before it was interrupted, and another when it goes on."""
+    from raydistill.students.quantized import Range
+
+    one, restored = Range(8).train(), Range(8).train()
+    one.learn(torch.tensor(0.0), 0.75)
+    restored.know(one.limit)
+    for each in (one, restored):
+        assert each(torch.tensor([3.0])).item() == 3.0
+        each.learn(torch.tensor(8.0), 0.75)
+        assert each.limit.item() == 8.0
+
+
 @pytest.mark.parametrize("formats", FORMATS, ids=str)
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_unpacked_encoder_computes_the_same_bits(

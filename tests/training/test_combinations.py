@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ from raydistill.config.load import parse_config
 from raydistill.config.method_section import SEARCH
 from raydistill.config.methods import METHOD_SECTIONS, CombinedSection
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError
+from raydistill.config.trial import TrialConfig
+from raydistill.errors import CapabilityError, ConfigError
 from raydistill.kg.store import Dataset
 from raydistill.planning.grades import grade_plans, lineages_of, trial_config
 from raydistill.planning.ground import Ground
@@ -23,6 +27,7 @@ from raydistill.planning.preflight import STAND_IN, _ends, _some_point, prefligh
 from raydistill.planning.search import grade_space
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.building import reshapers_of
+from raydistill.training.checkpoint import load_model
 from raydistill.training.gather import World
 from raydistill.training.methods.registry import assemble, reshaping
 from raydistill.training.methods.shapes import Shape, Shapes
@@ -34,6 +39,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "combined": {"parts": [{"name": "logits"}, {"name": "pkd"}]},
 }
 """What a section has no default for."""
+ENDS = {"homodistil": {"end": 0.4}}
+"""Where a section would otherwise change the student in its last steps only."""
 PAIRS = list(itertools.product(METHOD_SECTIONS, repeat=2))
 SEARCHED = [name for name in METHOD_SECTIONS if name not in ("none", "combined")]
 GROUND = Ground("d", "e", 6, encoder_width=384, encoder_intermediate=1536, encoder_heads=12, num_relations=4)
@@ -81,6 +88,44 @@ def test_two_methods_go_together_or_say_why_not(base: TrialParts, dataset: Datas
     values = trainer.losses(batch, 0)
     assert all(bool(torch.isfinite(value)) for value in values.values())
     assert {name.partition(".")[0] for name in values} == {"ce", first, second}
+
+
+def refused(method: dict[str, Any]) -> str:
+    """Why a method is none of a student that begins as its teacher; empty = it is one."""
+    content: dict[str, Any] = {"data": {"path": "d"}, "encoder": {"name": "e"}, "method": method}
+    try:
+        preflight(parse_config({**content, "grades": [{"layers": 4, "init": "teacher", "mask_ratio": 0.2}]}), GROUND)
+    except (ConfigError, CapabilityError) as problem:
+        return str(problem)
+    return ""
+
+
+RESHAPED = [(reshaper, name) for reshaper in ("homodistil", "dq") for name in METHOD_SECTIONS]
+
+
+@pytest.mark.parametrize(("reshaper", "name"), RESHAPED)
+def test_students_that_change_their_shape_are_trained_beyond_it(
+    trial_config: Callable[..., TrialConfig],
+    teacher_checkpoint: Callable[..., Path],
+    train: Any,
+    tmp_path: Path,
+    reshaper: str,
+    name: str,
+) -> None:
+    """A pair that fails where the student has become narrow: after all grades above it, and most of its own steps."""
+    method: dict[str, Any] = {
+        "name": "combined",
+        "parts": [{**written(reshaper), **ENDS.get(reshaper, {})}, written(name)],
+    }
+    refusal = refused(method)
+    if refusal:
+        assert {reshaper, name} & set(re.findall(r"[\w-]+", refusal))
+        return
+    config = trial_config(method=method, mask_ratio=0.2, init="teacher", teacher=teacher_checkpoint("bert"))
+    reports = train(config, tmp_path)
+    assert reports[-1].finished
+    assert all(math.isfinite(report.metrics["loss"]) for report in reports)
+    assert load_model(str(reports[-1].checkpoint)).hidden_size == (12 if reshaper == "homodistil" else 16)
 
 
 def searched(name: str, layers: tuple[int, int]) -> CampaignConfig:

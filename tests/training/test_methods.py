@@ -18,11 +18,15 @@ from raydistill.training.parts import TrialParts
 Config = Callable[..., TrialConfig]
 
 
-def shapes(student: int, teacher: int, heads: tuple[int, int] = (4, 4), *, opens: bool = True) -> Shapes:
-    return Shapes(Shape(student, 16, heads[0], opens), Shape(teacher, 32, heads[1], opens))
+def shapes(
+    student: int, teacher: int, heads: tuple[int, int] = (4, 4), *, width: int = 32, opens: bool = True
+) -> Shapes:
+    """Of a student of 16 units, and a teacher of some width."""
+    return Shapes(Shape(student, 16, heads[0], opens), Shape(teacher, width, heads[1], opens))
 
 
 DEPTHS = shapes(3, 6)
+ALIKE = shapes(3, 6, width=16)
 
 
 def weights(config: TrialConfig, depths: Shapes = DEPTHS) -> dict[str, float]:
@@ -35,7 +39,7 @@ def pmd(trial_config: Config, alpha: float, beta: float, ratio: float, **more: A
 
 def test_weights_are_those_of_the_formulas(trial_config: Config) -> None:
     """Weights that belong to other terms than the method's formula says."""
-    assert weights(pmd(trial_config, 0.2, 0.3, 0.1)) == pytest.approx({"ce": 0.5, "score": 0.2, "mgfd": 0.3})
+    assert weights(pmd(trial_config, 0.2, 0.3, 0.1), ALIKE) == pytest.approx({"ce": 0.5, "score": 0.2, "mgfd": 0.3})
     assert weights(trial_config(method={"name": "logits", "alpha": 0.4})) == pytest.approx({"ce": 0.6, "kl": 0.4})
     mse = trial_config(method={"name": "logits", "alpha": 0.4, "divergence": "mse"})
     assert weights(mse) == pytest.approx({"ce": 0.6, "score": 0.4})
@@ -52,12 +56,13 @@ def test_what_a_section_says_is_taught_is_all_that_is(trial_config: Config, name
     method = {"name": name, **needed, **dict.fromkeys(section.taught, 0)}
     config = trial_config(method=method, init="teacher")
     assert is_baseline(config.method)
-    alike = Shapes(Shape(3, 16, 4, True), Shape(6, 16, 4, True))
-    assert weights(config, alike) == {"ce": 1.0}
+    # It is one student, whoever is above it.
+    assert not has_teacher(config.method)
+    assert weights(config, ALIKE) == {"ce": 1.0}
     for weight in section.taught:
         taught = trial_config(method={**method, weight: 1}, init="teacher")
         assert not is_baseline(taught.method)
-        assert len(weights(taught, alike)) > 1
+        assert len(weights(taught, ALIKE)) > 1
 
 
 def test_what_planning_believes_of_a_method_is_what_its_terms_do(
@@ -86,7 +91,7 @@ def test_nothing_is_logged_where_nothing_is_switched_off(
 ) -> None:
     """T8. A line that says something happened which did not."""
     with caplog.at_level(logging.INFO, "raydistill.training.methods.pmd"):
-        weights(pmd(trial_config, 0.2, 0.3, 0.1))
+        weights(pmd(trial_config, 0.2, 0.3, 0.1), ALIKE)
         weights(pmd(trial_config, 0.2, 0.0, 0.0))
     assert caplog.records == []
 
@@ -100,15 +105,15 @@ def test_terms_without_weight_are_left_out(trial_config: Config) -> None:
 
 def test_presets_of_pmd_set_what_they_say(trial_config: Config) -> None:
     """The public code's losses under the paper's name, or half of them."""
-    paper = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), DEPTHS)}
-    code = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1, preset="reference"), DEPTHS)}
+    paper = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), ALIKE)}
+    code = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1, preset="reference"), ALIKE)}
     assert (paper["ce"].reduction, code["ce"].reduction) == ("mean", "sum")  # type: ignore[attr-defined]
     assert (paper["mgfd"].preset, code["mgfd"].preset) == ("paper", "reference")  # type: ignore[attr-defined]
 
 
 def test_masked_features_compare_the_last_layers(trial_config: Config) -> None:
     """The student's last layer against the teacher's layer of the same number."""
-    terms = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), shapes(3, 12))}
+    terms = {term.name: term for term in assemble(pmd(trial_config, 0.1, 0.1, 0.1), shapes(3, 12, width=16))}
     assert terms["mgfd"].student_needs.layers == {2}
     assert terms["mgfd"].teacher_needs is not None
     assert terms["mgfd"].teacher_needs.layers == {11}
@@ -182,8 +187,8 @@ def test_combined_method_has_the_terms_of_all_and_one_contrastive_term(trial_con
         method={"name": "combined", "parts": [{"name": "minilm"}, {"name": "pmd", "alpha": 0.2, "beta": 0.3}]},
         mask_ratio=0.1,
     )
-    assert weights(masked)["pmd.mgfd"] == 0.3
-    assert weights(masked)["ce"] == 1.0
+    assert weights(masked, ALIKE)["pmd.mgfd"] == 0.3
+    assert weights(masked, ALIKE)["ce"] == 1.0
 
 
 def test_weights_rise_and_fall_along_the_epochs(trial_config: Config) -> None:
@@ -244,6 +249,7 @@ def test_teachers_layers_are_spaced_evenly() -> None:
             "5 relation heads for a student 16",
         ),
         ({"name": "minilm", "teacher_layer": 6}, shapes(3, 6), "teacher_layer is 6, and the teacher has 6"),
+        ({"name": "pmd"}, shapes(3, 6), "masked features unit by unit; the student is 16 wide, its teacher 32"),
         ({"name": "self-feature", "groups": 5}, shapes(3, 0), "groups is 5, and the student has 16"),
     ],
 )
@@ -252,7 +258,7 @@ def test_models_that_cannot_be_compared_are_refused(
 ) -> None:
     """Heads compared with others than their own, or a shape error in the first step."""
     with pytest.raises(CapabilityError, match=match) as caught:
-        assemble(trial_config(method=method), given)
+        assemble(trial_config(method=method, mask_ratio=0.1), given)
     assert caught.value.remedy
 
 

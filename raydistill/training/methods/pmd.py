@@ -16,7 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 def pmd_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
-    """(1 - alpha - beta) CE + alpha SCORE + beta MGFD (PMD Eq. 6); without masks the feature term's weight goes back to CE."""
+    """(1 - alpha - beta) CE + alpha SCORE + beta MGFD (PMD Eq. 6); without masks the feature term's weight goes back to CE.
+
+    Raises:
+        CapabilityError: masked features of unequal widths.
+    """
     method = config.method
     assert isinstance(method, PMDSection)
     alpha, beta = number(method.alpha), number(method.beta)
@@ -26,6 +30,12 @@ def pmd_terms(config: TrialConfig, shapes: Shapes) -> list[Term]:
             beta,
         )
         beta = 0.0
+    if beta:
+        shapes.require_equal_widths(
+            "method pmd compares masked features unit by unit",
+            "units would have none to be compared with",
+            "set beta or mask_ratio to 0",
+        )
     return [
         contrastive_term(config, 1 - alpha - beta, "sum" if method.preset == "reference" else "mean"),
         ScoreTerm(alpha, space=method.score_space),
