@@ -173,9 +173,9 @@ def test_everything_but_orchestration_imports_without_ray() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("process", ["campaign", "coordinator", "studies"])
+@pytest.mark.parametrize("process", ["campaign", "coordinator", "studies", "elastic"])
 def test_processes_that_do_not_train_start_without_torch(process: str) -> None:
-    """A coordinator that was killed would be back seconds later, and every search begin so, for a library that it never calls."""
+    """A coordinator that was killed would be back seconds later, and every search and every trial of several workers begin so, for a library that it never calls."""
     code = f"import sys, raydistill.orchestration.{process}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 

@@ -20,9 +20,9 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from raydistill.errors import TeacherError
 from raydistill.orchestration.asking import ask, unwrapped
+from raydistill.orchestration.fitting import Ended, fit
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.workers import Ended, fit
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.places import workers_that_fit
 from raydistill.planning.records import TrialKey

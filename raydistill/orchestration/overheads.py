@@ -15,7 +15,7 @@ from pyarrow import fs
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import LedgerError
+from raydistill.errors import ConfigError, LedgerError
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.chronicle import Chronicle
@@ -75,6 +75,9 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         config: where data, encoder, method and epochs come from; its last grade is measured under its teacher.
         backend: how trials run.
         out: where to write; the teacher in `out/inline` is used again for the other back end.
+
+    Raises:
+        ConfigError: that grade has a single epoch.
     """
     measured = _measured(config, backend, out)
     state = Campaign(measured, out / backend).run()
@@ -163,6 +166,12 @@ class _Client:
 
 def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignConfig:
     last = config.grades[-1]
+    if (last.epochs or config.training.epochs) < 2:
+        raise ConfigError(
+            f"the last grade has {last.epochs or config.training.epochs} epoch",
+            expected="at least 2, since the time between two reports is measured",
+            remedy="set training.epochs, or epochs of that grade",
+        )
     rate = last.learning_rate if isinstance(last.learning_rate, float) else config.training.learning_rate
     low, high = (rate * factor for factor in SPREAD.log_uniform)
     fixed = {

@@ -174,7 +174,7 @@ class TrainTrial(_Trial):
             if self.thread.is_alive() and self.runs.hand_over(self.key):
                 return
             self.thread.join(JOIN_SECONDS)
-        # Here alone: it needs torch, which takes seconds to import, and the process of a search has no use for it.
+        # Here alone: the process of a search has no use for it.
         from raydistill.orchestration.elastic import WorkerRuns
 
         self.runs = WorkerRuns(self.study, self.key, self.coordinator, self.workshop, Path(self.logdir))

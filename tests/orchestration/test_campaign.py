@@ -12,6 +12,7 @@ import fakes
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RoomError, RunDirectoryError, ScoringError
@@ -69,6 +70,8 @@ def test_campaign_gives_what_trials_run_by_hand_give(cluster: None, tmp_path: Pa
     table = pq.read_table(tmp_path / "run" / "metrics.parquet")
     assert table.num_rows == len(epochs)
     assert not (tmp_path / "run" / ".tune").exists()
+    # Detached ones would stay on a cluster of somebody else, and only they have names.
+    assert ray.util.list_named_actors(all_namespaces=True) == []
 
 
 def test_workers_of_the_train_back_end_stay_for_the_next_trial(cluster: None, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from raydistill.errors import TeacherError
 from raydistill.orchestration import elastic
+from raydistill.orchestration.backend import NoticingBackend, NoticingConfig
 from raydistill.orchestration.elastic import GROW_SECONDS, LOOK_SECONDS, WorkerRuns
+from raydistill.orchestration.fitting import Ended, scaling
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.workers import Ended, NoticingBackend, NoticingTorchConfig, scaling
 from raydistill.planning.grades import grade_plans, lineages_of
 
 KEY, NEXT = ("main", 0, 0), ("main", 0, 1)
@@ -261,4 +262,4 @@ def test_ray_is_told_where_workers_may_run_and_what_they_get(placement: str) -> 
 
 def test_ray_starts_workers_that_hear_sigterm() -> None:
     """Ray's own workers end at once."""
-    assert NoticingTorchConfig(backend="gloo").backend_cls is NoticingBackend
+    assert NoticingConfig("gloo").backend_cls is NoticingBackend

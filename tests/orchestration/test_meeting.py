@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from raydistill.orchestration import meeting, workers
+from raydistill.orchestration import backend, meeting
 from raydistill.orchestration.meeting import Meeting, open_meeting, store_of
 
 HERE = "127.0.0.1"
@@ -133,13 +133,13 @@ class FakeGroup:
 def test_workers_meet_where_there_are_several_of_them(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """A single one would open ports that nobody needs; of two, each would train on its own half."""
     here, opened, joined = Meeting("10.1.2.3", 4, 5), [], []
-    monkeypatch.setattr(workers, "open_meeting", lambda host: opened.append(host) or here)
-    monkeypatch.setattr(workers, "join", lambda *arguments: joined.append(arguments))
-    monkeypatch.setattr(workers.ray, "get", lambda answers: answers)
-    monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "10.1.2.3")
-    for name in ("_set_torch_distributed_env_vars", "take_sigterm_as_notice"):
-        monkeypatch.setattr(workers, name, lambda: None)
-    config = workers.NoticingTorchConfig(backend="gloo", timeout_s=7)
-    workers.NoticingBackend().on_start(FakeGroup(size), config)
+    monkeypatch.setattr(meeting, "open_meeting", lambda host: opened.append(host) or here)
+    monkeypatch.setattr(meeting, "join", lambda *arguments: joined.append(arguments))
+    monkeypatch.setattr(backend.ray, "get", lambda answers: answers)
+    monkeypatch.setattr(backend.ray.util, "get_node_ip_address", lambda: "10.1.2.3")
+    for name in ("_tell_torch", "take_sigterm_as_notice"):
+        monkeypatch.setattr(backend, name, lambda: None)
+    config = backend.NoticingConfig("gloo", timeout_s=7)
+    backend.NoticingBackend().on_start(FakeGroup(size), config)
     assert opened == ["10.1.2.3"] * (size - 1)
     assert joined == [(here, rank, 2, "gloo", 7, "10.1.2.3") for rank in range(2) if size == 2]
