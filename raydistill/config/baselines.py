@@ -33,11 +33,10 @@ class LogitsSection(MethodSection):
         4.0, description="distillation temperature on top of the models' own, kl only"
     )
 
-    @model_validator(mode="after")
-    def _temperature_is_at_work(self) -> LogitsSection:
-        if self.divergence == "mse":
-            self._refuse_idle("temperature", "divergence mse compares the scores as they are", "set divergence: kl")
-        return self
+    def idle(self) -> dict[str, str]:
+        """See `MethodSection.idle`."""
+        unused = self.divergence == "mse" and self._asked("temperature")
+        return {"temperature": "divergence mse compares the scores as they are"} if unused else {}
 
 
 class PKDSection(MethodSection):

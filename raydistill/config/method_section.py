@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from raydistill.config.space import Section, is_distribution
+from raydistill.config.space import Section, bounds, is_distribution
 
 SEARCH = "search"
 
@@ -31,18 +31,17 @@ class MethodSection(Section):
         """The values of `shaping`. Those of two sections are equal where their students are of one shape and format, as far as a section by itself can tell."""
         return tuple(getattr(self, name) for name in self.shaping)
 
-    def _refuse_idle(self, name: str, why: str, remedy: str) -> None:
-        """Refuse a value that has no say, where it was asked for: it would be believed to have had one, and a search would try equal work again and again.
+    def idle(self) -> dict[str, str]:
+        """The values that change nothing beside others of this section, and why; none where they are the default.
 
-        Raises:
-            ValueError: it is not the default.
+        Not refused: the results are right, and files of runs that have such values are to be read.
         """
+        return {}
+
+    def _asked(self, name: str) -> bool:
+        """Whether a number was set to another value than the default, or is searched."""
         value, usual = getattr(self, name), type(self).model_fields[name].default
-        if value != usual:
-            shown = "searched" if is_distribution(value) else value
-            raise ValueError(
-                f"{name} is {shown}, and {why}; expected no word on it, because it would change nothing; leave it out, or {remedy}"
-            )
+        return bool(bounds(value) != (usual, usual) if is_distribution(value) else value != usual)
 
     @model_validator(mode="before")
     @classmethod

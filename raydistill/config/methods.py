@@ -49,11 +49,10 @@ class PMDSection(MethodSection):
         description="cosine: margin-free cosines times the teacher's frozen inverse temperature; logits: as the public code",
     )
 
-    @model_validator(mode="after")
-    def _reduction_is_at_work(self) -> PMDSection:
-        if self.preset == "reference":
-            self._refuse_idle("over_hidden", "preset reference pools and normalises instead", "set preset: paper")
-        return self
+    def idle(self) -> dict[str, str]:
+        """See `MethodSection.idle`."""
+        unused = self.preset == "reference" and self._asked("over_hidden")
+        return {"over_hidden": "preset reference pools and normalises masked features instead"} if unused else {}
 
     @model_validator(mode="after")
     def _task_keeps_a_share(self) -> PMDSection:
@@ -215,7 +214,7 @@ ADDED: dict[str, tuple[str, ...]] = {
 
 
 def without_idle(method: dict[str, Any], mask_ratio: float) -> dict[str, Any]:
-    """A written method without the values that do nothing at this mask ratio: work that differs in them alone is equal."""
+    """A written method without the weight that does nothing without masks: work that differs in it alone is equal."""
     # Without masks the masked-feature term is off, and its whole weight goes back to CE.
     idle = ("beta",) if method["name"] == "pmd" and mask_ratio == 0 else ()
     at_work = {name: value for name, value in method.items() if name not in idle}

@@ -56,8 +56,7 @@ class ReinforcedSection(MethodSection):
             )
         return self
 
-    @model_validator(mode="after")
-    def _temperature_is_at_work(self) -> ReinforcedSection:
-        if self.objective == "mse":
-            self._refuse_idle("temperature", "objective mse compares the scores as they are", "set objective: kl")
-        return self
+    def idle(self) -> dict[str, str]:
+        """See `MethodSection.idle`."""
+        unused = self.objective == "mse" and self._asked("temperature")
+        return {"temperature": "objective mse compares the scores as they are"} if unused else {}

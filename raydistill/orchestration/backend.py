@@ -57,16 +57,17 @@ def _tell_torch() -> None:
     _set_torch_distributed_env_vars()  # type: ignore[no-untyped-call]
 
 
-def _open_meeting() -> Any:
+def _open_meeting() -> tuple[Any, ...]:
     from raydistill.orchestration.meeting import open_meeting
 
-    return open_meeting(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    # As a plain tuple: to unpickle another one, the trial's process would import what it is of, and torch with it.
+    return tuple(open_meeting(ray.util.get_node_ip_address()))  # type: ignore[no-untyped-call]
 
 
-def _join(meeting: Any, rank: int, size: int, group: str, seconds: float) -> None:
-    from raydistill.orchestration.meeting import join
+def _join(meeting: tuple[Any, ...], rank: int, size: int, group: str, seconds: float) -> None:
+    from raydistill.orchestration.meeting import Meeting, join
 
-    join(meeting, rank, size, group, seconds, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    join(Meeting(*meeting), rank, size, group, seconds, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _leave(shared: bool) -> None:

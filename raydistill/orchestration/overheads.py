@@ -77,7 +77,7 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         out: where to write; the teacher in `out/inline` is used again for the other back end.
 
     Raises:
-        ConfigError: that grade has a single epoch.
+        ConfigError: that grade has a single report.
     """
     measured = _measured(config, backend, out)
     state = Campaign(measured, out / backend).run()
@@ -166,11 +166,12 @@ class _Client:
 
 def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignConfig:
     last = config.grades[-1]
-    if (last.epochs or config.training.epochs) < 2:
+    epochs, every = last.epochs or config.training.epochs, config.training.evaluate_every
+    if epochs <= every:
         raise ConfigError(
-            f"the last grade has {last.epochs or config.training.epochs} epoch",
-            expected="at least 2, since the time between two reports is measured",
-            remedy="set training.epochs, or epochs of that grade",
+            f"the last grade has {epochs} epoch{'s' if epochs > 1 else ''}, of which training.evaluate_every {every} has one reported",
+            expected="at least 2 reports, since the time between them is measured",
+            remedy="set training.epochs or epochs of that grade higher, or training.evaluate_every lower",
         )
     rate = last.learning_rate if isinstance(last.learning_rate, float) else config.training.learning_rate
     low, high = (rate * factor for factor in SPREAD.log_uniform)

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from raydistill.config.methods import parts_of
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice, LogUniform, Uniform, bounds
+from raydistill.config.space import Choice, LogUniform, Uniform, bounds, is_distribution
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
@@ -64,6 +65,7 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
     _tell_of_zero(plans)
     _tell_of_places(config, plans)
     _tell_of_earlier(config, plans)
+    _tell_of_idle(config, plans)
     return plans
 
 
@@ -97,6 +99,19 @@ def _tell_of_earlier(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> No
         )
 
 
+def _tell_of_idle(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
+    methods = [method_of(lineage, plan) for lineage, plan in itertools.product(lineages_of(config), plans[1:])]
+    told = {
+        (part.name, name): (why, is_distribution(getattr(part, name)))
+        for method in methods
+        for part in parts_of(method)
+        for name, why in part.idle().items()
+    }
+    for (method, name), (why, searched) in told.items():
+        cost = ", and trials that differ in it alone do the same work" if searched else ""
+        logger.warning("method %s has %s, which changes nothing: %s%s; leave it out", method, name, why, cost)
+
+
 def _kind(config: CampaignConfig) -> Iterator[str]:
     if config.ladders is not None:
         yield "`ladders` asks for a search over ladders, not for one campaign: use `raydistill run`, or LadderSearch instead of Campaign"
@@ -123,7 +138,9 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
     space = grade_space(lineage, plan)
     if config.search.algorithm == "grid":
         grid(space)
-    for point in [*_points(space, SHAPING), *filter(None, _points(space, FITTING)), *_ends(space), _highest(space)]:
+    shapes = _points(space, SHAPING)
+    highest = [{**shape, **_highest(space)} for shape in shapes]
+    for point in [*shapes, *filter(None, _points(space, FITTING)), *_ends(space), *highest]:
         try:
             trial = trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
         except ConfigError as problem:

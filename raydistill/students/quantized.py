@@ -68,7 +68,8 @@ class Range(nn.Module):
         """Move the limit towards the largest magnitude that was seen: all the way at first, then by 1 - memory of it; 0 = nothing was seen, or nothing but zeros."""
         before = self.limit if self.known else largest
         self.limit.copy_(torch.where(largest > 0, before * memory + largest * (1 - memory), self.limit))
-        self.known, self.seen = bool(self.limit > 0), None
+        # Looked at until it is known alone: each look waits for a GPU.
+        self.known, self.seen = self.known or bool(self.limit > 0), None
 
     def know(self, limit: Tensor) -> None:
         """Take a limit as it is; 0 = it is not known yet."""

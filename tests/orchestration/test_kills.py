@@ -71,6 +71,15 @@ def newest(title: str) -> int:
     return max(found, key=psutil.Process.create_time).pid
 
 
+def with_torch(title: str) -> set[bool]:
+    """Whether the processes below this one with a title have loaded it."""
+    seen = set()
+    for process in titled(psutil.Process().children(recursive=True), title):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.add(any("libtorch" in one.path for one in process.memory_maps()))
+    return seen
+
+
 def titles() -> Iterator[str]:
     """Of all processes below this one."""
     for process in psutil.Process().children(recursive=True):
@@ -114,8 +123,19 @@ def test_train_back_end_survives_the_death_of_a_worker_and_of_its_trial(cluster:
     config = fakes.campaign(training=EPOCHS, resources=resources, grades=[{"layers": 6, "mask_ratio": 0.1}])
     fakes.control(tmp_path / "run", until_killed={"0-teacher": 1, "1-layers6": 1})
     killer = Killer(tmp_path / "run", [(0, 1), (1, "ray::ResourceTrainable")])
-    state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=killer)
+    torch: list[tuple[set[bool], set[bool]]] = []
+
+    def observe(state: CampaignState) -> None:
+        plan = len(killer.plan)
+        seen = with_torch("ray::ResourceTrainable"), with_torch("ray::RayTrainWorker")
+        killer(state)
+        if len(killer.plan) < plan:
+            torch.append(seen)
+
+    state = Campaign(config, tmp_path / "run", fakes.workshop()).run(observe=observe)
     assert not killer.plan
+    # It takes seconds to import, and a trial's own process only waits for its workers.
+    assert torch == [({False}, {True})] * 2
     check(state, config, tmp_path, kills=4)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ray.exceptions import GetTimeoutError
 
 from raydistill.orchestration import backend, meeting
 from raydistill.orchestration.meeting import Meeting, open_meeting, store_of
@@ -127,6 +128,7 @@ class FakeGroup:
         return function(*arguments)
 
     execute_single_async = execute_single
+    execute_async = execute
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -143,3 +145,33 @@ def test_workers_meet_where_there_are_several_of_them(monkeypatch: pytest.Monkey
     backend.NoticingBackend().on_start(FakeGroup(size), config)
     assert opened == ["10.1.2.3"] * (size - 1)
     assert joined == [(here, rank, 2, "gloo", 7, "10.1.2.3") for rank in range(2) if size == 2]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_workers_leave_each_other_as_those_of_ray_do(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A process group that stays for the next run in the same process; GPUs that workers of one machine cannot reach each other on."""
+    from ray.train.torch import config as of_ray
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(of_ray, "_shutdown_torch", lambda **options: asked.append(options))
+    monkeypatch.setattr(backend.ray, "get", lambda answers, timeout: answers)
+    backend.NoticingBackend().on_shutdown(FakeGroup(size), backend.NoticingConfig("gloo"))
+    assert asked == [{"destroy_process_group": size > 1}] * size
+    assert backend.NoticingBackend.share_cuda_visible_devices == of_ray._TorchBackend.share_cuda_visible_devices
+    config = of_ray.TorchConfig()
+    assert backend.NoticingConfig("gloo").framework == config.framework
+    assert backend.NoticingConfig("gloo").timeout_s == config.timeout_s
+
+
+def test_workers_that_do_not_leave_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial that waits for a worker which hangs, or fails at its end because of one."""
+
+    def late(answers: Any, timeout: float) -> Any:
+        raise GetTimeoutError
+
+    monkeypatch.setattr(backend, "_leave", lambda shared: None)
+    monkeypatch.setattr(backend.ray, "get", late)
+    backend.NoticingBackend().on_shutdown(FakeGroup(2), backend.NoticingConfig("gloo"))
+    assert "workers did not leave each other within 30 s" in caplog.text

@@ -182,3 +182,18 @@ def test_structural_teacher_is_nobodys_only_one(campaign: Maker) -> None:
     with pytest.raises(CapabilityError, match=r"names /ab, which is a structural model.* use method reinforced"):
         preflight(campaign({"layers": 4, "epochs": 4}, method=school), ground)
     assert preflight(campaign({"layers": 4, "epochs": 4}, method={**school, "teachers": ["text", "text"]}), ground)
+
+
+def test_value_that_changes_nothing_is_told_of(
+    campaign: Maker, ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A search whose trials do the same work, or a row of a table that is another one's."""
+    idle = {"name": "logits", "divergence": "mse", "temperature": "search"}
+    parts = {"name": "combined", "parts": [idle, {"name": "pmd", "preset": "reference", "over_hidden": "sum"}]}
+    with caplog.at_level(logging.WARNING, "raydistill.planning.preflight"):
+        preflight(campaign({"layers": 6}, {"layers": 3}, method=parts), ground)
+    assert [record.getMessage() for record in caplog.records] == [
+        "method logits has temperature, which changes nothing: divergence mse compares the scores as they are, and trials that differ in it alone do the same work; "
+        "leave it out",
+        "method pmd has over_hidden, which changes nothing: preset reference pools and normalises masked features instead; leave it out",
+    ]

@@ -86,6 +86,14 @@ BELOW = {"layers": 3}
             "method pmd compares masked features unit by unit, and student and teacher are 576 and 768",
         ),
         (
+            # With the layers of its teacher it fits, with the encoder's it does not.
+            [
+                {"layers": 6, "init": "teacher", "method": PRUNED},
+                {**BELOW, "init": {"choice": ["teacher", "pretrained"]}, "mask_ratio": 0.1, "method": {"name": "pmd", "beta": "search"}},
+            ],
+            "method pmd compares masked features unit by unit, and student and teacher are 576 and 768",
+        ),
+        (
             # Each of the two may be 0, and with the other one at 0 it fits.
             [
                 {"layers": 6, "init": "teacher", "method": PRUNED},
