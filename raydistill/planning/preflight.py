@@ -138,8 +138,8 @@ def _grade(config: CampaignConfig, lineage: Lineage, plan: GradePlan, ground: Gr
     space = grade_space(lineage, plan)
     if config.search.algorithm == "grid":
         grid(space)
-    shapes = _points(space, SHAPING)
-    highest = [{**shape, **_highest(space)} for shape in shapes]
+    shapes, numbers = _points(space, SHAPING), _highest(space)
+    highest = [{**shape, **numbers} for shape in shapes if numbers]
     for point in [*shapes, *filter(None, _points(space, FITTING)), *_ends(space), *highest]:
         try:
             trial = trial_config(config, lineage, plan, {**_some_point(space), **point}, ground, STAND_IN)
