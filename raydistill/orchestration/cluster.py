@@ -25,8 +25,9 @@ from raydistill.orchestration import reaper
 PREFIX = "rd-"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENVIRONMENT = {
-    # A report waits for the controller's next look at its workers; the default of two seconds would cost more than many an epoch.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # That workers have ended, or one has died, is seen at the next look at them: by default two seconds, longer than many an epoch. Every look takes from what they
+    # train with where they have the machine's only cores.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Room may be short for long, on a cluster that is shared or has to grow; Ray would give a trial up after four minutes.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -18,7 +18,7 @@ from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import TrialKey, TrialRecord
 
 
 def work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:
@@ -75,9 +75,9 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
         reports = workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide, notice)
         # What is not closed keeps model and data of a trial that was stopped beside those of the next.
         for report in stack.enter_context(contextlib.closing(reports)):  # type: ignore[type-var]
+            # Not to Ray Train, too: nobody asks it, and a report there waits for all workers and for its next look at them.
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)
-            ray.train.report({"epoch": report.epoch, MRR: report.metrics.get(MRR)})
             finished = report.finished
             # A finished trial is not left at once: the generator has its own last words.
             if stop and not finished:
