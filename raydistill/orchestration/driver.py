@@ -37,7 +37,7 @@ from raydistill.planning.search import resting
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 Place = tuple[str, int]
 
 

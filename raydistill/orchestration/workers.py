@@ -75,7 +75,7 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
         reports = workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide, notice)
         # What is not closed keeps model and data of a trial that was stopped beside those of the next.
         for report in stack.enter_context(contextlib.closing(reports)):  # type: ignore[type-var]
-            # Not to Ray Train, too: nobody asks it, and a report there waits for all workers and for its next look at them.
+            # Not to Ray Train, too: nobody asks it, and a report there is one more wait of all workers for each other.
             answer = send(coordinator, record.key, report) if first else None
             stop = broadcast_from_rank_zero(answer)
             finished = report.finished
