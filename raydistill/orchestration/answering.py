@@ -13,7 +13,7 @@ import ray
 DECIDING, FOLLOWING, LISTENING, STAYING = "deciding", "following", "listening", "staying"
 THREADS = {DECIDING: 1, FOLLOWING: 64, LISTENING: 256, STAYING: 64}
 """Of methods that do not answer at once. Every worker of every trial listens; who listens, follows or stays while all of these wait is heard when one of those was answered, after ten
-seconds, one, or three. All are started with the actor, so they cannot be thousands."""
+seconds, one, or ten. All are started with the actor, so they cannot be thousands."""
 OTHERS = 4
 """Threads of all other methods. One may wait there for the end of the campaign."""
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -35,7 +35,7 @@ def listening(method: Method) -> Method:
 
 
 def staying(method: Method) -> Method:
-    """A method that waits for what workers whose trial is over do next, for three seconds."""
+    """A method that waits for what workers whose trial is over do next, for up to ten seconds."""
     return _by(STAYING, method)
 
 

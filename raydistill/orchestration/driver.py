@@ -117,7 +117,6 @@ class Driver:
                 continue
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
-            # Machines are lost, come back and are added.
             self.machines.look()
             self.runners.waiting.look(self.jobs.values(), self.machines)
             self.scorings.start(self.state, self._grow(*self._start_studies()))
@@ -170,6 +169,7 @@ class Driver:
             if share:
                 self._start(Job(replace(study, concurrency=share), None, share * weight))
                 free -= share * weight
+        self.runners.let_go()
         return free, schedule != "pipelined" or kept > 0 or not all(shares)
 
     def _grow(self, free: int, wanted: bool) -> int:

@@ -21,6 +21,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from raydistill.errors import TeacherError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.fitting import Ended, fit
+from raydistill.orchestration.handovers import Following
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workshop import Workshop
@@ -44,7 +45,7 @@ class WorkerRuns:
     """The runs of a trial, and of those that the same workers are given after it. `run` blocks, in a thread; the rest is called by another.
 
     Args:
-        study: the grade.
+        study: of the first trial. Those of the others have as many workers, with as many CPUs.
         key: the first trial.
         coordinator: handle of the coordinator.
         workshop: what to run.
@@ -60,12 +61,12 @@ class WorkerRuns:
         resources = study.config.resources
         self.elastic = resources.least_workers < resources.most_workers
 
-    def hand_over(self, key: TrialKey) -> bool:
+    def hand_over(self, study: Study, key: TrialKey) -> bool:
         """Give the workers the next trial; False where there are none any more."""
         with self._turning:
-            if self._over or not ask(self.coordinator.hand_over.remote(self.key, key)):
+            if self._over or not ask(self.coordinator.hand_over.remote(self.key, Following(key, study))):
                 return False
-            self.key = key
+            self.study, self.key = study, key
             return True
 
     def dismiss(self) -> None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
 from raydistill.orchestration.shared import Shared
 from raydistill.planning.records import TrialKey
 
-LINGER_SECONDS = 3.0
-"""How long workers stay for another trial, and keep their room: the next one of a search begins within a second."""
+if TYPE_CHECKING:
+    from raydistill.orchestration.study import Study
+
+LINGER_SECONDS = 10.0
+"""How long workers stay for another trial, and keep their room, if nobody tells them to leave. The next one of a search begins within a second, that of the next grade after a promotion."""
+
+
+class Following(NamedTuple):
+    """What workers do next.
+
+    Attributes:
+        key: the trial.
+        study: whose it is.
+    """
+
+    key: TrialKey
+    study: Study
 
 
 class Handovers:
@@ -20,7 +36,7 @@ class Handovers:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        self._next: dict[TrialKey, TrialKey | None] = {}
+        self._next: dict[TrialKey, Following | None] = {}
         self._left: set[TrialKey] = set()
         self._begun = Counter[TrialKey]()
 
@@ -34,15 +50,15 @@ class Handovers:
             self._left.discard(key)
             self._begun[key] += 1
 
-    def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
+    def hand_over(self, ended: TrialKey, following: Following | None) -> bool:
         """Give the workers of an ended trial another one, or None: leave; returns False where they have left."""
         with self.shared.change():
             if ended in self._left:
                 return False
-            self._next[ended] = key
+            self._next[ended] = following
             return True
 
-    def take_up(self, ended: TrialKey) -> TrialKey | None:
+    def take_up(self, ended: TrialKey) -> Following | None:
         """What the workers of an ended trial do next; None = leave."""
         with self.shared:
             begun = self._begun[ended]

@@ -6,7 +6,7 @@ import threading
 
 from raydistill.orchestration.answering import listening, staying
 from raydistill.orchestration.halts import Halts
-from raydistill.orchestration.handovers import Handovers
+from raydistill.orchestration.handovers import Following, Handovers
 from raydistill.orchestration.shared import Shared
 from raydistill.planning.records import TrialKey
 
@@ -51,16 +51,16 @@ class Messages:
         """See `Halts.halt_all`."""
         return self.halts.halt_all(seconds)
 
-    def hand_over(self, ended: TrialKey, key: TrialKey | None) -> bool:
+    def hand_over(self, ended: TrialKey, following: Following | None) -> bool:
         """See `Handovers.hand_over`."""
         with self.shared:
-            if not self.handovers.hand_over(ended, key):
+            if not self.handovers.hand_over(ended, following):
                 return False
-            if key is not None and key != ended:
-                self.enter(key)
+            if following is not None and following.key != ended:
+                self.enter(following.key)
             return True
 
     @staying
-    def take_up(self, ended: TrialKey) -> TrialKey | None:
+    def take_up(self, ended: TrialKey) -> Following | None:
         """See `Handovers.take_up`."""
         return self.handovers.take_up(ended)

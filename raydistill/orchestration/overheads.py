@@ -24,7 +24,9 @@ from raydistill.orchestration.coordinator import start_coordinator
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.rundir import LEDGER
 from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
+from raydistill.planning.records import TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
 
@@ -44,8 +46,9 @@ class BackendCost(NamedTuple):
     Attributes:
         backend: which.
         alone: seconds the same trial takes in this process, without Ray, after one to warm up.
-        first: seconds the first trial of a grade takes beyond that; its process has to start.
-        later: seconds every later one does, the median.
+        first: seconds the first trial of the campaign, that of its teacher where there is none yet, takes beyond its own without Ray; its process has to start.
+        later: seconds every later one of its grade does, the median.
+        next: seconds the first trial of the grade after it does, beyond its own without Ray.
         report: seconds from one report to the next beyond those without Ray, the median.
     """
 
@@ -53,6 +56,7 @@ class BackendCost(NamedTuple):
     alone: float
     first: float
     later: float
+    next: float
     report: float
 
 
@@ -69,7 +73,7 @@ def measured(part: Part, config: CampaignConfig, out: Path) -> dict[str, float |
 
 
 def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> BackendCost:
-    """Run some trials of a campaign's last grade one after another, on one CPU each, then one of them again without Ray.
+    """Run some trials of a campaign's last grade one after another, on one CPU each, and one of another such grade under the best; then some of them without Ray.
 
     Args:
         config: where data, encoder, method and epochs come from; its last grade is measured under its teacher.
@@ -80,18 +84,29 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         ConfigError: that grade has a single report.
     """
     measured = _measured(config, backend, out)
-    state = Campaign(measured, out / backend).run()
-    records = state.of(state.lineages[0], GRADE)
+    below = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
+    root = out / backend
+    state = Campaign(measured.model_copy(update={"grades": (*measured.grades, below)}), root).run()
+    records, [following] = (state.of(state.lineages[0], grade) for grade in (GRADE, GRADE + 1))
+    first = min(state.trials.values(), key=lambda one: one.begun)
+    alone, first_alone, below_alone = (
+        _alone(trial_directory(root, state.grades[one.grade], one.identity), out / "alone")
+        for one in (records[-1], first, following)
+    )
     ends = [record.reports[-1]["time"] for record in records]
-    alone = _alone(out / backend / "grades" / state.grades[GRADE] / "trials" / records[-1].identity, out / "alone")
     gaps = [second["time"] - first["time"] for record in records for first, second in pairwise(record.reports)]
     return BackendCost(
         backend,
         alone[-1],
-        ends[0] - records[0].begun - alone[-1],
+        _seconds(first) - first_alone[-1],
         statistics.median(later - earlier for earlier, later in pairwise(ends)) - alone[-1],
+        _seconds(following) - below_alone[-1],
         statistics.median(gaps) - statistics.median(later - earlier for earlier, later in pairwise(alone)),
     )
+
+
+def _seconds(record: TrialRecord) -> float:
+    return float(record.reports[-1]["time"] - record.begun)
 
 
 def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> float:
@@ -211,7 +226,7 @@ def _alone(trial: Path, folder: Path) -> list[float]:
     workshop.set_threads(1)
     for turn in ("first", "second"):
         began = time.perf_counter()
-        directory = folder / trial.parents[3].name / turn
+        directory = folder / trial.parents[3].name / trial.parents[1].name / turn
         times = [
             time.perf_counter() - began
             for _ in workshop.run_trial(config, directory, workshop.world(False), _no_change, _never)

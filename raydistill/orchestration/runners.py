@@ -62,10 +62,13 @@ class Runners:
     def __init__(self, spare: bool) -> None:
         self._spare, self.waiting = spare, Waiting()
         self._idle: list[Any] = []
+        self._warm: list[Any] = []
 
     def take(self) -> Any:
-        """A process that runs nothing."""
+        """A process that runs nothing; the last one that did, whose trials' processes are still there."""
         runner = self._idle.pop() if self._idle else self._start()
+        if runner in self._warm:
+            self._warm.remove(runner)
         if self._spare and not self._idle:
             self._idle.append(self._start())
         return runner
@@ -73,6 +76,13 @@ class Runners:
     def put(self, runner: Any) -> None:
         """Take back a process whose study is done."""
         self._idle.append(runner)
+        self._warm.append(runner)
+
+    def let_go(self) -> None:
+        """End the trials' processes of those that have got no other study: their room is needed elsewhere."""
+        for runner in self._warm:
+            runner.let_go.remote()
+        self._warm.clear()
 
     def stop(self, busy: Iterable[Any]) -> None:
         """End all processes, and those that are at work."""

@@ -9,48 +9,55 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-from ray.tune.execution.placement_groups import PlacementGroupFactory
+import ray
 
 from raydistill.errors import CheckpointError, TrialError
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.scratch import TuneStorage
 from raydistill.orchestration.searcher import Allowance, Proposer, StudySearcher
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.trials import InlineTrial, TrainTrial
+from raydistill.orchestration.tuning import Tuning
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.places import backend_of
 from raydistill.planning.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 ROUNDS = 2
 """How often a grade is searched: once, and once more if every checkpoint it could promote was lost."""
 DAMAGED = ".damaged-"
-HEAD = {"node:__internal_head__": 0.001}
-"""A trial that only watches its workers takes no CPU from them, but Ray asks for something."""
 
 
 class StudyRunner:
     """A process that runs studies, one after another."""
 
     def __init__(self) -> None:
-        self.allowance, self._place = Allowance(1), ("", -1)
+        self.allowance = Allowance(1)
+        self._study: Study | None = None
+        self._tuning: Tuning | None = None
         self._early: dict[tuple[str, int], int] = {}
         self._turning = threading.Lock()
 
     def allow(self, place: tuple[str, int], trials: int) -> None:
         """Let more trials of a study run at once; one that begins in this moment may hear of it before it has begun."""
         with self._turning:
-            if place == self._place:
+            if self._study is not None and place == self._study.place:
                 self.allowance.trials = trials
             else:
                 self._early[place] = trials
 
+    def study(self) -> Study:
+        """The study that runs, for the processes of its trials, which may have been another one's."""
+        assert self._study is not None, "trials live no longer than their study runs"
+        return self._study
+
+    def let_go(self) -> None:
+        """Hear that no study follows for the moment: the processes of its trials are not needed, and others need their room."""
+        if self._tuning is not None:
+            self._tuning.let_go()
+
     def _turn_to(self, study: Study) -> None:
         with self._turning:
-            self._place = study.place
+            self._study = study
             self.allowance = Allowance(max(study.concurrency, self._early.pop(study.place, 0)))
 
     def run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
@@ -69,7 +76,7 @@ class StudyRunner:
         finally:
             study.store.send(log)
             with self._turning:
-                self._place = ("", -1)
+                self._study = None
 
     def _run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         problem: CheckpointError | None = None
@@ -77,7 +84,7 @@ class StudyRunner:
             proposer = Proposer(study, coordinator)
             first = proposer.next()
             if first is not None:
-                _tune(study, StudySearcher(proposer, first, self.allowance), coordinator, workshop)
+                self._search(study, StudySearcher(proposer, first, self.allowance), coordinator, workshop)
             records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
             _require_ended(records)
             if any(one.status == "paused" for one in records):
@@ -88,6 +95,14 @@ class StudyRunner:
                 return
         assert problem is not None
         raise problem
+
+    def _search(self, study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
+        if self._tuning is not None and self._tuning.search(study, searcher):
+            return
+        if self._tuning is not None:
+            self._tuning.end()
+        self._tuning = Tuning(ray.get_runtime_context().current_actor, study, coordinator, workshop)
+        self._tuning.search(study, searcher)
 
     def _promote(self, study: Study, coordinator: Any, workshop: Workshop) -> CheckpointError | None:
         """Promote the best sound checkpoint; or say what is wrong with the last one, when none is left."""
@@ -106,36 +121,6 @@ class StudyRunner:
             _set_aside(winner, study.store)
 
 
-def _tune(study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
-    resources = study.config.resources
-    inline = backend_of(resources) == "inline"
-    trial = tune.with_parameters(
-        InlineTrial if inline else TrainTrial, study=study, coordinator=coordinator, workshop=workshop
-    )
-    share = {"CPU": study.cpus, "GPU": resources.gpus_per_worker} if inline else HEAD
-    bundle = PlacementGroupFactory([{name: amount for name, amount in share.items() if amount > 0}])
-    storage = TuneStorage.of(study.store)
-    try:
-        tune.Tuner(
-            named_apart(tune.with_resources(trial, bundle)),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=_dirname,
-            ),
-            run_config=tune.RunConfig(
-                # Unlike that of any other: of searches that start in the same second Tune keeps the files of one name in one folder.
-                name=f"study-{uuid.uuid4().hex[:8]}",
-                storage_path=storage.path,
-                storage_filesystem=storage.filesystem,
-                verbose=0,
-            ),
-        ).fit()
-    finally:
-        storage.remove()
-
-
 def _require_ended(records: Iterable[TrialRecord]) -> None:
     """Refuse to choose among trials of which some were left where they stood: the best could be one of them."""
     left = [one for one in records if one.status == "running"]
@@ -146,20 +131,6 @@ def _require_ended(records: Iterable[TrialRecord]) -> None:
             consequence="a grade would be promoted without them",
             remedy=f"see {SEARCH_LOG} of the grade, then run again with --resume",
         )
-
-
-def named_apart(trainable: Any) -> Any:
-    """Give what trials run a name that no other study of the campaign has.
-
-    Tune registers it in the cluster under its name and reads it from there, so of two studies that start at the same time in two processes one
-    would run the other's trials.
-    """
-    trainable._name = f"study-{uuid.uuid4().hex}"
-    return trainable
-
-
-def _dirname(trial: Any) -> str:
-    return str(trial.trial_id)
 
 
 def _set_aside(winner: TrialRecord, store: RunStore) -> None:

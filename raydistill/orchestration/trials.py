@@ -24,7 +24,7 @@ from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
-from raydistill.planning.records import MRR, TrialKey, TrialRecord
+from raydistill.planning.records import MRR, TrialRecord
 
 if TYPE_CHECKING:
     from raydistill.orchestration.elastic import WorkerRuns
@@ -39,16 +39,17 @@ class _Trial(tune.Trainable):
     """What both have in common: the trial is named by its number, and Ray keeps nothing but a pointer."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], study: Study, coordinator: Any, workshop: Workshop
+        self, config: dict[str, Any], runner: Any, coordinator: Any, workshop: Workshop
     ) -> None:
         """Called by Tune once per process, with what `tune.with_parameters` was given."""
-        self.study, self.coordinator, self.workshop = study, coordinator, workshop
+        self.runner, self.coordinator, self.workshop = runner, coordinator, workshop
         take_sigterm_as_notice()
-        self.start(study.key(config["number"]))
+        self.start(config["number"])
 
-    def start(self, key: TrialKey) -> None:
-        """Turn to a trial. Work begins with the first step."""
-        self.key = key
+    def start(self, number: int) -> None:
+        """Turn to a trial, of another study perhaps than the one before. Work begins with the first step."""
+        self.study: Study = ask(self.runner.study.remote())
+        self.key = self.study.key(number)
 
     def step(self) -> dict[str, Any]:
         """Work to the next report of the trial, or to its end."""
@@ -80,15 +81,15 @@ class _Trial(tune.Trainable):
 class InlineTrial(_Trial):
     """A trial in this process."""
 
-    def start(self, key: TrialKey) -> None:
+    def start(self, number: int) -> None:
         """Turn to a trial."""
-        super().start(key)
+        super().start(number)
         self.reports: Iterator[EpochReport] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
         self.cleanup()
-        self.start(self.study.key(new_config["number"]))
+        self.start(new_config["number"])
         return True
 
     def work(self) -> dict[str, Any]:
@@ -146,14 +147,14 @@ class TrainTrial(_Trial):
     runs: WorkerRuns | None = None
     thread: threading.Thread | None = None
 
-    def start(self, key: TrialKey) -> None:
+    def start(self, number: int) -> None:
         """Turn to a trial."""
-        super().start(key)
+        super().start(number)
         self.seen: int | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
-        self.start(self.study.key(new_config["number"]))
+        self.start(new_config["number"])
         return True
 
     def work(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class TrainTrial(_Trial):
     def _find_workers(self) -> None:
         """Those of the trial before, where they are still there, or new ones."""
         if self.thread is not None and self.runs is not None:
-            if self.thread.is_alive() and self.runs.hand_over(self.key):
+            if self.thread.is_alive() and self.runs.hand_over(self.study, self.key):
                 return
             self.thread.join(JOIN_SECONDS)
         # Here alone: the process of a search has no use for it.

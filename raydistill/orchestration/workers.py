@@ -13,6 +13,7 @@ from ray.train.torch import get_device
 from raydistill.errors import RayDistillError, TrialError, TrialInterruptedError
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import noticing
+from raydistill.orchestration.handovers import Following
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
 from raydistill.orchestration.study import Study
@@ -39,10 +40,10 @@ def work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:
         if _work_on(study, key, coordinator, settings["workshop"]):
             return key, True
         first = ray.train.get_context().get_world_rank() == 0
-        following = broadcast_from_rank_zero(ask(coordinator.take_up.remote(key)) if first else None)
+        following: Following | None = broadcast_from_rank_zero(ask(coordinator.take_up.remote(key)) if first else None)
         if following is None:
             return key, False
-        key = tuple(following)
+        key, study = following
 
 
 def _work_on(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop) -> bool:

@@ -88,6 +88,22 @@ def test_workers_of_the_train_back_end_stay_for_the_next_trial(cluster: None, tm
     assert all(one.status in ("finished", "promoted") for one in state.of("main", 1))
 
 
+@pytest.mark.parametrize("backend", ["inline", "train"])
+def test_process_of_a_trial_stays_for_the_next_grade(cluster: None, tmp_path: Path, backend: str) -> None:
+    """Every grade would wait for processes that import what those of the grade above have imported; or a trial would be trained as one of the grade before."""
+    grades = [{"layers": 6, "mask_ratio": 0.1}, {"layers": 3, "mask_ratio": 0.05}]
+    config = fakes.campaign(grades=grades, resources={"backend": backend, "concurrent_trials": 1, "cpus_per_worker": 1})
+    state = run(config, tmp_path / "run")
+    assert promoted(state) == fakes.expected(config, tmp_path / "twin")
+    pids = {path.read_text() for path in (tmp_path / "run").glob("grades/*/trials/*/pid-0")}
+    assert len(state.trials) == 3
+    assert len(pids) == 1
+    deadline = time.monotonic() + 15
+    while psutil.pid_exists(int(next(iter(pids)))):
+        assert time.monotonic() < deadline, "it keeps the room of other campaigns"
+        time.sleep(0.2)
+
+
 def test_equal_teachers_of_compared_methods_are_trained_once(cluster: None, tmp_path: Path) -> None:
     """Comparing two methods would train one and the same teacher twice, or mix the ladders of the two."""
     compare = {"methods": [{"name": "pmd"}, {"name": "none"}], "seeds": [0, 1]}

@@ -166,7 +166,7 @@ def test_workers_that_left_before_they_took_the_next_trial_up_are_replaced(playe
     scene = Scene([4], [])
 
     def leave() -> Ended:
-        assert runs.hand_over(NEXT)
+        assert runs.hand_over(study(), NEXT)
         return Ended(KEY, False)
 
     scene.ends = [leave, False]
@@ -181,7 +181,7 @@ def test_next_trial_is_not_given_to_workers_that_are_gone(played: Played) -> Non
     scene = Scene([4], [False])
     scene.stays = False
     runs = played(scene)
-    assert not runs.hand_over(NEXT)
+    assert not runs.hand_over(study(), NEXT)
     assert runs.key == KEY
 
 
@@ -195,7 +195,7 @@ def test_trial_given_to_workers_that_have_just_died_gets_others(
 
     def goes_on(key: Any) -> bool:
         if key == KEY:
-            assert runs.hand_over(NEXT)
+            assert runs.hand_over(study(), NEXT)
         return key != KEY
 
     monkeypatch.setattr(runs.coordinator, "goes_on", SimpleNamespace(remote=goes_on))
@@ -206,7 +206,7 @@ def test_trial_given_to_workers_that_have_just_died_gets_others(
     else:
         runs.run()
         assert isinstance(runs.problem, ray.train.WorkerGroupError)
-        assert not runs.hand_over(NEXT)
+        assert not runs.hand_over(study(), NEXT)
 
 
 def test_deaths_are_counted_for_each_trial(played: Played) -> None:
@@ -214,7 +214,7 @@ def test_deaths_are_counted_for_each_trial(played: Played) -> None:
     scene = Scene([4], [])
 
     def die_under_the_next() -> BaseException:
-        runs.hand_over(NEXT)
+        runs.hand_over(study(), NEXT)
         return lost()
 
     scene.ends = [lost(), die_under_the_next, False]

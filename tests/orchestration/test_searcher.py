@@ -189,7 +189,7 @@ def driver(scene: Scene, runner: Runner) -> Driver:
         fakes.workshop(),
     )
     one.state = scene.ladder.state
-    one.runners = SimpleNamespace(take=lambda: runner, put=lambda put: None)  # type: ignore[assignment]
+    one.runners = SimpleNamespace(take=lambda: runner, put=lambda put: None, let_go=lambda: None)  # type: ignore[assignment]
     return one
 
 

@@ -15,8 +15,9 @@ from raydistill.errors import TrialError
 from raydistill.orchestration import studies
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searcher import DIED, Allowance, StudySearcher
-from raydistill.orchestration.studies import StudyRunner, named_apart
+from raydistill.orchestration.studies import StudyRunner
 from raydistill.orchestration.trials import InlineTrial
+from raydistill.orchestration.tuning import named_apart, run_tune
 from raydistill.planning.records import TrialRecord
 
 
@@ -40,7 +41,7 @@ def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "with_parameters", lambda trainable, **parameters: trainable)
     study = SimpleNamespace(config=fakes.campaign(), cpus=1.0, store=RunStore.at(tmp_path))
     for _ in range(2):
-        studies._tune(study, None, None, None)  # type: ignore[arg-type]
+        run_tune(None, None, study, None, None)  # type: ignore[arg-type]
     assert len(set(names)) == 2
 
 
