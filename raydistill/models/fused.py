@@ -22,7 +22,7 @@ from raydistill.models.attention import Layer, operands_of
 logger = logging.getLogger(__name__)
 WIDEST_HEAD = 256
 """What FlashAttention takes."""
-RECOMPILATIONS = 64
+RECOMPILATIONS = 256
 LONGEST_SHORT = 128
 """Tokens of a text whose scores `short_attention` holds at once."""
 Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
@@ -143,7 +143,7 @@ def compiled_layer() -> LayerFunction:
 
     # A trainer that measures each term's gradient goes back through a graph more than once, which a graph that gives its buffers away forbids.
     torch._functorch.config.donated_buffer = False
-    # One for each way it is called: with a graph or without, each rate of dropout, each kernel. At the limit layers would silently be computed as they are, and
+    # One for each way it is called: with a graph or without, each rate of dropout, each kernel, for the students of all grades that a process trains. At the limit layers would silently be computed as they are, and
     # draw other dropout than those that were compiled.
     torch._dynamo.config.recompile_limit = max(RECOMPILATIONS, torch._dynamo.config.recompile_limit)
     return CompiledOrPlain(

@@ -22,7 +22,7 @@ from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.room import free_orphaned_room
-from raydistill.orchestration.runners import Job, Runners
+from raydistill.orchestration.runners import Job, Runners, grow
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scoring import Scorings
 from raydistill.orchestration.shelf import clear_shelves
@@ -117,9 +117,10 @@ class Driver:
                 continue
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
+            # Machines are lost, come back and are added.
             self.machines.look()
             self.runners.waiting.look(self.jobs.values(), self.machines)
-            self.scorings.start(self.state, self._grow(*self._start_studies()))
+            self.scorings.start(self.state, grow(self.jobs.values(), self.machines, *self._start_studies()))
             failures = [*self.failures.values(), *self.scorings.failures.values()]
             if failures and not self.jobs and not self.scorings.running:
                 raise failures[0]
@@ -156,9 +157,6 @@ class Driver:
         interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
         waiting = self._waiting(sorted(places, key=lambda place: place not in interrupted))
         done = {self._study(place).fingerprint for place in self.state.promotions}
-        for study in (study for study in waiting if study.fingerprint in done):
-            # It finds every trial done, so it need not wait for room.
-            self._start(Job(study, None, 0))
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.machines.room.places - self.scorings.room - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
@@ -169,28 +167,23 @@ class Driver:
             if share:
                 self._start(Job(replace(study, concurrency=share), None, share * weight))
                 free -= share * weight
+        # Room of trials that have ended is free for others as soon as it is known which studies do not follow in it.
         self.runners.let_go()
+        for study in (study for study in waiting if study.fingerprint in done):
+            # It finds every trial done, so it need not wait for room.
+            self._start(Job(study, None, 0))
         return free, schedule != "pipelined" or kept > 0 or not all(shares)
-
-    def _grow(self, free: int, wanted: bool) -> int:
-        """Give running studies the room that came since they were started; returns what is left of it.
-
-        Room that another study has left only where it is not `wanted`: the next one would have to wait for it otherwise.
-        """
-        added, taken = self.machines.added(), 0
-        room = min(free, added) if wanted else free
-        for job in self.jobs.values():
-            taken += job.grow(room - taken, self.machines.weight(job.study.cpus, job.study.workers))
-        return free - taken
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
         """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
         studies = [job.study for job in self.jobs.values()]
         running, doing = {study.place for study in studies}, {study.fingerprint for study in studies}
+        # One that has promoted ends within moments, and leaves the process of its trials to the grade below.
+        ending = {(name, grade + 1) for name, grade in running if (name, grade) in self.state.promotions}
         waiting: list[Study] = []
         for place in places:
             study = self._study(place)
-            if place not in running and place not in self.failures and study.fingerprint not in doing:
+            if place not in {*running, *ending, *self.failures} and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
         return waiting
@@ -243,7 +236,7 @@ class Driver:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"
 
     def _stop(self) -> None:
-        self.runners.stop(job.runner for job in self.jobs.values())
+        self.runners.stop(at_once=bool(self.jobs))
         self.scorings.cancel()
         self.jobs.clear()
         # An error that holds this driver would keep it alive on a cluster that goes on.

@@ -226,7 +226,7 @@ def _alone(trial: Path, folder: Path) -> list[float]:
     workshop.set_threads(1)
     for turn in ("first", "second"):
         began = time.perf_counter()
-        directory = folder / trial.parents[3].name / trial.parents[1].name / turn
+        directory = folder / trial.parents[3].name / trial.name / turn
         times = [
             time.perf_counter() - began
             for _ in workshop.run_trial(config, directory, workshop.world(False), _no_change, _never)

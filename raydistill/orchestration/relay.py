@@ -7,30 +7,30 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raydistill.orchestration.handovers import LINGER_SECONDS
 from raydistill.orchestration.searcher import StudySearcher
-
-STAY_SECONDS = 10.0
-"""How long the process of a trial stays, and keeps its room, for a study that does not come, should nobody say that none will: to promote takes less where storage is near."""
 
 
 class Relay(Searcher):
     """What Tune asks in its thread, and what it is given in others.
 
     Args:
-        stay: seconds that it waits for the next study.
+        first: the search of the first study.
+        stay: seconds that it waits for the next one, and the process of a trial keeps its room.
     """
 
-    def __init__(self, stay: float = STAY_SECONDS) -> None:
+    def __init__(self, first: StudySearcher, stay: float = LINGER_SECONDS) -> None:
         super().__init__()
         self._stay = stay
         self._turning = threading.Condition()
-        self._search: StudySearcher | None = None
+        self._search: StudySearcher | None = first
         self._over = False
 
     def give(self, search: StudySearcher) -> bool:
         """Have a study searched after the one before has been; False where it is too late, and the run of Tune ends."""
         with self._turning:
             if not self._over:
+                search.inherits = True
                 self._search = search
                 self._turning.notify_all()
             return not self._over
@@ -53,21 +53,29 @@ class Relay(Searcher):
             self._turning.notify_all()
 
     def suggest(self, trial_id: str) -> Any:
-        """See `StudySearcher.suggest`. Blocks between two studies, when Tune has nothing to look after."""
-        if self._search is not None:
-            answer = self._search.suggest(trial_id)
+        """See `StudySearcher.suggest`. Blocks between two studies, when no trial of Tune's is at work."""
+        search = self._search
+        while search is not None:
+            answer = search.suggest(trial_id)
             if answer != Searcher.FINISHED:
                 return answer
-        with self._turning:
-            self._search = None
-            self._turning.notify_all()
-            following = self._wait_for_next()
-        return following.suggest(trial_id) if following is not None else Searcher.FINISHED
+            search = self._after(search)
+        return Searcher.FINISHED
 
-    def _wait_for_next(self) -> StudySearcher | None:
-        self._turning.wait_for(lambda: self._search is not None or self._over, self._stay)
-        self._over = self._over or self._search is None
-        return self._search
+    def _after(self, ended: StudySearcher) -> StudySearcher | None:
+        """The search that follows one, as soon as it is there; None = none does."""
+        with self._turning:
+            if self._search is ended:
+                self._search = None
+                self._turning.notify_all()
+            self._turning.wait_for(lambda: self._search is not None or self._over, self._stay)
+            self._over = self._over or self._search is None
+            return self._search
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """See `StudySearcher.on_trial_result`."""
+        if self._search is not None:
+            self._search.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """See `StudySearcher.on_trial_complete`."""

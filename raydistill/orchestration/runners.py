@@ -18,6 +18,8 @@ from raydistill.planning.places import least_cpus, workers_that_fit
 logger = logging.getLogger(__name__)
 RUNNER_DEATHS = 3
 """How often the process of a search may die at least; as often as a trial's, where that is more."""
+END_SECONDS = 5.0
+"""How long the end of a campaign waits for processes of trials that have nothing left to do."""
 AGAIN_SECONDS = 300.0
 """Between two words about the same wait."""
 
@@ -61,16 +63,17 @@ class Runners:
 
     def __init__(self, spare: bool) -> None:
         self._spare, self.waiting = spare, Waiting()
+        self._all: list[Any] = []
         self._idle: list[Any] = []
         self._warm: list[Any] = []
 
     def take(self) -> Any:
-        """A process that runs nothing; the last one that did, whose trials' processes are still there."""
+        """A process that runs nothing: the last that did, in case the processes of its trials are still there, or else any."""
         runner = self._idle.pop() if self._idle else self._start()
         if runner in self._warm:
             self._warm.remove(runner)
         if self._spare and not self._idle:
-            self._idle.append(self._start())
+            self._idle.insert(0, self._start())
         return runner
 
     def put(self, runner: Any) -> None:
@@ -79,20 +82,48 @@ class Runners:
         self._warm.append(runner)
 
     def let_go(self) -> None:
-        """End the trials' processes of those that have got no other study: their room is needed elsewhere."""
+        """End the trials' processes of those that have got no other study: others need their room."""
         for runner in self._warm:
             runner.let_go.remote()
         self._warm.clear()
 
-    def stop(self, busy: Iterable[Any]) -> None:
-        """End all processes, and those that are at work."""
-        for runner in [*self._idle, *busy]:
+    def stop(self, *, at_once: bool = False) -> None:
+        """End all processes, those at work too.
+
+        Args:
+            at_once: do not wait for the room of trials that have ended.
+        """
+        if not at_once and self._idle:
+            # A process that is killed before its trials' leaves their room taken, on a cluster that goes on.
+            ray.wait([runner.end.remote() for runner in self._idle], num_returns=len(self._idle), timeout=END_SECONDS)
+        for runner in self._all:
             ray.kill(runner)
-        self._idle.clear()
+        for known in (self._all, self._idle, self._warm):
+            known.clear()
 
     def _start(self) -> Any:
         # Two calls at once: it can be spoken to while it runs a study.
-        return ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
+        runner = ray.remote(StudyRunner).options(**beside_driver(), max_concurrency=2).remote()
+        self._all.append(runner)
+        return runner
+
+
+def grow(jobs: Iterable[Job], machines: Machines, free: int, wanted: bool) -> int:
+    """Give running studies the room that came since they were started; returns what is left of it.
+
+    Room that another study has left only where it is not `wanted`: the next one would have to wait for it otherwise.
+
+    Args:
+        jobs: what runs.
+        machines: the room there is.
+        free: trials that would fit beside.
+        wanted: whether somebody will come for that room.
+    """
+    added, taken = machines.added(), 0
+    room = min(free, added) if wanted else free
+    for job in jobs:
+        taken += job.grow(room - taken, machines.weight(job.study.cpus, job.study.workers))
+    return free - taken
 
 
 class Waiting:

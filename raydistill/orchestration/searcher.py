@@ -99,6 +99,9 @@ class StudySearcher(Searcher):
         proposer: where the points come from.
         first: a trial it has given out already.
         allowance: how many trials may run at once. It is counted here, because Tune's own limit stands as it was at the start.
+
+    Attributes:
+        inherits: whether its first trial is given the process of another study's.
     """
 
     def __init__(self, proposer: Proposer, first: int | Literal["wait"], allowance: Allowance) -> None:
@@ -107,6 +110,7 @@ class StudySearcher(Searcher):
         self.first: int | None = None if first == "wait" else first
         self.numbers: dict[str, int] = {}
         self.deaths = Counter[int]()
+        self.inherits, self._heir = False, ""
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial, as {"number": n}. Everything else about it the trial asks of the coordinator."""
@@ -120,7 +124,14 @@ class StudySearcher(Searcher):
             # One of those that run may end with its process, and is then to run again.
             return None
         self.numbers[trial_id] = number
+        if self.inherits:
+            self.inherits, self._heir = False, trial_id
         return {"number": number}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A trial works."""
+        if trial_id == self._heir:
+            self._heir = ""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial whose process died runs again, unless that has happened too often: then nobody else is left to say that it failed.
@@ -132,7 +143,8 @@ class StudySearcher(Searcher):
             return
         study, coordinator = self.proposer.study, self.proposer.coordinator
         key = study.key(number)
-        self.deaths[number] += not ask(coordinator.left.remote(key))
+        # What died may have done so before the trial was given to it, and nobody looked.
+        self.deaths[number] += not (ask(coordinator.left.remote(key)) or trial_id == self._heir)
         if self.deaths[number] > study.config.resources.max_failures:
             ask(coordinator.fail.remote(key, DIED))
         elif ask(coordinator.goes_on.remote(key)):

@@ -1,4 +1,4 @@
-"""Running one study with Ray Tune. Each runs in an actor of its own, because two searches cannot share a process."""
+"""Running studies one after another, each to its promotion, in an actor: those of several lineages run in several, because two runs of Tune cannot share a process."""
 
 from __future__ import annotations
 
@@ -47,13 +47,20 @@ class StudyRunner:
 
     def study(self) -> Study:
         """The study that runs, for the processes of its trials, which may have been another one's."""
-        assert self._study is not None, "trials live no longer than their study runs"
+        assert self._study is not None, "a trial is begun while its study runs, and by then nobody waits for this one"
         return self._study
 
     def let_go(self) -> None:
         """Hear that no study follows for the moment: the processes of its trials are not needed, and others need their room."""
+        tuning = self._tuning
+        if tuning is not None:
+            tuning.let_go()
+
+    def end(self) -> None:
+        """End the processes of trials, and return when they have ended, and their room is free."""
         if self._tuning is not None:
-            self._tuning.let_go()
+            self._tuning.end()
+            self._tuning = None
 
     def _turn_to(self, study: Study) -> None:
         with self._turning:
@@ -84,7 +91,8 @@ class StudyRunner:
             proposer = Proposer(study, coordinator)
             first = proposer.next()
             if first is not None:
-                self._search(study, StudySearcher(proposer, first, self.allowance), coordinator, workshop)
+                searcher = StudySearcher(proposer, first, self.allowance)
+                self._search(study, searcher, coordinator, workshop, at_once=first != "wait")
             records: list[TrialRecord] = ask(coordinator.study.remote(*study.place))
             _require_ended(records)
             if any(one.status == "paused" for one in records):
@@ -96,13 +104,16 @@ class StudyRunner:
         assert problem is not None
         raise problem
 
-    def _search(self, study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop) -> None:
-        if self._tuning is not None and self._tuning.search(study, searcher):
-            return
-        if self._tuning is not None:
-            self._tuning.end()
-        self._tuning = Tuning(ray.get_runtime_context().current_actor, study, coordinator, workshop)
-        self._tuning.search(study, searcher)
+    def _search(
+        self, study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop, *, at_once: bool
+    ) -> None:
+        # While another study does the same work, nothing is to be had here, and a process that stays has room of somebody's.
+        if not (at_once and self._tuning is not None and self._tuning.take(study, searcher)):
+            self.end()
+            runner = ray.get_runtime_context().current_actor
+            self._tuning = Tuning(study, searcher, runner, coordinator, workshop)
+        assert self._tuning is not None
+        self._tuning.wait()
 
     def _promote(self, study: Study, coordinator: Any, workshop: Workshop) -> CheckpointError | None:
         """Promote the best sound checkpoint; or say what is wrong with the last one, when none is left."""

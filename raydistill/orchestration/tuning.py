@@ -28,32 +28,37 @@ class Tuning:
     """What runs the trials of studies. A process that has trained one is kept for the next study: to start and to import takes it seconds.
 
     Args:
-        runner: handle of the actor this is in, which trials ask for their study.
         study: the first one.
+        searcher: the search of it.
+        runner: handle of the actor this is in, which trials ask for their study.
         coordinator: handle of the coordinator.
         workshop: what trials run.
     """
 
-    def __init__(self, runner: Any, study: Study, coordinator: Any, workshop: Workshop) -> None:
+    def __init__(
+        self, study: Study, searcher: StudySearcher, runner: Any, coordinator: Any, workshop: Workshop
+    ) -> None:
         self._share = (study.cpus, study.workers)
-        self._relay = Relay()
+        self._relay = Relay(searcher)
         self._problem: BaseException | None = None
-        given = (runner, study, coordinator, workshop)
+        given = (study, runner, coordinator, workshop)
         self._thread = threading.Thread(target=self._run, args=given, daemon=True)
         self._thread.start()
 
-    def search(self, study: Study, searcher: StudySearcher) -> bool:
-        """Run what is left of a study's trials; False where others than these processes have to.
+    def take(self, study: Study, searcher: StudySearcher) -> bool:
+        """Turn to another study, after `wait`; False where others than these processes have to."""
+        return (study.cpus, study.workers) == self._share and self._relay.give(searcher)
+
+    def wait(self) -> None:
+        """Return when none of the study's trials is left, or Tune has ended the search before.
 
         Raises:
-            Exception: whatever ended the run of Tune.
+            Exception: what ended it.
         """
-        if (study.cpus, study.workers) != self._share or not self._relay.give(searcher):
-            return False
         self._relay.wait()
         if self._problem is not None:
-            raise self._problem
-        return True
+            problem, self._problem = self._problem, None
+            raise problem
 
     def let_go(self) -> None:
         """End the processes, which keep their room, unless they have a study."""
@@ -63,20 +68,21 @@ class Tuning:
         """End the processes, and return when they have."""
         self._relay.let_go()
         self._thread.join()
+        if self._problem is not None:
+            # Nobody was told: it came when no study was waited for.
+            logger.warning("a run of Ray Tune did not end well", exc_info=self._problem)
 
     def _run(self, *given: Any) -> None:
         try:
             run_tune(self._relay, *given)
         except BaseException as problem:
-            # Whoever waits for a study raises it; between two of them nobody does.
-            logger.warning("a run of Ray Tune ended with %r", problem)
             self._problem = problem
         finally:
             self._relay.end()
 
 
-def run_tune(searcher: Searcher, runner: Any, study: Study, coordinator: Any, workshop: Workshop) -> None:
-    """Run the trials that a searcher gives out, with what those of one study get."""
+def run_tune(searcher: Searcher, study: Study, runner: Any, coordinator: Any, workshop: Workshop) -> None:
+    """Run the trials that a searcher gives out, all with the CPUs that those of one study get."""
     resources = study.config.resources
     inline = backend_of(resources) == "inline"
     trial = tune.with_parameters(
@@ -96,7 +102,7 @@ def run_tune(searcher: Searcher, runner: Any, study: Study, coordinator: Any, wo
             ),
             run_config=tune.RunConfig(
                 # Unlike that of any other: of searches that start in the same second Tune keeps the files of one name in one folder.
-                name=f"study-{uuid.uuid4().hex[:8]}",
+                name=f"search-{uuid.uuid4().hex[:8]}",
                 storage_path=storage.path,
                 storage_filesystem=storage.filesystem,
                 verbose=0,
@@ -107,12 +113,12 @@ def run_tune(searcher: Searcher, runner: Any, study: Study, coordinator: Any, wo
 
 
 def named_apart(trainable: Any) -> Any:
-    """Give what trials run a name that no other study of the campaign has.
+    """Give what trials run a name that no other run of Tune has in the campaign.
 
-    Tune registers it in the cluster under its name and reads it from there, so of two studies that start at the same time in two processes one
+    Tune registers it in the cluster under its name and reads it from there, so of two that start at the same time in two processes one
     would run the other's trials.
     """
-    trainable._name = f"study-{uuid.uuid4().hex}"
+    trainable._name = f"search-{uuid.uuid4().hex}"
     return trainable
 
 

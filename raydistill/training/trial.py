@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
+from raydistill.devices import give_memory_back
 from raydistill.errors import RunDirectoryError
 from raydistill.teachers.shards import KEPT, KeptTeachers
 from raydistill.training.gather import World
@@ -77,6 +78,7 @@ def run_trial(
         TrialInterruptedError: it was interrupted, and has saved where it stands.
         RayDistillError: of the kind that names what is wrong: encoder, data, checkpoints, storage, or the loss.
     """
+    give_memory_back()
     if world.rank == 0:
         _claim(config, directory)
     keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)

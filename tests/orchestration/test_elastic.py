@@ -44,6 +44,7 @@ class Scene:
         self.runs: list[int] = []
         self.keys: list[Any] = []
         self.entered: list[Any] = []
+        self.given: list[Any] = []
         self.halted, self.stays = 0, True
 
     def machines(self) -> list[dict[str, float]]:
@@ -59,6 +60,11 @@ class Scene:
             raise end
         return end if isinstance(end, Ended) else Ended(key, end)
 
+    def hand_over(self, ended: Any, following: Any) -> bool:
+        if following is not None:
+            self.given.append(following)
+        return self.stays
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -70,7 +76,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerRuns]:
     def play(scene: Scene, one: Study | None = None) -> WorkerRuns:
         coordinator = SimpleNamespace(
             enter=SimpleNamespace(remote=scene.entered.append),
-            hand_over=SimpleNamespace(remote=lambda ended, key: scene.stays),
+            hand_over=SimpleNamespace(remote=scene.hand_over),
             goes_on=SimpleNamespace(remote=lambda key: True),
             halt=SimpleNamespace(remote=lambda key: setattr(scene, "halted", scene.halted + 1)),
         )
@@ -174,6 +180,21 @@ def test_workers_that_left_before_they_took_the_next_trial_up_are_replaced(playe
     runs.run()
     assert scene.keys == [KEY, NEXT]
     assert (runs.problem, runs.halted) == (None, False)
+
+
+def test_workers_are_told_whose_trial_follows(played: Played) -> None:
+    """A trial of the grade below, trained as one of the grade above."""
+    scene, below = Scene([4], []), study(workers=3)
+
+    def leave() -> Ended:
+        assert runs.hand_over(below, NEXT)
+        return Ended(KEY, False)
+
+    scene.ends = [leave, False]
+    runs = played(scene)
+    runs.run()
+    assert scene.given == [(NEXT, below)]
+    assert scene.runs == [4, 3], "whoever takes the place of workers that are gone is of the new study, too"
 
 
 def test_next_trial_is_not_given_to_workers_that_are_gone(played: Played) -> None:

@@ -8,10 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from raydistill.orchestration import handovers
-from raydistill.orchestration.handovers import Handovers
+from raydistill.orchestration.handovers import Following, Handovers
 from raydistill.orchestration.shared import Shared
+from raydistill.planning.records import TrialKey
 
-KEY, NEXT, THIRD = ("main", 1, 0), ("main", 1, 1), ("main", 1, 2)
+KEY, NEXT, THIRD = ("main", 1, 0), ("main", 1, 1), ("main", 2, 0)
+
+
+def following(key: TrialKey) -> Following:
+    """A trial of whatever study."""
+    return Following(key, None)  # type: ignore[arg-type]
 
 
 def test_workers_get_the_trial_that_was_meant_for_them_whoever_asks_first() -> None:
@@ -20,13 +26,13 @@ def test_workers_get_the_trial_that_was_meant_for_them_whoever_asks_first() -> N
     with ThreadPoolExecutor() as threads:
         waiting, other = threads.submit(one.take_up, KEY), threads.submit(one.take_up, NEXT)
         time.sleep(0.05)
-        assert one.hand_over(KEY, THIRD)
-        assert waiting.result(1) == THIRD
+        assert one.hand_over(KEY, following(THIRD))
+        assert waiting.result(1) == following(THIRD)
         assert not other.done()
         assert one.hand_over(NEXT, None)
         assert other.result(1) is None
-        assert one.hand_over(THIRD, KEY)
-        assert threads.submit(one.take_up, THIRD).result(1) == KEY
+        assert one.hand_over(THIRD, following(KEY))
+        assert threads.submit(one.take_up, THIRD).result(1) == following(KEY)
 
 
 def test_workers_that_have_left_are_given_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,20 +40,20 @@ def test_workers_that_have_left_are_given_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(handovers, "LINGER_SECONDS", 0.05)
     one = Handovers(Shared())
     assert one.take_up(KEY) is None
-    assert not one.hand_over(KEY, NEXT)
+    assert not one.hand_over(KEY, following(NEXT))
     one.begin(KEY)
-    assert one.hand_over(KEY, NEXT)
+    assert one.hand_over(KEY, following(NEXT))
 
 
 def test_trial_that_goes_on_with_others_forgets_what_came_after_it_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its new workers would turn to a trial that others are training."""
     monkeypatch.setattr(handovers, "LINGER_SECONDS", 0.05)
     one = Handovers(Shared())
-    assert one.hand_over(KEY, NEXT)
+    assert one.hand_over(KEY, following(NEXT))
     one.begin(KEY)
     assert one.take_up(KEY) is None
-    one.hand_over(NEXT, NEXT)
-    assert one.take_up(NEXT) == NEXT
+    one.hand_over(NEXT, following(NEXT))
+    assert one.take_up(NEXT) == following(NEXT)
     assert one.take_up(NEXT) is None
 
 
@@ -59,5 +65,5 @@ def test_trial_that_goes_on_with_others_sends_away_who_waits_for_what_follows_it
         time.sleep(0.05)
         one.begin(KEY)
         assert lingering.result(1) is None
-        assert one.hand_over(KEY, NEXT), "those who went on with it are still there"
-        assert threads.submit(one.take_up, KEY).result(1) == NEXT
+        assert one.hand_over(KEY, following(NEXT)), "those who went on with it are still there"
+        assert threads.submit(one.take_up, KEY).result(1) == following(NEXT)

@@ -105,6 +105,34 @@ class FakeRunner:
         self.told.append((place, trials))
 
 
+class Handle:
+    """A process of studies, as Ray gives it."""
+
+    def __init__(self) -> None:
+        self.gone, self.let_go = 0, self
+
+    def remote(self) -> None:
+        self.gone += 1
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_processes_that_no_study_follows_in_are_let_go(monkeypatch: pytest.MonkeyPatch, spare: bool) -> None:
+    """Their room would be kept from whoever comes next; or the grade below would be given a cold one while a warm one is sent away."""
+    monkeypatch.setattr(runners.Runners, "_start", lambda self: Handle())
+    pool = runners.Runners(spare)
+    first, second = pool.take(), pool.take()
+    pool.put(first)
+    pool.put(second)
+    assert pool.take() is second
+    pool.let_go()
+    assert (first.gone, second.gone) == (1, 0)
+    pool.let_go()
+    assert first.gone == 1, "once is enough"
+    pool.put(second)
+    pool.let_go()
+    assert second.gone == 1
+
+
 def test_study_grows_no_further_than_its_trials() -> None:
     """Places that a study cannot use would be kept from the next one."""
     runner = FakeRunner()

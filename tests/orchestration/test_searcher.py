@@ -207,4 +207,7 @@ def test_grade_rests_only_when_its_search_is_over(scene: Scene) -> None:
     assert len(runner.begun) == 2, "its search has ended: all that is left waits"
     scene.promote()
     one._start_studies()
+    assert len(runner.begun) == 2, "the teacher's study has not returned, and its process with it"
+    one._finish_study("1", one.jobs.pop("1"))
+    one._start_studies()
     assert runner.begun[2:] == [("main", 1)]

@@ -41,7 +41,7 @@ def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "with_parameters", lambda trainable, **parameters: trainable)
     study = SimpleNamespace(config=fakes.campaign(), cpus=1.0, store=RunStore.at(tmp_path))
     for _ in range(2):
-        run_tune(None, None, study, None, None)  # type: ignore[arg-type]
+        run_tune(None, study, None, None, None)  # type: ignore[arg-type]
     assert len(set(names)) == 2
 
 
@@ -145,6 +145,27 @@ def test_only_processes_that_die_by_themselves_count(
 class _Yes:
     def remote(self, key: Any) -> bool:
         return True
+
+
+@pytest.mark.parametrize("worked", [True, False])
+def test_process_that_died_before_it_was_given_a_trial_is_no_death_of_that(
+    monkeypatch: pytest.MonkeyPatch, worked: bool
+) -> None:
+    """Between two grades nobody looks at the process that stays: the first trial below would have failed before it began."""
+    coordinator = _Coordinator(0)
+    coordinator.goes_on = _Yes()
+    monkeypatch.setattr("raydistill.orchestration.searcher.ask", lambda answer: answer)
+    searcher = StudySearcher(_Again(coordinator, 0), 0, Allowance(1))  # type: ignore[arg-type]
+    searcher.inherits = True
+    assert searcher.suggest("a") == {"number": 0}
+    if worked:
+        searcher.on_trial_result("a", {})
+    searcher.on_trial_complete("a", error=True)
+    assert coordinator.failed == ([DIED] if worked else [])
+    if not worked:
+        assert searcher.suggest("b") == {"number": 0}
+        searcher.on_trial_complete("b", error=True)
+        assert coordinator.failed == [DIED], "the one that was started for it has no excuse"
 
 
 def test_search_is_not_over_while_a_trial_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

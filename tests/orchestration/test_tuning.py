@@ -20,6 +20,7 @@ class Search:
 
     def __init__(self, name: str, trials: int) -> None:
         self.name, self.left, self.done = name, trials, list[str]()
+        self.inherits = False
 
     def suggest(self, trial_id: str) -> Any:
         if not self.left:
@@ -68,72 +69,98 @@ def within(seconds: float, act: Callable[[], Any]) -> Any:
     return answers[0]
 
 
+def tuned(first: Search) -> Tuning:
+    """A run of Tune whose first study is over."""
+    run = Tuning(study(), first, None, None, None)  # type: ignore[arg-type]
+    assert within(5, lambda: run.wait() or True)
+    return run
+
+
 def test_next_study_has_the_processes_of_the_last(begun: list[str]) -> None:
     """Every grade would start its own; or one study's trial would be counted as another's."""
-    run = Tuning(None, study(), None, None)  # type: ignore[arg-type]
     first, second = Search("first", 2), Search("second", 3)
-    assert within(5, lambda: run.search(study(), first))  # type: ignore[arg-type]
+    run = tuned(first)
     assert first.done == ["0", "1"]
-    assert within(5, lambda: run.search(study(), second))  # type: ignore[arg-type]
+    assert run.take(study(), second)  # type: ignore[arg-type]
+    assert within(5, lambda: run.wait() or True)
     assert (first.done, second.done) == (["0", "1"], ["2", "3", "4"])
+    assert (first.inherits, second.inherits) == (False, True)
     assert begun == ["begun"]
     within(5, lambda: run.end() or True)
     assert begun == ["begun", "ended"]
 
 
+def test_study_that_finds_nothing_to_do_ends_no_run(begun: list[str]) -> None:
+    """Trials that were all done by another study meanwhile: the grade below would start its own process."""
+    run = tuned(Search("first", 0))
+    assert run.take(study(), Search("second", 0))  # type: ignore[arg-type]
+    assert within(5, lambda: run.wait() or True)
+    third = Search("third", 1)
+    assert run.take(study(), third)  # type: ignore[arg-type]
+    assert within(5, lambda: run.wait() or True)
+    assert third.done == ["0"]
+    within(5, lambda: run.end() or True)
+
+
 @pytest.mark.parametrize("other", [study(cpus=2.0), study(workers=2)])
 def test_study_of_another_share_is_left_to_other_processes(begun: list[str], other: Any) -> None:
     """It would be trained with the CPUs, or the workers, of the grade above."""
-    run, search = Tuning(None, study(), None, None), Search("second", 1)  # type: ignore[arg-type]
-    assert within(5, lambda: run.search(study(), Search("first", 1)))  # type: ignore[arg-type]
-    assert not run.search(other, search)  # type: ignore[arg-type]
-    assert search.left == 1
+    run, search = tuned(Search("first", 1)), Search("second", 1)
+    assert not run.take(other, search)  # type: ignore[arg-type]
     within(5, lambda: run.end() or True)
+    assert search.left == 1
 
 
 def test_processes_that_were_let_go_are_given_nothing(begun: list[str]) -> None:
     """A study handed to a run of Tune that ends would never be searched."""
-    run = Tuning(None, study(), None, None)  # type: ignore[arg-type]
-    assert within(5, lambda: run.search(study(), Search("first", 1)))  # type: ignore[arg-type]
+    run = tuned(Search("first", 1))
     run.let_go()
-    assert not run.search(study(), Search("second", 1))  # type: ignore[arg-type]
+    assert not run.take(study(), Search("second", 1))  # type: ignore[arg-type]
     within(5, lambda: run.end() or True)
 
 
 def test_word_that_comes_late_ends_no_study_under_way() -> None:
     """The driver lets a process go in the moment in which it gives it a study: its trials would be left where they stand."""
-    relay, search = Relay(), Search("first", 1)
-    assert relay.give(search)  # type: ignore[arg-type]
+    search = Search("first", 1)
+    relay = Relay(search)  # type: ignore[arg-type]
     relay.let_go()
-    assert relay.give(search)  # type: ignore[arg-type]
     assert relay.suggest("0") == {"number": 0}
+    assert relay.give(search)  # type: ignore[arg-type]
 
 
 def test_room_is_not_kept_for_a_study_that_does_not_come() -> None:
     """A promotion that takes minutes would keep it from everybody else's trials."""
-    relay = Relay(stay=0.05)
-    assert relay.give(Search("first", 0))  # type: ignore[arg-type]
+    relay = Relay(Search("first", 0), stay=0.05)  # type: ignore[arg-type]
     assert within(5, lambda: relay.suggest("0")) == "FINISHED"
     assert not relay.give(Search("second", 1))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("asked", [True, False])
 def test_error_that_ends_the_run_of_tune_is_raised_where_the_study_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     """A thread that dies by itself would leave the grade waiting, or looking as if it had no trials."""
 
     def fail(*given: Any) -> None:
-        given[0].suggest("0")
+        if asked:
+            given[0].suggest("0")
         raise TrialError("no")
 
     monkeypatch.setattr(tuning, "run_tune", fail)
-    run, caught = Tuning(None, study(), None, None), list[BaseException]()  # type: ignore[arg-type]
+    run = Tuning(study(), Search("first", 1), None, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TrialError, match="no"):
+        run.wait()
+    assert not run.take(study(), Search("second", 1))  # type: ignore[arg-type]
 
-    def search() -> bool:
-        with pytest.raises(TrialError, match="no") as raised:
-            run.search(study(), Search("first", 1))  # type: ignore[arg-type]
-        caught.append(raised.value)
-        return True
 
-    assert within(5, search)
-    assert caught
+def test_error_that_nobody_waits_for_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong while Tune tears down would be seen by nobody."""
+
+    def fail(*given: Any) -> None:
+        play(*given)
+        raise TrialError("no")
+
+    monkeypatch.setattr(tuning, "run_tune", fail)
+    run = tuned(Search("first", 1))
+    within(5, lambda: run.end() or True)
+    assert "did not end well" in caplog.text
