@@ -164,7 +164,7 @@ class Suite:
         trial = self._trials("fp32")[0]
         yield self._named(assembling(trial, self.turns * 4))
         for precision in self._precisions:
-            yield self._named(encoding(trial, precision, self.turns, ENCODED))
+            yield self._named(encoding(trial, precision, self.turns, ENCODED, self._rate(precision)))
         yield from self._left_out("texts")
         if is_installed(SENTENCE_TRANSFORMERS):
             count = min(ENCODED, self._dataset.num_entities)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.benchmarks.machine import seconds_of
+from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
+from raydistill.data.texts import fingerprints
 from raydistill.data.tokens import piece_texts, tokenize_pieces
 from raydistill.evaluation.encode import encode_entities
 from raydistill.kg.prepare import prepare
@@ -32,16 +33,19 @@ class Rate:
         what: was done.
         count: how many.
         seconds: for all of them, the median.
+        floor: seconds that the arithmetic alone takes; None = there is little.
     """
 
     what: str
     count: int
     seconds: float
+    floor: float | None = None
 
     @property
     def row(self) -> dict[str, float]:
         """The figures of a table's row."""
-        return {"count": float(self.count), "seconds": self.seconds, "per second": self.count / self.seconds}
+        share = {} if self.floor is None else {"floor %": 100 * self.floor / self.seconds}
+        return {"count": float(self.count), "seconds": self.seconds, "per second": self.count / self.seconds, **share}
 
 
 def preparing(source: str) -> Rate:
@@ -66,15 +70,26 @@ def tokenising(dataset: Dataset, encoder: str) -> Rate:
     return Rate("tokenise", len(texts), time.perf_counter() - began)
 
 
-def encoding(trial: TrialConfig, precision: Precision, turns: int, entities: int) -> Rate:
-    """Entity texts that a trial's student encodes in a second, texts put together from pieces included."""
+def encoding(trial: TrialConfig, precision: Precision, turns: int, entities: int, rate: float) -> Rate:
+    """Entity texts that a trial's student encodes in a second, texts put together from pieces included; equal ones are encoded once.
+
+    Args:
+        trial: whose student.
+        precision: to encode in.
+        turns: how often.
+        entities: how many texts at most.
+        rate: operations per second.
+    """
     parts = build_parts(trial, World.alone())
     model = parts.student.eval()
     model.precision = precision
     device = model.log_inverse_temperature.device
     count = min(entities, parts.task.num_entities)
     taken = seconds_of(lambda: encode_entities(model, parts.assembler, count), turns, device)
-    return Rate(f"encode {precision}", count, statistics.median(taken))
+    texts = parts.assembler.entity_texts(np.arange(count))
+    _, distinct = np.unique(fingerprints(texts).numpy(), return_index=True)
+    floor = int(texts.lengths[distinct].sum()) * operations_per_token(model) / rate
+    return Rate(f"encode {precision}", count, statistics.median(taken), floor)
 
 
 def assembling(trial: TrialConfig, steps: int) -> Rate:

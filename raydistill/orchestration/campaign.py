@@ -124,10 +124,6 @@ class Campaign:
             rules_of(self.config, plans),
             self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
         )
-        ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
-        if ground.given_teacher is not None:
-            for lineage in lineages:
-                ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
         driver = Driver(
             self.anchored,
             ground,
@@ -140,6 +136,12 @@ class Campaign:
             observe,
             check=check,
         )
+        # Beside the coordinator's own process, and not after it.
+        driver.runners.prepare()
+        ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
+        if ground.given_teacher is not None:
+            for lineage in lineages:
+                ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
         try:
             return driver.run()
         finally:

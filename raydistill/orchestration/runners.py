@@ -67,6 +67,10 @@ class Runners:
         self._idle: list[Any] = []
         self._warm: list[Any] = []
 
+    def prepare(self) -> None:
+        """Start the first process before there is a study for it."""
+        self._idle.append(self._start())
+
     def take(self) -> Any:
         """A process that runs nothing: the last that did, in case the processes of its trials are still there, or else any."""
         runner = self._idle.pop() if self._idle else self._start()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations
 from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
 from raydistill.benchmarks.tables import keep, table
-from raydistill.benchmarks.texts import synthetic_graph
+from raydistill.benchmarks.texts import encoding, synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
 from raydistill.kg.prepare import prepare
@@ -35,6 +36,19 @@ def test_floor_counts_a_forward_pass_of_the_teacher_and_three_of_the_student(tri
     assert operations_per_token(student) == by_hand
     assert floor_seconds(100, student, None, 1e6) == pytest.approx(3 * by_hand * 100 / 1e6)
     assert floor_seconds(100, student, student, 1e6) == pytest.approx(4 * by_hand * 100 / 1e6)
+
+
+def test_floor_of_encoding_counts_equal_texts_once(trial_config: Make) -> None:
+    """What is not computed would count as arithmetic, and encoding seem faster than the machine."""
+    trial = trial_config(method={"name": "none"}, layers=1)
+    parts = build_parts(trial, World.alone())
+    lengths = parts.assembler.entity_texts(np.arange(8)).lengths.tolist()
+    # springfield_1 and springfield_2 have one text.
+    tokens = sum(lengths) - lengths[7]
+    found = encoding(trial, "fp32", 1, 100, 1e6)
+    assert (found.count, lengths[6]) == (8, lengths[7])
+    assert found.floor == pytest.approx(tokens * operations_per_token(parts.student) / 1e6)
+    assert found.row["floor %"] == pytest.approx(100 * found.floor / found.seconds)
 
 
 @pytest.mark.parametrize("kept", [False, True])
