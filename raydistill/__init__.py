@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from raydistill.orchestration.campaign import Campaign
     from raydistill.orchestration.rundir import open_run
     from raydistill.shipping.predictor import Predictor
-    from raydistill.training.checkpoint import verify_checkpoint
     from raydistill.training.evaluate import evaluate_checkpoint as evaluate
+    from raydistill.training.manifest import verify_checkpoint
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,7 +41,7 @@ _HOMES = {
     "load_config": ("raydistill.config.load", "load_config"),
     "open_run": ("raydistill.orchestration.rundir", "open_run"),
     "prepare": ("raydistill.kg.prepare", "prepare"),
-    "verify_checkpoint": ("raydistill.training.checkpoint", "verify_checkpoint"),
+    "verify_checkpoint": ("raydistill.training.manifest", "verify_checkpoint"),
 }
 
 

@@ -192,7 +192,8 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
         from raydistill.kg.store import Dataset
         from raydistill.models.pretrained import locate_encoder
         from raydistill.students.layers import resolve_layer_map
-        from raydistill.training.checkpoint import read_record, verify_checkpoint
+        from raydistill.training.checkpoint import read_record
+        from raydistill.training.manifest import verify_checkpoint
 
         shape = dict(encoder or {})
         folder = encoder_folder(

@@ -180,6 +180,24 @@ def test_processes_that_do_not_train_start_without_torch(process: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
+def test_what_is_promoted_is_verified_without_torch(tmp_path: Path) -> None:
+    """The first promotion of a campaign would wait seconds for a library that a search never calls."""
+    (tmp_path / "raydistill.json").touch()
+    code = """if True:
+        import sys
+        from raydistill.errors import CheckpointError
+        from raydistill.orchestration.workshop import standard_workshop
+        try:
+            standard_workshop().verify_checkpoint(sys.argv[1])
+        except CheckpointError:
+            print("refused", "torch" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.strip() == "refused False", done.stderr
+
+
 def test_imports_only_go_down() -> None:
     """An import that goes up makes a floor that cannot be tested, replaced or read alone."""
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"

@@ -35,7 +35,7 @@ def checkpoint_here(place: str) -> str:
     if "://" not in place:
         return place
     from raydistill.orchestration.depot import Depot
-    from raydistill.training.checkpoint import verify_checkpoint
+    from raydistill.training.manifest import verify_checkpoint
 
     return str(Depot().checkpoint(place, verify_checkpoint))
 

@@ -158,6 +158,6 @@ def _check_search(root: Path) -> Findings:
 
 
 def _digest(path: Path) -> str:
-    from raydistill.training.checkpoint import verify_checkpoint
+    from raydistill.training.manifest import verify_checkpoint
 
     return verify_checkpoint(path)

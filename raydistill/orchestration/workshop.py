@@ -177,7 +177,7 @@ def _set_threads(count: int) -> None:
 
 
 def _verify(path: str) -> str:
-    from raydistill.training.checkpoint import verify_checkpoint
+    from raydistill.training.manifest import verify_checkpoint
 
     return verify_checkpoint(path)
 

@@ -26,10 +26,10 @@ from raydistill.devices import TokensAtOnce, best_device, tokens_at_once
 from raydistill.errors import CheckpointError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.students.storing import stored_encoder
-from raydistill.training.manifest import verify_manifest
+from raydistill.training.manifest import RECORD, verify_checkpoint
 
 logger = logging.getLogger(__name__)
-RECORD, OPTIMIZER, POSITION = "raydistill.json", "training/optimizer.safetensors", "training/position.json"
+OPTIMIZER, POSITION = "training/optimizer.safetensors", "training/position.json"
 ASIDE, OLD = ".aside-", ".old-"
 RESHAPING = "reshaping"
 """Under which a record says what was done to the student's shape, and whether that is over."""
@@ -48,40 +48,6 @@ class TrainingState:
 
     tensors: dict[str, Tensor]
     position: dict[str, Any]
-
-
-def verify_checkpoint(path: str | Path) -> str:
-    """Check every byte of a checkpoint; returns its digest.
-
-    Raises:
-        CheckpointError: it is not there, is another kind of directory, or is damaged, naming the file.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: no such checkpoint",
-            expected="a checkpoint directory",
-            consequence="there would be no model",
-            remedy="check the path",
-        )
-    if not (path / RECORD).exists():
-        _refuse_other_directories(path)
-    return verify_manifest(path)
-
-
-def _refuse_other_directories(path: Path) -> None:
-    """A run or a dataset is no damaged checkpoint: what has to be mended is the argument."""
-    promoted = "promoted ones lie in grades/<grade>/trials/<id>/checkpoints/<step> and are listed when a run ends"
-    kinds = {"ledger": ("run", f"name a checkpoint of the run; {promoted}, and in its report.html")}
-    kinds["entities.parquet"] = ("dataset", f"name a checkpoint below a run directory; {promoted}")
-    for name, (kind, remedy) in kinds.items():
-        if (path / name).exists():
-            raise CheckpointError(
-                f"{path} is a {kind} directory",
-                expected="a checkpoint directory",
-                consequence="there would be no model",
-                remedy=remedy,
-            )
 
 
 def newest_first(directory: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import BiEncoder, Precision
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, tokenizer_digest
 from raydistill.teachers.structural import OtherTeacher
-from raydistill.training.checkpoint import is_structural, load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import is_structural, load_model, read_record
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.structural.folder import load_structural
 
 

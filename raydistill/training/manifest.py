@@ -1,4 +1,7 @@
-"""The manifest of a checkpoint: SHA-256 and size of every file, written last, so that what carries one was complete when it was written."""
+"""The manifest of a checkpoint: SHA-256 and size of every file, written last, so that what carries one was complete when it was written.
+
+Nothing here imports torch: the process of a search verifies what it promotes, and has no other use for it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,42 @@ from pathlib import Path
 
 from raydistill.errors import CheckpointError
 
-NAME = "manifest.json"
+NAME, RECORD = "manifest.json", "raydistill.json"
 _REMEDY = "use another checkpoint of the trial (raydistill verify RUN lists the good ones), or train again"
+
+
+def verify_checkpoint(path: str | Path) -> str:
+    """Check every byte of a checkpoint; returns its digest.
+
+    Raises:
+        CheckpointError: it is not there, is another kind of directory, or is damaged, naming the file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}: no such checkpoint",
+            expected="a checkpoint directory",
+            consequence="there would be no model",
+            remedy="check the path",
+        )
+    if not (path / RECORD).exists():
+        _refuse_other_directories(path)
+    return verify_manifest(path)
+
+
+def _refuse_other_directories(path: Path) -> None:
+    """A run or a dataset is no damaged checkpoint: what has to be mended is the argument."""
+    promoted = "promoted ones lie in grades/<grade>/trials/<id>/checkpoints/<step> and are listed when a run ends"
+    kinds = {"ledger": ("run", f"name a checkpoint of the run; {promoted}, and in its report.html")}
+    kinds["entities.parquet"] = ("dataset", f"name a checkpoint below a run directory; {promoted}")
+    for name, (kind, remedy) in kinds.items():
+        if (path / name).exists():
+            raise CheckpointError(
+                f"{path} is a {kind} directory",
+                expected="a checkpoint directory",
+                consequence="there would be no model",
+                remedy=remedy,
+            )
 
 
 def write_manifest(directory: Path) -> str:

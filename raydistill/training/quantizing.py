@@ -14,8 +14,9 @@ from raydistill.kg.triples import query_keys, with_inverses
 from raydistill.students.packing import FILE
 from raydistill.students.quantization import Calibration, quantize
 from raydistill.students.quantized import Formats
-from raydistill.training.checkpoint import TrainingState, read_record, verify_checkpoint
+from raydistill.training.checkpoint import TrainingState, read_record
 from raydistill.training.evaluate import open_checkpoint
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.saving import require_new_folder, save_checkpoint
 
 

@@ -19,8 +19,8 @@ from raydistill.models.pretrained import TOKENIZER_FILES
 from raydistill.models.vocabulary import whole_state
 from raydistill.students.storing import store_weights
 from raydistill.students.units import encoders_of
-from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, RECORD, TrainingState
-from raydistill.training.manifest import write_manifest
+from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, TrainingState
+from raydistill.training.manifest import RECORD, write_manifest
 
 
 def save_checkpoint(

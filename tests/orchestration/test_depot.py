@@ -22,7 +22,7 @@ from raydistill.orchestration import patience
 from raydistill.orchestration.depot import Depot, cache_folder
 from raydistill.orchestration.patience import patiently
 from raydistill.orchestration.remote import RemoteFolder, joined
-from raydistill.training.checkpoint import verify_checkpoint
+from raydistill.training.manifest import verify_checkpoint
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from raydistill.planning.grades import grade_plans, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.records import Promotion
 from raydistill.planning.rules import Rules
-from raydistill.training.checkpoint import verify_checkpoint
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.structural.folder import load_structural, save_structural
 
 Folder = Callable[..., Path]

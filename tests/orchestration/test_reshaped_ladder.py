@@ -11,7 +11,8 @@ import pytest
 
 from raydistill.config.load import parse_config
 from raydistill.orchestration.campaign import Campaign
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.structural.learning import StructuralSettings
 from raydistill.training.structural.making import make_structural
 

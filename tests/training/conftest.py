@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from raydistill.config.trial import TeacherAt, TrialConfig
-from raydistill.training.checkpoint import verify_checkpoint
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.trial import EpochReport, run_trial
 

@@ -19,10 +19,10 @@ from raydistill.planning.records import LAYERS, MRR
 from raydistill.students.assistants import from_numbers
 from raydistill.students.inner import cut_off
 from raydistill.students.nested import Assistants
-from raydistill.training.checkpoint import RECORD, checkpoint_facts, load_model, read_record
+from raydistill.training.checkpoint import checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
-from raydistill.training.manifest import write_manifest
+from raydistill.training.manifest import RECORD, write_manifest
 from raydistill.training.parts import TrialParts, build_parts
 from raydistill.training.standing import BYTES, DEPTH, SELECTION, checkpoint_size, rankings, standing
 from raydistill.training.trial import EpochReport, run_trial

@@ -12,8 +12,9 @@ import pytest
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CheckpointError
 from raydistill.teachers.shards import KEPT, KeptTeachers
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]

@@ -23,9 +23,10 @@ from raydistill.models.features import EMBEDDINGS
 from raydistill.shipping.predictor import Predictor
 from raydistill.students.quantization import Quantization, quantize
 from raydistill.students.quantized import Formats, formats_of, ranges_of
-from raydistill.training.checkpoint import checkpoint_facts, load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import checkpoint_facts, load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.methods.registry import assemble, reshaping
 from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.parts import TrialParts, build_parts

@@ -17,9 +17,10 @@ from raydistill.data.groups import RelationGroups
 from raydistill.errors import CapabilityError, CheckpointError
 from raydistill.evaluation import encode
 from raydistill.kg.store import Dataset
-from raydistill.training.checkpoint import load_model, newest_good, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, newest_good, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import build_parts
 from raydistill.training.terms import sliced
 from raydistill.training.terms.sliced import SlicedDivergenceTerm

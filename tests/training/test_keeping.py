@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raydistill.training.checkpoint import verify_checkpoint
 from raydistill.training.keeping import CheckpointKeeper
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import TrialParts
 from raydistill.training.progress import Progress
 

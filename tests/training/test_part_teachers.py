@@ -21,8 +21,9 @@ from raydistill.models.features import Needs
 from raydistill.teachers.several import TeachersOfParts
 from raydistill.teachers.shards import KEPT
 from raydistill.teachers.views import LiveTeacher
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import build_parts
 from raydistill.training.terms import sliced
 from raydistill.training.trial import EpochReport

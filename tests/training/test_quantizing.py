@@ -13,8 +13,9 @@ from raydistill.kg.store import Dataset
 from raydistill.students.packing import FILE
 from raydistill.students.quantization import quantize
 from raydistill.students.quantized import Formats
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.quantizing import _calibration, quantize_checkpoint
 
 EIGHT = Formats(8, 8, 8)

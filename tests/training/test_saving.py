@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CheckpointError, StorageError
 from raydistill.training import saving
-from raydistill.training.checkpoint import TrainingState, load_model, newest_good, verify_checkpoint
+from raydistill.training.checkpoint import TrainingState, load_model, newest_good
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import TrialParts
 from raydistill.training.saving import save_checkpoint
 from raydistill.training.trial import run_trial

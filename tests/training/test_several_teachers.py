@@ -16,10 +16,11 @@ from raydistill.teachers.cache import CachedTeacher
 from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KEPT
 from raydistill.teachers.views import LiveTeacher
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_encoder, checked_others
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import build_parts
 from raydistill.training.trial import EpochReport, run_trial
 

@@ -19,11 +19,11 @@ from raydistill.kg.triples import with_inverses
 from raydistill.teachers.several import SeveralTeachers
 from raydistill.teachers.shards import KEPT
 from raydistill.teachers.structural import StructuralModel, StructuralTeacher
-from raydistill.training.checkpoint import load_model, read_record, verify_checkpoint
+from raydistill.training.checkpoint import load_model, read_record
 from raydistill.training.evaluate import evaluate_checkpoint
 from raydistill.training.gather import World
 from raydistill.training.ground import checked_encoder, checked_others, checked_teacher
-from raydistill.training.manifest import write_manifest
+from raydistill.training.manifest import verify_checkpoint, write_manifest
 from raydistill.training.outputs import StepOutputs
 from raydistill.training.parts import build_parts
 from raydistill.training.structural.folder import load_structural, save_structural

@@ -15,8 +15,9 @@ import pytest
 from raydistill.config.methods import METHOD_SECTIONS
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CheckpointError, NonFiniteLossError, RunDirectoryError
-from raydistill.training.checkpoint import newest_good, verify_checkpoint
+from raydistill.training.checkpoint import newest_good
 from raydistill.training.gather import World
+from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.methods.registry import assemble
 from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.terms.features import MaskedFeatureTerm

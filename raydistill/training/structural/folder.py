@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from raydistill.errors import CapabilityError, CheckpointError, ShapeError
 from raydistill.teachers.structural import INTERACTIONS, StructuralModel
-from raydistill.training.checkpoint import KIND, RECORD, STRUCTURAL, any_record, verify_checkpoint
+from raydistill.training.checkpoint import KIND, STRUCTURAL, any_record
+from raydistill.training.manifest import RECORD, verify_checkpoint
 from raydistill.training.saving import save_folder, write_json
 
 TABLES = "tables.safetensors"
