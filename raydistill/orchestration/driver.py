@@ -99,6 +99,7 @@ class Driver:
             except (SystemExit, KeyboardInterrupt):
                 if head.lost is None:
                     halt_all(self.coordinator)
+                    self._stop(at_once=True)
                 raise
             finally:
                 if head.lost is None:
@@ -152,7 +153,11 @@ class Driver:
     def _start_studies(self) -> tuple[int, bool]:
         """Start what may run; returns how many more trials would fit, and whether somebody will come for their room."""
         names, schedule = [lineage.name for lineage in self.lineages], self.config.schedule.name
-        places = ready(names, len(self.plans), self.state, schedule, self.resting)
+        # A study that has promoted ends within moments, and leaves the process of its trials to the grade below.
+        ending = {(name, grade + 1) for name, grade in self._running() if (name, grade) in self.state.promotions}
+        places = [
+            place for place in ready(names, len(self.plans), self.state, schedule, self.resting) if place not in ending
+        ]
         # What a crash cut short goes on first: another study may wait for just that work.
         interrupted = {record.key[:2] for record in self.state.trials.values() if record.status == "running"}
         waiting = self._waiting(sorted(places, key=lambda place: place not in interrupted))
@@ -160,7 +165,7 @@ class Driver:
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.machines.room.places - self.scorings.room - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
-        taken = {*places, *(job.study.place for job in self.jobs.values())}
+        taken = {*places, *self._running()}
         kept = to_come(names, len(self.plans), self.state, schedule, taken, self.failures)
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)], kept)
         for study, weight, share in zip(fresh, weights, shares, strict=True):
@@ -176,17 +181,17 @@ class Driver:
 
     def _waiting(self, places: Sequence[Place]) -> list[Study]:
         """The studies that should start. Equal work is done once: a second study of it waits, then finds every trial done."""
-        studies = [job.study for job in self.jobs.values()]
-        running, doing = {study.place for study in studies}, {study.fingerprint for study in studies}
-        # One that has promoted ends within moments, and leaves the process of its trials to the grade below.
-        ending = {(name, grade + 1) for name, grade in running if (name, grade) in self.state.promotions}
+        running, doing = self._running(), {job.study.fingerprint for job in self.jobs.values()}
         waiting: list[Study] = []
         for place in places:
             study = self._study(place)
-            if place not in {*running, *ending, *self.failures} and study.fingerprint not in doing:
+            if place not in running and place not in self.failures and study.fingerprint not in doing:
                 waiting.append(study)
                 doing.add(study.fingerprint)
         return waiting
+
+    def _running(self) -> set[Place]:
+        return {job.study.place for job in self.jobs.values()}
 
     def _study(self, place: Place) -> Study:
         """The study of a grade whose teacher is known, which stays as it is from then on."""
@@ -235,8 +240,8 @@ class Driver:
     def _title(self, place: Place) -> str:
         return f"{place[0]}, grade {self.plans[place[1]].folder}"
 
-    def _stop(self) -> None:
-        self.runners.stop(at_once=bool(self.jobs))
+    def _stop(self, *, at_once: bool = False) -> None:
+        self.runners.stop([job.runner for job in self.jobs.values()], at_once=at_once)
         self.scorings.cancel()
         self.jobs.clear()
         # An error that holds this driver would keep it alive on a cluster that goes on.

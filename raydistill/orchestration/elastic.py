@@ -21,7 +21,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from raydistill.errors import TeacherError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.fitting import Ended, fit
-from raydistill.orchestration.handovers import Following
+from raydistill.orchestration.handovers import LINGER_SECONDS, Following
 from raydistill.orchestration.machines import free_machines
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.workshop import Workshop
@@ -29,7 +29,7 @@ from raydistill.planning.places import workers_that_fit
 from raydistill.planning.records import TrialKey
 
 logger = logging.getLogger(__name__)
-ROOM_SECONDS = 10.0
+ROOM_SECONDS = LINGER_SECONDS + 5.0
 """How long a trial waits for the room of all its workers before it begins with fewer: that of the trial before it is not given back at once."""
 START_SECONDS = 60.0
 """How long workers may take to start before they are counted anew: a machine that was lost is on Ray's books for half a minute more."""

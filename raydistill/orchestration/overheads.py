@@ -26,7 +26,6 @@ from raydistill.orchestration.rundir import LEDGER
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
-from raydistill.planning.records import TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
 
@@ -47,7 +46,7 @@ class BackendCost(NamedTuple):
         backend: which.
         alone: seconds the same trial takes in this process, without Ray, after one to warm up.
         first: seconds the first trial of the campaign, that of its teacher where there is none yet, takes beyond its own without Ray; its process has to start.
-        later: seconds every later one of its grade does, the median.
+        later: seconds every trial of the measured grade but its first does, the median.
         next: seconds the first trial of the grade after it does, beyond its own without Ray.
         report: seconds from one report to the next beyond those without Ray, the median.
     """
@@ -88,25 +87,21 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
     root = out / backend
     state = Campaign(measured.model_copy(update={"grades": (*measured.grades, below)}), root).run()
     records, [following] = (state.of(state.lineages[0], grade) for grade in (GRADE, GRADE + 1))
-    first = min(state.trials.values(), key=lambda one: one.begun)
-    alone, first_alone, below_alone = (
+    earliest = min(state.trials.values(), key=lambda one: one.begun)
+    alone, earliest_alone, below_alone = (
         _alone(trial_directory(root, state.grades[one.grade], one.identity), out / "alone")
-        for one in (records[-1], first, following)
+        for one in (records[-1], earliest, following)
     )
     ends = [record.reports[-1]["time"] for record in records]
     gaps = [second["time"] - first["time"] for record in records for first, second in pairwise(record.reports)]
     return BackendCost(
         backend,
         alone[-1],
-        _seconds(first) - first_alone[-1],
+        earliest.reports[-1]["time"] - earliest.begun - earliest_alone[-1],
         statistics.median(later - earlier for earlier, later in pairwise(ends)) - alone[-1],
-        _seconds(following) - below_alone[-1],
+        following.reports[-1]["time"] - following.begun - below_alone[-1],
         statistics.median(gaps) - statistics.median(later - earlier for earlier, later in pairwise(alone)),
     )
-
-
-def _seconds(record: TrialRecord) -> float:
-    return float(record.reports[-1]["time"] - record.begun)
 
 
 def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> float:
@@ -205,9 +200,18 @@ def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignCo
     )
     search = config.search.model_copy(update={"algorithm": "random", "early_stopping": "none"})
     storage = config.storage.model_copy(update={"share_trials": False})
+    # The first trial of a grade would compute what the teacher says, and later ones read it.
+    training = config.training.model_copy(update={"remember_teacher": False})
     # Without Ray nobody would announce the teacher that a pipelined trial waits for.
     schedule = config.schedule.model_copy(update={"name": "sequential"})
-    changes = {"grades": (grade,), "teacher": teacher, "resources": resources, "search": search, "storage": storage}
+    changes = {
+        "grades": (grade,),
+        "teacher": teacher,
+        "resources": resources,
+        "search": search,
+        "storage": storage,
+        "training": training,
+    }
     return config.model_copy(update={**changes, "schedule": schedule, "compare": None, "ladders": None})
 
 

@@ -72,11 +72,6 @@ class Relay(Searcher):
             self._over = self._over or self._search is None
             return self._search
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """See `StudySearcher.on_trial_result`."""
-        if self._search is not None:
-            self._search.on_trial_result(trial_id, result)
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """See `StudySearcher.on_trial_complete`."""
         if self._search is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +77,7 @@ class Runners:
         if runner in self._warm:
             self._warm.remove(runner)
         if self._spare and not self._idle:
-            self._idle.insert(0, self._start())
+            self._idle.append(self._start())
         return runner
 
     def put(self, runner: Any) -> None:
@@ -91,15 +91,17 @@ class Runners:
             runner.let_go.remote()
         self._warm.clear()
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End all processes, those at work too.
+    def stop(self, busy: Collection[Any], *, at_once: bool = False) -> None:
+        """End all processes.
 
         Args:
-            at_once: do not wait for the room of trials that have ended.
+            busy: those at work.
+            at_once: do not wait until the others have ended their trials' processes, which have nothing left to do.
         """
-        if not at_once and self._idle:
+        others = [runner for runner in self._all if runner not in busy]
+        if others and not at_once:
             # A process that is killed before its trials' leaves their room taken, on a cluster that goes on.
-            ray.wait([runner.end.remote() for runner in self._idle], num_returns=len(self._idle), timeout=END_SECONDS)
+            ray.wait([runner.end.remote() for runner in others], num_returns=len(others), timeout=END_SECONDS)
         for runner in self._all:
             ray.kill(runner)
         for known in (self._all, self._idle, self._warm):

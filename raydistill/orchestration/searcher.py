@@ -128,9 +128,9 @@ class StudySearcher(Searcher):
             self.inherits, self._heir = False, trial_id
         return {"number": number}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A trial works."""
-        if trial_id == self._heir:
+    def is_seen(self, number: int) -> None:
+        """Hear from a trial's process, which lived when it was given the trial."""
+        if self.numbers.get(self._heir) == number:
             self._heir = ""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

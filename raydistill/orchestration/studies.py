@@ -33,6 +33,7 @@ class StudyRunner:
     def __init__(self) -> None:
         self.allowance = Allowance(1)
         self._study: Study | None = None
+        self._searcher: StudySearcher | None = None
         self._tuning: Tuning | None = None
         self._early: dict[tuple[str, int], int] = {}
         self._turning = threading.Lock()
@@ -45,10 +46,14 @@ class StudyRunner:
             else:
                 self._early[place] = trials
 
-    def study(self) -> Study:
-        """The study that runs, for the processes of its trials, which may have been another one's."""
-        assert self._study is not None, "a trial is begun while its study runs, and by then nobody waits for this one"
-        return self._study
+    def study(self, number: int) -> Study:
+        """The study that runs, for the process that one of its trials is given to, which may have been another study's."""
+        with self._turning:
+            if self._searcher is not None:
+                self._searcher.is_seen(number)
+            # Tune may have found another process for the trial since, and nobody waits for this one.
+            assert self._study is not None, "the study is over"
+            return self._study
 
     def let_go(self) -> None:
         """Hear that no study follows for the moment: the processes of its trials are not needed, and others need their room."""
@@ -83,7 +88,7 @@ class StudyRunner:
         finally:
             study.store.send(log)
             with self._turning:
-                self._study = None
+                self._study = self._searcher = None
 
     def _run(self, study: Study, coordinator: Any, workshop: Workshop) -> None:
         problem: CheckpointError | None = None
@@ -108,6 +113,8 @@ class StudyRunner:
         self, study: Study, searcher: StudySearcher, coordinator: Any, workshop: Workshop, *, at_once: bool
     ) -> None:
         # While another study does the same work, nothing is to be had here, and a process that stays has room of somebody's.
+        with self._turning:
+            self._searcher = searcher
         if not (at_once and self._tuning is not None and self._tuning.take(study, searcher)):
             self.end()
             runner = ray.get_runtime_context().current_actor

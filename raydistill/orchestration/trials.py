@@ -48,7 +48,7 @@ class _Trial(tune.Trainable):
 
     def start(self, number: int) -> None:
         """Turn to a trial, of another study perhaps than the one before. Work begins with the first step."""
-        self.study: Study = ask(self.runner.study.remote())
+        self.study: Study = ask(self.runner.study.remote(number))
         self.key = self.study.key(number)
 
     def step(self) -> dict[str, Any]:

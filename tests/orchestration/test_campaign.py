@@ -100,6 +100,17 @@ def test_process_of_a_trial_stays_for_the_next_grade(cluster: None, tmp_path: Pa
     assert len(pids) == 1
 
 
+def test_process_that_dies_while_it_waits_for_the_next_grade_fails_nobody(cluster: None, tmp_path: Path) -> None:
+    """A machine that is lost between two grades: the first trial below would be given a dead process, and be given up before it began."""
+    resources = {"backend": "inline", "concurrent_trials": 1, "cpus_per_worker": 1, "max_failures": 0}
+    config = fakes.campaign(grades=[{"layers": 6, "mask_ratio": 0.1}], resources=resources)
+    fakes.control(tmp_path / "run", kills_who_stays="0-teacher")
+    state = run(config, tmp_path / "run")
+    assert promoted(state) == fakes.expected(config, tmp_path / "twin")
+    assert list((tmp_path / "run").glob(f"grades/0-teacher/trials/*/{fakes.KILLED}"))
+    assert [one.status for one in state.trials.values()] == ["finished"] * 2
+
+
 def test_process_of_a_shared_teacher_stays_for_the_first_ladder_below_it(cluster: None, tmp_path: Path) -> None:
     """The other ladder's teacher, which is done when it begins, would get the process and do nothing with it."""
     compare = {"methods": [{"name": "pmd"}, {"name": "none"}]}

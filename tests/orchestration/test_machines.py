@@ -133,6 +133,34 @@ def test_processes_that_no_study_follows_in_are_let_go(monkeypatch: pytest.Monke
     assert second.gone == 1
 
 
+@pytest.mark.parametrize(("busy", "at_once", "asked"), [(0, False, 2), (1, False, 1), (0, True, 0)])
+def test_idle_processes_end_those_of_their_trials_before_they_are_killed(
+    monkeypatch: pytest.MonkeyPatch, busy: int, at_once: bool, asked: int
+) -> None:
+    """The CPUs of a process that outlives who made its room stay taken, on a cluster that goes on; or a second Ctrl-C is needed."""
+    told, killed = list[Any](), list[Any]()
+    monkeypatch.setattr(runners.Runners, "_start", lambda self: self._all.append(Ending()) or self._all[-1])
+    monkeypatch.setattr(runners.ray, "wait", lambda waited, **_: told.extend(waited))
+    monkeypatch.setattr(runners.ray, "kill", killed.append)
+    pool = runners.Runners(spare=False)
+    both = [pool.take(), pool.take()]
+    # One whose study raised was not put back.
+    pool.put(both[0])
+    pool.stop(both[:busy], at_once=at_once)
+    assert told == both[busy : busy + asked]
+    assert killed == both
+
+
+class Ending:
+    """A process of studies that may be asked to end those of its trials."""
+
+    def __init__(self) -> None:
+        self.end = self
+
+    def remote(self) -> Ending:
+        return self
+
+
 def test_study_grows_no_further_than_its_trials() -> None:
     """Places that a study cannot use would be kept from the next one."""
     runner = FakeRunner()
