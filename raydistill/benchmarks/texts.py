@@ -13,9 +13,8 @@ import numpy as np
 
 from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
-from raydistill.data.texts import fingerprints
 from raydistill.data.tokens import piece_texts, tokenize_pieces
-from raydistill.evaluation.encode import encode_entities
+from raydistill.evaluation.encode import distinct_texts, encode_entities
 from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import Precision
@@ -86,9 +85,9 @@ def encoding(trial: TrialConfig, precision: Precision, turns: int, entities: int
     device = model.log_inverse_temperature.device
     count = min(entities, parts.task.num_entities)
     taken = seconds_of(lambda: encode_entities(model, parts.assembler, count), turns, device)
-    texts = parts.assembler.entity_texts(np.arange(count))
-    _, distinct = np.unique(fingerprints(texts).numpy(), return_index=True)
-    floor = int(texts.lengths[distinct].sum()) * operations_per_token(model) / rate
+    distinct, _ = distinct_texts(count, parts.assembler.entity_texts)
+    tokens = len(parts.assembler.entity_texts(distinct).tokens)
+    floor = tokens * operations_per_token(model) / rate
     return Rate(f"encode {precision}", count, statistics.median(taken), floor)
 
 

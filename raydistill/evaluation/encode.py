@@ -90,7 +90,7 @@ def _encode_distinct(
 def _encode_in_parts(
     model: BiEncoder, tower: Tower, count: int, texts_of: TextsOf, before_part: BeforePart | None
 ) -> tuple[Iterator[Tensor], Rows]:
-    first, place = _distinct(count, texts_of)
+    first, place = distinct_texts(count, texts_of)
 
     def encoded(rows: Rows) -> Tensor:
         with torch.no_grad():
@@ -99,7 +99,7 @@ def _encode_in_parts(
     return (encoded(rows) for rows in _parts(first)), place
 
 
-def _distinct(count: int, texts_of: TextsOf) -> tuple[Rows, Rows]:
+def distinct_texts(count: int, texts_of: TextsOf) -> tuple[Rows, Rows]:
     """The first row of each distinct text, and `(count,)` which distinct text each row has."""
     keys = [fingerprints(texts_of(rows)) for rows in _parts(np.arange(count))]
     _, first, place = np.unique(torch.cat(keys).numpy(), return_index=True, return_inverse=True)
@@ -151,7 +151,7 @@ def encode_shard(
     kept_as: KeptAs | None = None,
 ) -> tuple[Tensor, Shard]:
     """This worker's part of the entities and their vectors, `(own, hidden)`; entities of one text are in one part."""
-    first, place = _distinct(num_entities, assembler.entity_texts)
+    first, place = distinct_texts(num_entities, assembler.entity_texts)
     owners, vectors = _encode_own(model, "entity", first, assembler.entity_texts, workers, before_part)
     shard = Shard.of_owners(owners[place], workers)
     if kept_as and len(vectors):
@@ -174,7 +174,7 @@ def encode_queries_together(
     def texts_of(rows: Rows) -> Texts:
         return assembler.query_texts(heads[rows], relations[rows])
 
-    first, place = _distinct(len(heads), texts_of)
+    first, place = distinct_texts(len(heads), texts_of)
     owners, vectors = _encode_own(model, "query", first, texts_of, workers, before_part)
     # Adding zeros changes no vector, and needs no word about who sends how many.
     whole = vectors.new_zeros((len(first), vectors.shape[1]))

@@ -92,8 +92,8 @@ class Allowance:
     trials: int
 
 
-class StudySearcher(Searcher):
-    """A proposer in the form Ray Tune asks for.
+class StudySearcher:
+    """A proposer that answers what Ray Tune asks, through the `Relay` that follows study by study.
 
     Args:
         proposer: where the points come from.
@@ -105,7 +105,6 @@ class StudySearcher(Searcher):
     """
 
     def __init__(self, proposer: Proposer, first: int | Literal["wait"], allowance: Allowance) -> None:
-        super().__init__()
         self.proposer, self.allowance = proposer, allowance
         self.first: int | None = None if first == "wait" else first
         self.numbers: dict[str, int] = {}
@@ -149,12 +148,6 @@ class StudySearcher(Searcher):
             ask(coordinator.fail.remote(key, DIED))
         elif ask(coordinator.goes_on.remote(key)):
             self.proposer.take_up(number)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the ledger knows."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the ledger knows."""
 
 
 def _value(record: TrialRecord, settle_epochs: int) -> float | None:
