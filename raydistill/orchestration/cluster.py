@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 
 from raydistill.errors import ConfigError
 from raydistill.orchestration import reaper
@@ -46,6 +47,10 @@ ENVIRONMENT = {
 PRIVATE = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
 """For clusters of our own. Where Ray is installed with its dashboard, figures for Prometheus would be told to everybody: their ports know no token. Two of
 the three cannot be turned off, only be given a number that is none."""
+
+UNASKED = ("start_api_server", "start_log_monitor", "start_monitor")
+"""What Ray's node starts beside a cluster, and nobody asks in one of our own: a dashboard that is left out, what follows the logs for a driver that wants none, and
+what would add machines. Each is a process of Python that has to import, and that wakes ten times a second beside training."""
 
 
 @contextlib.contextmanager
@@ -108,7 +113,7 @@ def _is_inward(address: str) -> bool:
 def _own_cluster(num_cpus: int | None) -> Iterator[None]:
     # The socket paths below it have to fit into 107 characters.
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
-    with _reaped(folder), _environment({**ENVIRONMENT, **PRIVATE, **_token(folder)}), _loopback():
+    with _reaped(folder), _environment({**ENVIRONMENT, **PRIVATE, **_token(folder)}), _loopback(), _bare():
         try:
             ray.init(
                 address="local",
@@ -150,6 +155,23 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[None]:
+    """Let a cluster that starts now do without what is `UNASKED`, for which `ray.init` has no argument: it is there two seconds earlier (two cores)."""
+    before = {name: getattr(Node, name) for name in UNASKED if hasattr(Node, name)}
+    for name in before:
+        setattr(Node, name, _start_nothing)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def _start_nothing(node: Any, **_: Any) -> None:
+    node._webui_url = None
 
 
 @functools.cache

@@ -57,17 +57,31 @@ def family(driver: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def addresses() -> Iterator[set[tuple[str, int]]]:
-    """Every address on which a driver, its cluster and a worker of it take connections."""
+def processes() -> Iterator[list[int]]:
+    """A driver, its cluster and a worker of it."""
     command, pipe = [sys.executable, "-c", DRIVER], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as driver:
         assert driver.stdin is not None
         assert driver.stdout is not None
         try:
             assert driver.stdout.readline() == "ready 1\n"
-            yield intruder.listening(family(driver.pid))
+            yield family(driver.pid)
         finally:
             driver.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def addresses(processes: list[int]) -> set[tuple[str, int]]:
+    """Every address on which they take connections."""
+    found: set[tuple[str, int]] = intruder.listening(processes)
+    return found
+
+
+def test_no_process_is_started_that_nobody_asks(processes: list[int]) -> None:
+    """Each imports for a second, and wakes ten times a second beside workers that have the machine's last core."""
+    commands = {Path(word).name for pid in processes for word in psutil.Process(pid).cmdline()}
+    assert {"gcs_server", "raylet"} <= commands
+    assert not {"dashboard.py", "log_monitor.py", "monitor.py"} & commands
 
 
 def test_nobody_without_the_token_is_told_anything(addresses: set[tuple[str, int]]) -> None:
