@@ -1,6 +1,6 @@
-"""How a trial learns that it is to save and end: from the coordinator, or by SIGTERM to its process.
+"""How a trial learns that it is to save and end: from the coordinator, by SIGTERM to its process, or because its machine was told to end.
 
-Both only set a flag, which training looks at between two steps and before every micro-batch that it encodes beside them. A trial that was told saves
+All of them only set a flag, which training looks at between two steps and before every micro-batch that it encodes beside them. A trial that was told saves
 inside its epoch, so that whatever takes its place goes on from the very step.
 """
 
@@ -18,12 +18,15 @@ import ray
 from ray.exceptions import RayError
 
 from raydistill.orchestration.asking import ask
+from raydistill.orchestration.machines import is_leaving
 from raydistill.planning.records import TrialKey
 
 HALT_SECONDS = 5.0
 """What is left to a process that was told to end: Slurm and clouds give 30 s and more, `docker stop` 10."""
 LOOK_SECONDS = 0.2
 """Between looks at a flag that a signal sets. A handler that woke a thread could be interrupted by the next signal while it holds a lock."""
+MACHINE_SECONDS = 1.0
+"""Between questions whether the machine is about to go."""
 AGAIN_SECONDS = 1.0
 """Between attempts to reach a coordinator that is just being started again."""
 
@@ -89,7 +92,7 @@ def noticing(coordinator: Any, key: TrialKey, *, first: bool = True) -> Iterator
         first: whether this is the worker that saves, for which the end of a campaign waits. What their own process is told the others pass on.
     """
     notice = Notice(sigterm_notice())
-    for hearing in (_listen,) if first else (_listen, _pass_on):
+    for hearing in (_listen, _watch_machine) if first else (_listen, _watch_machine, _pass_on):
         threading.Thread(target=hearing, args=(notice, coordinator, key, first), daemon=True).start()
     notice.sigterm.at_work = True
     try:
@@ -123,6 +126,15 @@ def _pass_on(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> No
             return
         except RayError:
             time.sleep(AGAIN_SECONDS)
+
+
+def _watch_machine(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
+    """Take the word to this machine for one to this process. Whoever wants a pod or a spot machine back tells Ray's node, which sends its processes nothing."""
+    while not (notice.over or notice.sigterm.received):
+        with contextlib.suppress(RayError):
+            if is_leaving():
+                notice.sigterm.received = True
+        time.sleep(MACHINE_SECONDS)
 
 
 def halt_all(coordinator: Any) -> None:

@@ -18,6 +18,7 @@ from raydistill.config.resources import ResourcesSection
 from raydistill.planning.places import capacity, least_cpus, places_of_a_trial, share_of_a_trial, workers_that_fit
 
 logger = logging.getLogger(__name__)
+ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,24 @@ class Room:
 
 
 def all_machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has."""
-    return [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+    """What each machine of the cluster has, but those that are about to go."""
+    machines = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+    leaving = leaving_machines()
+    return [one["Resources"] for one in machines if one["NodeID"] not in leaving]
+
+
+def leaving_machines() -> set[str]:
+    """Machines that were told to end, by their Ray node ids: Ray begins nothing there, and kills what has not ended in time.
+
+    Raises:
+        RpcError: the head does not answer.
+    """
+    return set(ray._private.worker.global_worker.gcs_client.get_draining_nodes(timeout=ANSWER_SECONDS))
+
+
+def is_leaving() -> bool:
+    """Whether the machine of this process is one of them."""
+    return ray.get_runtime_context().get_node_id() in leaving_machines()
 
 
 def free_machines() -> list[dict[str, float]]:

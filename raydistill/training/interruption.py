@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from raydistill.errors import TrialInterruptedError
+from raydistill.errors import RayDistillError, TrialInterruptedError
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts
 
+logger = logging.getLogger(__name__)
 Asked = Callable[[], bool]
+LONG_SECONDS = 1.0
+"""Of a step: the end of a shorter one is waited for."""
+LOOK_SECONDS = 0.2
 
 
 class Interruption:
@@ -45,6 +51,47 @@ class Interruption:
         if self.asked is not None and parts.trainer.world.anyone(self.asked()):
             self.keeper.save_inside_epoch(parts)
             raise _ended(parts)
+
+    @contextmanager
+    def beside_steps(self, parts: TrialParts) -> Iterator[None]:
+        """Take steps meanwhile. One may last longer than a process that was told to end has left; what was learnt before it is saved beside it then.
+
+        The step goes on all the same: workers wait for each other in it, and its end may still come in time.
+        """
+        if self.asked is None or not self.keeper.writes:
+            yield
+            return
+        over = threading.Event()
+        saver = threading.Thread(target=self._save_in_time, args=(parts, self.asked, over), daemon=True)
+        saver.start()
+        try:
+            yield
+        finally:
+            over.set()
+            saver.join()
+
+    def _save_in_time(self, parts: TrialParts, asked: Asked, over: threading.Event) -> None:
+        standstill = parts.trainer.standstill
+        while not over.wait(LOOK_SECONDS):
+            # In this order: whoever asks between two steps wants to be the only one.
+            if standstill.seconds() < LONG_SECONDS or not asked():
+                continue
+            with standstill.held() as still:
+                if still:
+                    self._save_beside(parts)
+                    return
+
+    def _save_beside(self, parts: TrialParts) -> None:
+        try:
+            if parts.trainer.progress.step_in_epoch:
+                self.keeper.save_inside_epoch(parts)
+            else:
+                self.keeper.save_unvalidated(parts)
+            if self.saved is not None:
+                self.saved()
+        except RayDistillError as problem:
+            # After the step the trial tries again, and ends by it.
+            logger.warning("what was learnt before this step could not be saved beside it: %s", problem)
 
     def while_validating(self, parts: TrialParts) -> Callable[[int], None]:
         """What to call before every micro-batch of a validation, which may take longer than a process that was told to end has left.

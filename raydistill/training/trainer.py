@@ -29,6 +29,7 @@ from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
 from raydistill.training.outputs import StepOutputs, Wanted, encode_view
 from raydistill.training.progress import Corruption, PreBatch, Progress
+from raydistill.training.standstill import Standstill
 from raydistill.training.step import LOSS, NORM, Prepared, Taken
 from raydistill.training.structure import Structure
 from raydistill.training.terms.term import OnView, Term, wanted_on
@@ -75,15 +76,14 @@ class Trainer:
     ) -> None:
         self.student, self.teacher, self.terms = student, teacher, tuple(terms)
         self.source, self.builder, self.optimizer, self.corruption = source, builder, optimizer, corruption
-        self.max_gradient_norm, self.seed = max_gradient_norm, seed
+        self.max_gradient_norm, self.measure_gradients, self.seed = max_gradient_norm, measure_gradients, seed
         # What is never done again needs no word between the workers.
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.shared = SharedGradients(self.world, optimizer.parameters)
-        self.pre_batch, self.measure_gradients = PreBatch(pre_batch), measure_gradients
+        self.pre_batch, self.builds_ahead = PreBatch(pre_batch), student.log_inverse_temperature.is_cuda
         self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.pre_batch, self.world)
-        self.progress, self.clock, self.verdicts = Progress(), Clock(), Verdicts()
-        self.builds_ahead = student.log_inverse_temperature.is_cuda
+        self.progress, self.clock, self.verdicts, self.standstill = Progress(), Clock(), Verdicts(), Standstill()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
         looked_at = self._wanted["corrupted"] != Wanted(None, None)
         self._separate = not corruption.shared and corruption.ratio > 0 and looked_at
@@ -172,9 +172,9 @@ class Trainer:
     def _step(self, prepared: Prepared) -> None:
         step, batch = self.global_step, prepared.batch
         longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
-        taken = self.memory.fit(
-            lambda: self._gradients(prepared, step), self.structure.forget_attempt, longest, self.teacher
-        )
+        with self.standstill.lasting():
+            attempt, forget = partial(self._gradients, prepared, step), self.structure.forget_attempt
+            taken = self.memory.fit(attempt, forget, longest, self.teacher)
         with self.clock.part("optimizer"):
             # Of the last step, and all of this one's work has been handed to the device by now.
             unless = self.verdicts.ask(taken.values, f"epoch {self.progress.epoch + 1}, step {step}")

@@ -158,10 +158,11 @@ def _train(
             if teacher != parts.config.teacher:
                 parts = parts.taught_by(teacher)
         interruption.before_epoch(parts)
-        for step in trainer.run_epoch():
-            interruption.after_step(parts)
-            if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
-                keeper.save_inside_epoch(parts)
+        with interruption.beside_steps(parts):
+            for step in trainer.run_epoch():
+                interruption.after_step(parts)
+                if settings.checkpoint_steps and step % settings.checkpoint_steps == 0 and step < parts.steps_per_epoch:
+                    keeper.save_inside_epoch(parts)
         epoch = trainer.progress.epoch
         if epoch % settings.evaluate_every and epoch < settings.epochs:
             continue

@@ -35,6 +35,15 @@ def coordinator(**methods: Callable[..., object]) -> Any:
     return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in found.items()})
 
 
+@pytest.fixture(autouse=True)
+def leaving(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What Ray says, one time after the other and at last for ever, when it is asked whether this machine is about to go."""
+    said = [False]
+    monkeypatch.setattr(halting, "is_leaving", lambda: said.pop(0) if len(said) > 1 else said[0])
+    monkeypatch.setattr(halting, "MACHINE_SECONDS", 0.01)
+    return said
+
+
 @pytest.fixture
 def sigterm() -> Iterator[SigtermNotice]:
     """The notice of this process, for the time of a test. Ray may have left a handler of its own."""
@@ -168,6 +177,40 @@ def test_sigterm_to_a_worker_that_cannot_save_reaches_the_one_that_can(
 
 
 @pytest.mark.parametrize("first", [True, False])
+def test_word_to_the_machine_is_one_to_its_processes(
+    sigterm: SigtermNotice, leaving: list[bool], monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """A pod that is deleted, or a spot machine that is wanted back: Ray's node is told, and the trial trains on until it is killed."""
+    told: list[object] = []
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+    with noticing(coordinator(halt=told.append, rest=lambda key: None), KEY, first=first) as notice:
+        time.sleep(0.05)
+        assert not notice()
+        leaving.append(True)
+        until(notice)
+        # Its process is not given another trial, and the other workers hear of it.
+        assert sigterm.received
+        until(lambda: told == ([] if first else [KEY]))
+
+
+def test_head_that_does_not_answer_is_asked_again(sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends with the first answer that is late, and nobody who looks any more."""
+    asked: list[int] = []
+
+    def late() -> bool:
+        asked.append(1)
+        if len(asked) < 3:
+            raise RayError("deadline exceeded")
+        return True
+
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+    monkeypatch.setattr(halting, "is_leaving", late)
+    with noticing(coordinator(rest=lambda key: None), KEY) as notice:
+        until(notice)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
 def test_every_worker_is_told_what_the_coordinator_says(
     sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
@@ -217,7 +260,7 @@ def test_process_whose_trial_ended_while_it_was_told_begins_no_other(
 
 
 def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread for every trial of a process; or a SIGTERM between two trials that ends the one before once more."""
+    """Threads for every trial of a process; or a SIGTERM between two trials that ends the one before once more."""
     told: list[object] = []
     monkeypatch.setattr(halting, "ask", lambda answer: answer)
     before = set(threading.enumerate())
@@ -226,6 +269,6 @@ def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, mon
     sigterm.received = True
     for thread in threads:
         thread.join(60)
-    assert len(threads) == 2
+    assert len(threads) == 3
     assert not any(thread.is_alive() for thread in threads)
     assert told == []

@@ -19,22 +19,30 @@ from raydistill.orchestration.runners import Job
 from raydistill.orchestration.searcher import Allowance, StudySearcher
 
 
-def node(cpus: float, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Resources": {"CPU": cpus}}
+def node(cpus: float, alive: bool = True, name: str = "") -> dict[str, Any]:
+    return {"Alive": alive, "NodeID": name, "Resources": {"CPU": cpus}}
 
 
 class FakeNodes:
     """What Ray says of its machines."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
-        self.nodes = list(nodes)
+        self.nodes, self.leaving = list(nodes), set[str]()
         monkeypatch.setattr(machines.ray, "nodes", lambda: self.nodes)
+        monkeypatch.setattr(machines, "leaving_machines", lambda: self.leaving)
 
 
 def test_room_is_what_living_machines_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials for CPUs that are gone would wait; and Ray lists the machines it lost for ever."""
     FakeNodes(monkeypatch, node(2), node(4), node(8, alive=False))
     assert machines.room_of(ResourcesSection()) == Room(6, 6.0, 0.0, 4.0)
+
+
+def test_machine_that_is_about_to_go_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials for CPUs on which Ray begins nothing any more would wait until the machine is gone."""
+    nodes = FakeNodes(monkeypatch, node(2, name="stays"), node(4, name="goes"))
+    nodes.leaving.add("goes")
+    assert machines.room_of(ResourcesSection()) == Room(2, 2.0, 0.0, 2.0)
 
 
 def test_only_what_came_is_given_to_running_studies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +191,7 @@ def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: dict[str, Any], has: dict[str, float]
 ) -> None:
     """A campaign that waits for ever for a GPU looks like one that trains; one word at its start is out of sight after a night."""
-    nodes, resources = FakeNodes(monkeypatch, {"Alive": True, "Resources": has}), ResourcesSection(**asked)
+    nodes, resources = FakeNodes(monkeypatch, {**node(0), "Resources": has}), ResourcesSection(**asked)
     followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
     plan = SimpleNamespace(folder="1-6-layers")
     study = SimpleNamespace(lineage=SimpleNamespace(name="main"), plan=plan, cpus=4.0)
@@ -195,7 +203,7 @@ def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
         said.append(len(caplog.messages))
     assert said == [1, 1, 2, 2]
     assert caplog.messages[0].startswith("main, grade 1-6-layers: the cluster's machines have no room for a trial (")
-    nodes.nodes.append({"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}})
+    nodes.nodes.append({**node(0), "Resources": {"CPU": 8.0, "GPU": 1.0}})
     followed.look()
     waiting.look([job], followed)
     assert len(caplog.messages) == 2

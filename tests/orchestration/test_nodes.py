@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -295,6 +296,35 @@ def test_trials_follow_the_machines_there_are(faked: tuple[CampaignConfig, Path]
             driver.kill()
     assert code == 0, said
     assert promoted(root) == fakes.expected(config, tmp_path / "twin")
+
+
+def test_machine_that_is_told_to_end_loses_nothing(tmp_path: Path) -> None:
+    """A spot machine that is wanted back: `ray start --block` hears SIGTERM, and tells nobody; its trial trains on until it is killed, and counts as failed."""
+    config = fakes.campaign(
+        grades=[{"layers": 6, "mask_ratio": {"choice": [0.0, 0.1, 0.15]}}],
+        search={"algorithm": "grid"},
+        training={"epochs": 3, "batch_size": 4},
+        resources={"backend": "inline", "max_failures": 0},
+    )
+    path, root = tmp_path / "config.json", tmp_path / "run"
+    path.write_text(config.model_dump_json())
+    fakes.control(root, seconds=5.0)
+    with started(2, tmp_path / "cluster") as nodes, drive(root, path, nodes) as driver:
+        try:
+            wait_for(lambda: running(root) == 3, driver)
+            machine, trial = nodes.titled(TRIAL, nodes.machines[1:])[0]
+            began = time.time()
+            os.kill(machine[0], signal.SIGTERM)
+            ends = wait_for(lambda: list(root.glob(f"grades/1-layers6/trials/*/{fakes.ENDED}")), driver)
+            code, said = ended(driver)
+        finally:
+            driver.kill()
+    assert code == 0, said
+    assert len(ends) == 1
+    assert float(ends[0].read_text().split()[1]) - began < 5
+    assert not _is_alive(trial)
+    assert promoted(root) == fakes.expected(config, tmp_path / "twin")
+    assert all(one.status == "finished" for one in open_run(root).trials.values())
 
 
 @pytest.mark.skipif(not MOMENTS, reason="takes a minute; RAYDISTILL_KILLS=1 runs it")
