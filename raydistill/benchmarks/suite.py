@@ -229,7 +229,7 @@ class Suite:
         train, test = torch.from_numpy(dataset.train), torch.from_numpy(dataset.test)
         known = torch.cat([train, torch.from_numpy(dataset.valid), test])
         vectors = random_vectors(len(task.distinct_heads), 1), random_vectors(task.num_entities, 0)
-        seconds = pykeen_seconds(task, train, test, known, vectors, turns=1)
+        seconds = pykeen_seconds(task, train, test, known, vectors, turns=self.turns)
         return {"ranking": "PyKEEN", "entities": task.num_entities, "queries/s": len(task.gold) / seconds}
 
     @staticmethod

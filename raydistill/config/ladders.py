@@ -39,6 +39,10 @@ class LadderSearchSection(Section):
     def _possible(self) -> LadderSearchSection:
         if self.grades[0] > self.grades[1]:
             raise ValueError(f"grades: fewest must not be above most, received {list(self.grades)}")
+        if self.grades[0] > len(set(self.depths)):
+            raise ValueError(
+                f"grades: at least {self.grades[0]} were asked for, and depths has {len(set(self.depths))} of which each may stand in a ladder once, received {list(self.depths)}"
+            )
         if max(self.alphas) + max(self.betas) >= 1:
             raise ValueError(
                 f"alpha + beta can reach {max(self.alphas) + max(self.betas):g}; expected below 1, because the contrastive term would get no weight"

@@ -83,8 +83,23 @@ def _encode_distinct(
     longer tie.
     """
     parts, place = _encode_in_parts(model, tower, count, texts_of, before_part)
-    vectors = torch.cat([kept_as(part) if kept_as else part for part in parts])
-    return vectors[torch.from_numpy(place).to(vectors.device)]
+    kept = (part if kept_as is None else kept_as(part) for part in parts)
+    return _placed(kept, place)
+
+
+def _placed(parts: Iterator[Tensor], place: Rows) -> Tensor:
+    """The rows of parts one after another, each wherever `place` names it: written there as soon as they come, so that no more than one part is held twice."""
+    order = np.argsort(place, kind="stable")
+    ordered, first, whole = place[order], 0, None
+    for part in parts:
+        if whole is None:
+            whole = part.new_empty((len(place), *part.shape[1:]))
+        begin, end = np.searchsorted(ordered, (first, first + len(part)))
+        rows, own = (torch.from_numpy(some[begin:end]).to(part.device) for some in (order, ordered))
+        whole[rows] = part[own - first]
+        first += len(part)
+    assert whole is not None, "there is nothing to encode"
+    return whole
 
 
 def _encode_in_parts(

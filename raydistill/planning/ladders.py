@@ -85,10 +85,13 @@ def propose_ladder(
 def ladder_of(section: LadderSearchSection, point: Mapping[str, Any]) -> dict[str, Any]:
     """What a point comes to: `grades`, each with layers, mask ratio and layer map, and the weights.
 
-    Depths fall down the ladder whatever was drawn, and so do mask ratios where the section asks for it: the drawn values are sorted.
+    Depths fall down the ladder whatever was drawn, and so do mask ratios where the section asks for it: the drawn values are sorted. Of equal depths one is
+    left; where too few are, the first that were not drawn make up for them.
     """
     count = int(point["grades"])
-    layers = sorted({int(point[f"layers.{i}"]) for i in range(count)}, reverse=True)
+    drawn = list(dict.fromkeys(int(point[f"layers.{i}"]) for i in range(count)))
+    others = [depth for depth in dict.fromkeys(section.depths) if depth not in drawn]
+    layers = sorted(drawn + others[: max(0, section.grades[0] - len(drawn))], reverse=True)
     masks = [float(point[f"mask_ratio.{i}"]) for i in range(len(layers))]
     if section.falling_masks:
         masks.sort(reverse=True)

@@ -153,6 +153,13 @@ def test_cloud_file_is_accepted_by_rays_autoscaler(path: Path) -> None:
     assert config["available_node_types"][config["head_node_type"]]["max_workers"] == 0
 
 
+def test_machines_on_aws_have_an_image() -> None:
+    """Ray's own choice is an Ubuntu whose C library today's torch does not run on, which is seen when the first machine runs already."""
+    kinds = content_of(CLUSTER / "aws.yaml")["available_node_types"].values()
+    assert [one["node_config"]["ImageId"] for one in kinds] == ["IMAGE"] * 2
+    assert "in place of IMAGE" in text_of(CLUSTER / "aws.yaml").replace("\n# ", " ")
+
+
 @pytest.mark.parametrize("path", CLOUDS, ids=name_of)
 def test_cloud_file_sends_files_that_exist(path: Path) -> None:
     """A source that was renamed is missed when the first machine runs already."""

@@ -231,3 +231,12 @@ def test_each_text_is_encoded_by_one_worker(
     assert 0 < len(vectors) == len(shard.entities) < task.num_entities
     whole = encode.encode_entities(model, assembler, task.num_entities)
     assert torch.equal(vectors, whole[torch.from_numpy(shard.entities)])
+
+
+def test_vectors_are_put_where_their_rows_are() -> None:
+    """Vectors of a text that several entities share, in a part of its own, in none, or in the last."""
+    generator = np.random.default_rng(0)
+    for parts in ([7], [3, 4], [1, 0, 5, 1]):
+        place = np.concatenate([generator.permutation(7), generator.integers(0, 7, 20)])
+        vectors = torch.randn(7, 3, dtype=torch.float16)
+        assert torch.equal(encode._placed(iter(vectors.split(parts)), place), vectors[torch.from_numpy(place)])

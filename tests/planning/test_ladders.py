@@ -51,6 +51,18 @@ def test_depths_and_masks_fall_down_every_ladder() -> None:
         assert 1 <= len(grades) <= 3
 
 
+def test_no_ladder_has_fewer_grades_than_were_asked_for() -> None:
+    """Of two grades of one depth one is left: a search for ladders of three would run some of two, or of one."""
+    three = SECTION.model_copy(update={"grades": (3, 3), "depths": (5, 1, 3, 4)})
+    assert {len(ladder_of(three, one.point)["grades"]) for one in search(three, 12)} == {3}
+    point = {"grades": 3, "alpha": 0.1, "beta": 0.0}
+    for grade in range(3):
+        point |= {f"layers.{grade}": 4, f"mask_ratio.{grade}": 0.1 * grade, f"layer_map.{grade}": "skip"}
+    assert [one["layers"] for one in ladder_of(three, point)["grades"]] == [5, 4, 1]
+    fewer = three.model_copy(update={"grades": (1, 3)})
+    assert [one["layers"] for one in ladder_of(fewer, point)["grades"]] == [4]
+
+
 def test_masks_may_rise_where_that_is_asked_for() -> None:
     """Sorting whatever was drawn would make a free search a constrained one."""
     free = SECTION.model_copy(update={"falling_masks": False})
