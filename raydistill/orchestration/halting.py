@@ -1,6 +1,6 @@
 """How a trial learns that it is to save and end: from the coordinator, by SIGTERM to its process, or because its machine was told to end.
 
-All of them only set a flag, which training looks at between two steps and before every micro-batch that it encodes beside them. A trial that was told saves
+All of them only set a flag, which training looks at between two steps, beside one that takes long, and before every micro-batch that it encodes besides. A trial that was told saves
 inside its epoch, so that whatever takes its place goes on from the very step.
 """
 

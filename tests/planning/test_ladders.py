@@ -141,6 +141,7 @@ def test_search_ends_after_its_ladders_or_with_its_space() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"ladders": {"depths": [3, 2, 3], "grades": [3, 3]}}, "grades: at least 3 .* depths has 2"),
         ({"teacher": {"layers": 4}, "ladders": {"depths": [6, 3]}}, "ladders.depths has 6, .* a teacher of 4"),
         (
             {"grades": [{"layers": 3, "epochs": 2}, {"layers": 2, "epochs": 9}],
@@ -149,7 +150,7 @@ def test_search_ends_after_its_ladders_or_with_its_space() -> None:
         ),
         ({"grades": [{"layers": 3}, {"layers": 2, "method": {"name": "pmd"}}]}, r"grades\.1\.method .* remove it"),
     ],
-    ids=["depths", "epochs", "method"],
+    ids=["fewest", "depths", "epochs", "method"],
 )  # fmt: skip
 def test_search_whose_ladders_cannot_be_is_refused(changes: dict[str, Any], match: str) -> None:
     """It would end at its first such ladder, and there again each time it is resumed; or search weights that nothing reads."""
