@@ -46,7 +46,7 @@ ENVIRONMENT = {
 
 PRIVATE = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
 """For clusters of our own. Where Ray is installed with its dashboard, figures for Prometheus would be told to everybody: their ports know no token. Two of
-the three cannot be turned off, only be given a number that is none."""
+the three cannot be turned off, only be given a number that is none, should a Ray start them all the same (`_bare`)."""
 
 UNASKED = ("start_api_server", "start_log_monitor", "start_monitor")
 """What Ray's node starts beside a cluster, and nobody asks in one of our own: a dashboard that is left out, what follows the logs for a driver that wants none, and

@@ -25,8 +25,8 @@ HALT_SECONDS = 5.0
 """What is left to a process that was told to end: Slurm and clouds give 30 s and more, `docker stop` 10."""
 LOOK_SECONDS = 0.2
 """Between looks at a flag that a signal sets. A handler that woke a thread could be interrupted by the next signal while it holds a lock."""
-MACHINE_SECONDS = 1.0
-"""Between questions whether the machine is about to go."""
+MACHINE_SECONDS = 2.0
+"""Between questions whether the machine is about to go, which Ray gives thirty seconds."""
 AGAIN_SECONDS = 1.0
 """Between attempts to reach a coordinator that is just being started again."""
 
@@ -40,13 +40,18 @@ class SigtermNotice:
 
     def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
         self.before = before
-        self.at_work = self.received = False
+        self.at_work = self.received = self.machine_leaves = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal."""
         if self.received or not self.at_work:
             self.before(number, frame)
         self.received = True
+
+    @property
+    def told(self) -> bool:
+        """Whether the process is to end: it was told, or its machine was, which sends it a signal of its own later."""
+        return self.received or self.machine_leaves
 
     def leave(self) -> None:
         """End the process as the signal would have done at first."""
@@ -79,7 +84,7 @@ class Notice:
 
     def __call__(self) -> bool:
         """Whether it is."""
-        return self.told or self.sigterm.received
+        return self.told or self.sigterm.told
 
 
 @contextlib.contextmanager
@@ -118,7 +123,7 @@ def _listen(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> Non
 def _pass_on(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
     """Have the coordinator tell all workers, which hear of each other between two steps only; and of them the first alone can save."""
     while not notice.over:
-        if not notice.sigterm.received:
+        if not notice.sigterm.told:
             time.sleep(LOOK_SECONDS)
             continue
         try:
@@ -130,10 +135,9 @@ def _pass_on(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> No
 
 def _watch_machine(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
     """Take the word to this machine for one to this process. Whoever wants a pod or a spot machine back tells Ray's node, which sends its processes nothing."""
-    while not (notice.over or notice.sigterm.received):
+    while not (notice.over or notice.sigterm.told):
         with contextlib.suppress(RayError):
-            if is_leaving():
-                notice.sigterm.received = True
+            notice.sigterm.machine_leaves = is_leaving()
         time.sleep(MACHINE_SECONDS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.config.resources import ResourcesSection
@@ -43,7 +44,7 @@ class Room:
 def all_machines() -> list[dict[str, float]]:
     """What each machine of the cluster has, but those that are about to go."""
     machines = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
-    leaving = leaving_machines()
+    leaving = _leaving_if_known()
     return [one["Resources"] for one in machines if one["NodeID"] not in leaving]
 
 
@@ -53,7 +54,16 @@ def leaving_machines() -> set[str]:
     Raises:
         RpcError: the head does not answer.
     """
-    return set(ray._private.worker.global_worker.gcs_client.get_draining_nodes(timeout=ANSWER_SECONDS))
+    here: Any = ray._private.worker.global_worker
+    return set(here.gcs_client.get_draining_nodes(timeout=ANSWER_SECONDS))
+
+
+def _leaving_if_known() -> set[str]:
+    """Nobody where the head does not answer in time: whether it is lost is for `losses.py` to say, which has more patience."""
+    try:
+        return leaving_machines()
+    except RayError:
+        return set()
 
 
 def is_leaving() -> bool:
@@ -63,7 +73,8 @@ def is_leaving() -> bool:
 
 def free_machines() -> list[dict[str, float]]:
     """What is free on each machine of the cluster at the moment."""
-    return list(available_resources_per_node().values())  # type: ignore[no-untyped-call]
+    leaving = _leaving_if_known()
+    return [free for name, free in available_resources_per_node().items() if name not in leaving]  # type: ignore[no-untyped-call]
 
 
 def room_of(resources: ResourcesSection) -> Room:

@@ -55,7 +55,7 @@ class _Trial(tune.Trainable):
         """Work to the next report of the trial, or to its end."""
         result = self.work()
         # The word may have come after the trial's last look, when nothing was left to save; another trial is not to be begun then.
-        return self.rest() if result["done"] and sigterm_notice().received else result
+        return self.rest() if result["done"] and sigterm_notice().told else result
 
     def work(self) -> dict[str, Any]:
         """What a step is: the epoch it reports, and whether the trial is over for this process."""
@@ -71,7 +71,7 @@ class _Trial(tune.Trainable):
     def rest(self) -> dict[str, Any]:
         """After an interruption: end with the process; or wait for the end of the campaign, so that no other trial takes this one's place."""
         sigterm = sigterm_notice()
-        if sigterm.received:
+        if sigterm.told:
             ask(self.coordinator.leave.remote(self.key))
             sigterm.leave()
         time.sleep(REST_SECONDS)
@@ -185,7 +185,7 @@ class TrainTrial(_Trial):
     def _watch(self, sigterm: SigtermNotice) -> dict[str, Any]:
         assert self.runs is not None and self.thread is not None and self.seen is not None
         while True:
-            if sigterm.received:
+            if sigterm.told:
                 self.runs.last = True
                 ask(self.coordinator.halt.remote(self.key))
                 self.thread.join(NOTICE_SECONDS)

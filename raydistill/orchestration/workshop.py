@@ -44,7 +44,7 @@ class Workshop:
 
     Attributes:
         run_trial: train one trial, one report per completed epoch; it asks who teaches an epoch where the teacher changes, and after every step,
-            and before what it encodes beside them, whether it is to end.
+            beside a long one from another thread, and before what it encodes besides, whether it is to end.
         world: the world of a process; True = it belongs to a process group.
         set_threads: how many CPU threads a trial may use.
         verify_checkpoint: SHA-256 of a sound checkpoint's manifest.

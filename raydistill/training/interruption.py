@@ -1,4 +1,4 @@
-"""Ending a trial before its end, between two steps or while it encodes, without losing a step."""
+"""Ending a trial before its end, between two steps, beside a long one or while it encodes, without losing a step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Interruption:
     """Writes the checkpoint from which an interrupted trial goes on, and ends it.
 
     Args:
-        asked: whether this worker was told to end; asked often, so it must answer at once.
+        asked: whether this worker was told to end; asked often, and by two threads, so it must answer at once.
         keeper: writes the checkpoint.
-        saved: called where a checkpoint was written and the trial goes on for a while, in which its machine may be lost.
+        saved: called where everything is on disk and the trial goes on for a while, in which its machine may be lost; by the thread that has saved.
     """
 
     def __init__(self, asked: Asked | None, keeper: CheckpointKeeper, saved: Callable[[], None] | None = None) -> None:
@@ -56,9 +56,10 @@ class Interruption:
     def beside_steps(self, parts: TrialParts) -> Iterator[None]:
         """Take steps meanwhile. One may last longer than a process that was told to end has left; what was learnt before it is saved beside it then.
 
-        The step goes on all the same: workers wait for each other in it, and its end may still come in time.
+        The step goes on all the same: workers wait for each other in it, and its end may still come in time. On a GPU it is waited for: a long one is rare
+        there, and whether the one before was taken is only known at its end.
         """
-        if self.asked is None or not self.keeper.writes:
+        if self.asked is None or not self.keeper.writes or parts.student.log_inverse_temperature.is_cuda:
             yield
             return
         over = threading.Event()
@@ -73,7 +74,7 @@ class Interruption:
     def _save_in_time(self, parts: TrialParts, asked: Asked, over: threading.Event) -> None:
         standstill = parts.trainer.standstill
         while not over.wait(LOOK_SECONDS):
-            # In this order: whoever asks between two steps wants to be the only one.
+            # In this order: between two steps the trial itself asks.
             if standstill.seconds() < LONG_SECONDS or not asked():
                 continue
             with standstill.held() as still:
@@ -89,7 +90,7 @@ class Interruption:
                 self.keeper.save_unvalidated(parts)
             if self.saved is not None:
                 self.saved()
-        except RayDistillError as problem:
+        except (RayDistillError, OSError) as problem:
             # After the step the trial tries again, and ends by it.
             logger.warning("what was learnt before this step could not be saved beside it: %s", problem)
 

@@ -114,7 +114,7 @@ class CheckpointKeeper:
             self._prune(self.keep, _name(parts))
 
     def save_unvalidated(self, parts: TrialParts) -> None:
-        """Between two epochs, write a checkpoint to go on from where there is none: that of an epoch that was not validated."""
+        """Between two epochs, and until the first step of the next has changed anything, write a checkpoint to go on from where there is none: that of an epoch that was not validated."""
         progress = parts.trainer.progress
         if progress.epoch % parts.config.training.evaluate_every and not progress.step_in_epoch:
             self.save_inside_epoch(parts)

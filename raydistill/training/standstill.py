@@ -1,4 +1,7 @@
-"""When a step computes without changing anything, so that another thread may save what the trial has learnt."""
+"""When a step computes without changing anything, so that another thread may save what the trial has learnt.
+
+What a term remembers may change in the middle of a step, into what the same step finds when it is taken again; no copy may be made while it does.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,12 @@ class Standstill:
         finally:
             with self._lock:
                 self._since = None
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Change meanwhile what the same step would change again; whoever saves is waited for."""
+        with self._lock:
+            yield
 
     def seconds(self) -> float:
         """How long nothing has changed by now; 0 where something does."""

@@ -192,7 +192,7 @@ class Trainer:
         student = self._student_pass(step, cached=self.memory.cached)
         with self.clock.part("forward"):
             outputs = self._outputs(prepared, student, step)
-        with self.clock.part("terms"):
+        with self.clock.part("terms"), self.standstill.busy():
             values = {term.name: term.value(outputs) for term in self.terms}
         epoch = self.progress.epoch
         loss = torch.stack([term.weight_at(epoch) * values[term.name] for term in self.terms]).sum()

@@ -70,9 +70,9 @@ def run_trial(
         world: the trial's workers.
         teacher_at: who teaches an epoch, from 0; needed where `config.settle_epochs` is set.
         interrupted: whether to end; asked before every epoch, after every step, and before every micro-batch of a validation or of the teacher's
-            pass over the training texts. All workers are given one, or none.
+            pass over the training texts; and by another thread beside a long step. All workers are given one, or none.
         bring: where a teacher that came later lies on this worker's machine, fetched there if need be; None = at its path.
-        saved: called after a checkpoint was written for an end that other workers put off: it may come to no report.
+        saved: called when what was learnt is on disk and the end is put off, by other workers or by a long step, whose thread it is called beside: it may come to no report.
 
     Raises:
         TrialInterruptedError: it was interrupted, and has saved where it stands.

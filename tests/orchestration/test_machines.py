@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 
 from raydistill.config.schema import ResourcesSection
 from raydistill.errors import ClusterError
@@ -43,6 +44,24 @@ def test_machine_that_is_about_to_go_has_no_room(monkeypatch: pytest.MonkeyPatch
     nodes = FakeNodes(monkeypatch, node(2, name="stays"), node(4, name="goes"))
     nodes.leaving.add("goes")
     assert machines.room_of(ResourcesSection()) == Room(2, 2.0, 0.0, 2.0)
+
+
+def test_nothing_is_free_on_a_machine_that_is_about_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that saved and ended because of it would begin there again, and wait until it is gone."""
+    monkeypatch.setattr(machines, "available_resources_per_node", lambda: {"goes": {"CPU": 4.0}, "stays": {"CPU": 1.0}})
+    monkeypatch.setattr(machines, "leaving_machines", lambda: {"goes"})
+    assert machines.free_machines() == [{"CPU": 1.0}]
+
+
+def test_head_that_is_slow_to_answer_loses_no_machine_and_no_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is lost is asked elsewhere, with more patience."""
+    FakeNodes(monkeypatch, node(2), node(4))
+
+    def late() -> set[str]:
+        raise RpcError("deadline exceeded")
+
+    monkeypatch.setattr(machines, "leaving_machines", late)
+    assert machines.room_of(ResourcesSection()).cpus == 6.0
 
 
 def test_only_what_came_is_given_to_running_studies(monkeypatch: pytest.MonkeyPatch) -> None:
