@@ -94,7 +94,7 @@ class Suite:
             yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
 
     def kept(self) -> Iterator[Row]:
-        """Steps of the last grade under a teacher that reads along, and under what is kept of one; first all training texts are encoded."""
+        """Steps of the last grade under a teacher that reads along, and under what is kept of one, in the same batches, so that their losses compare; first all training texts are encoded."""
         for precision in self._precisions:
             rate, [*_, live] = self._rate(precision), self._trials(precision)
             once = live.model_copy(update={"training": live.training.model_copy(update={"corruptions": 1})})

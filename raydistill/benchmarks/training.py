@@ -37,6 +37,7 @@ class StepCost:
         seconds: of a step.
         parts: seconds of its parts.
         floor: seconds that the arithmetic alone takes.
+        loss: the mean over all steps that were taken, the first ones included.
     """
 
     layers: int
@@ -46,6 +47,7 @@ class StepCost:
     seconds: float
     parts: dict[str, float]
     floor: float
+    loss: float
 
     @property
     def row(self) -> dict[str, float]:
@@ -58,6 +60,7 @@ class StepCost:
             "rest %": 100 * rest / self.seconds,
             "padding %": 100 * self.padding,
             "floor %": 100 * self.floor / self.seconds,
+            "loss": self.loss,
         }
 
 
@@ -85,6 +88,7 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
         data = statistics.median(one.get("data", 0.0) for one in shares)
         trainer.clock = Clock(wait)
         shares = [{**one, "data": data} for one in _looked_at(trainer, endless, steps, 1)[1]]
+    loss = trainer.averages()["loss"]
     batches = _same_batches(parts, WARM_UP + steps)[WARM_UP:]
     tokens = statistics.median(sum(_tokens(batch)) for batch in batches)
     live = trainer.teacher.model if isinstance(trainer.teacher, LiveTeacher) else None
@@ -96,6 +100,7 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
         statistics.median(taken),
         {name: statistics.median(one.get(name, 0.0) for one in shares) for name in PARTS},
         floor_seconds(tokens, parts.student, live, rate),
+        loss,
     )
 
 

@@ -22,8 +22,10 @@ from raydistill.benchmarks.texts import encoding, synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
 from raydistill.kg.prepare import prepare
+from raydistill.teachers.shards import KeptTeachers
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
+from raydistill.training.trainer import Trainer
 
 Make = Callable[..., TrialConfig]
 
@@ -71,6 +73,15 @@ def test_costs_of_a_step_are_those_of_its_batches(
     assert cost.floor == pytest.approx(tokens[1] * layers * operations_per_token(parts.student) / trial.layers / 1e9)
     assert 0 <= cost.padding < 1
     assert cost.row["examples/s"] == pytest.approx(cost.examples / cost.seconds)
+    kept_teachers = KeptTeachers(tmp_path / "kept") if kept else None
+    assert cost.loss == pytest.approx(
+        float(np.mean(losses(build_parts(trial, World.alone(), kept=kept_teachers).trainer)[:5]))
+    )
+
+
+def losses(trainer: Trainer) -> list[float]:
+    """Of the steps of two epochs."""
+    return [trainer.averages()["loss"] for _ in range(2) for _ in trainer.run_epoch()]
 
 
 def test_an_epoch_has_all_its_steps_one_validation_and_one_checkpoint(trial_config: Make, tmp_path: Path) -> None:
