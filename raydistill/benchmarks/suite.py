@@ -94,11 +94,12 @@ class Suite:
             yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
 
     def kept(self) -> Iterator[Row]:
-        """Steps of the last grade under a teacher that reads along, and under what is kept of one, in the same batches, so that their losses compare; first all training texts are encoded."""
+        """Steps of the last grade under a teacher that reads along, and under what is kept of one: the same steps on the same texts, whose loss is the same; first all training texts are encoded."""
         for precision in self._precisions:
-            rate, [*_, live] = self._rate(precision), self._trials(precision)
-            once = live.model_copy(update={"training": live.training.model_copy(update={"corruptions": 1})})
-            for trial, folder, how in ((live, None, "reads along"), (once, self.out / "kept", "is kept")):
+            rate, [*_, last] = self._rate(precision), self._trials(precision)
+            for folder, how in ((None, "reads along"), (self.out / "kept", "is kept")):
+                changes = {"corruptions": 1, "remember_teacher": folder is not None}
+                trial = last.model_copy(update={"training": last.training.model_copy(update=changes)})
                 cost = step_cost(trial, rate, self.turns, folder)
                 yield {"teacher": f"{how}, {trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
         yield from self._left_out("teacher")

@@ -6,6 +6,7 @@ That trains nothing, so nothing here imports torch: it takes seconds of a core, 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,12 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
         train_loop_config={"study": study, "key": key, "coordinator": coordinator, "workshop": workshop},
         backend_config=NoticingConfig(process_group_of(study.config.resources)),
         scaling_config=scaling(study, workers),
-        run_config=ray.train.RunConfig(name="train", storage_path=storage.path, storage_filesystem=storage.filesystem),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
+            failure_config=ray.train.FailureConfig(**_no_retries()),
+        ),
     )
     try:
         key, interrupted = trainer.fit().return_value  # type: ignore[attr-defined]
@@ -113,6 +119,12 @@ def fit(study: Study, key: TrialKey, coordinator: Any, workshop: Workshop, folde
     finally:
         if storage.remote is not None:
             storage.remove()
+
+
+def _no_retries() -> dict[str, Any]:
+    """None after a worker's death, nor, with a Ray that counts those apart, after that of a machine which was told to end."""
+    known = {one.name for one in dataclasses.fields(ray.train.FailureConfig)}
+    return {name: 0 for name in ("max_failures", "max_preemption_failures") if name in known}
 
 
 def _work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:

@@ -88,16 +88,17 @@ class Notice:
 
 
 @contextlib.contextmanager
-def noticing(coordinator: Any, key: TrialKey, *, first: bool = True) -> Iterator[Notice]:
+def noticing(coordinator: Any, key: TrialKey, *, first: bool = True, alone: bool = True) -> Iterator[Notice]:
     """Hear of the end that a trial of this process is to make, for as long as it trains.
 
     Args:
         coordinator: handle of the coordinator.
         key: the trial.
-        first: whether this is the worker that saves, for which the end of a campaign waits. What their own process is told the others pass on.
+        first: whether this is the worker that saves, for which the end of a campaign waits.
+        alone: whether it is the only one; of several each passes on what its own process, or machine, is told.
     """
     notice = Notice(sigterm_notice())
-    for hearing in (_listen, _watch_machine) if first else (_listen, _watch_machine, _pass_on):
+    for hearing in (_listen, _watch_machine) if alone else (_listen, _watch_machine, _pass_on):
         threading.Thread(target=hearing, args=(notice, coordinator, key, first), daemon=True).start()
     notice.sigterm.at_work = True
     try:
@@ -121,7 +122,7 @@ def _listen(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> Non
 
 
 def _pass_on(notice: Notice, coordinator: Any, key: TrialKey, first: bool) -> None:
-    """Have the coordinator tell all workers, which hear of each other between two steps only; and of them the first alone can save."""
+    """Have the coordinator tell all workers: they hear of each other between two steps only, the first alone can save, and the others may be in a teacher's pass of hours."""
     while not notice.over:
         if not notice.sigterm.told:
             time.sleep(LOOK_SECONDS)
@@ -137,7 +138,9 @@ def _watch_machine(notice: Notice, coordinator: Any, key: TrialKey, first: bool)
     """Take the word to this machine for one to this process. Whoever wants a pod or a spot machine back tells Ray's node, which sends its processes nothing."""
     while not (notice.over or notice.sigterm.told):
         with contextlib.suppress(RayError):
-            notice.sigterm.machine_leaves = is_leaving()
+            # Never taken back: the thread of the trial before may still wait for an answer from before the word.
+            if is_leaving():
+                notice.sigterm.machine_leaves = True
         time.sleep(MACHINE_SECONDS)
 
 

@@ -72,7 +72,7 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
         if first:
             stack.enter_context(held(directory))
             stack.enter_context(logged(directory / TRIAL_LOG, Notes(coordinator, record.key)))
-        notice = stack.enter_context(noticing(coordinator, record.key, first=first))
+        notice = stack.enter_context(noticing(coordinator, record.key, first=first, alone=False))
         reports = workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide, notice)
         # What is not closed keeps model and data of a trial that was stopped beside those of the next.
         for report in stack.enter_context(contextlib.closing(reports)):  # type: ignore[type-var]

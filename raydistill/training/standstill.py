@@ -35,7 +35,7 @@ class Standstill:
             yield
 
     def seconds(self) -> float:
-        """How long nothing has changed by now; 0 where something does."""
+        """How long it has lasted by now; 0 where it does not."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 

@@ -79,6 +79,20 @@ def test_costs_of_a_step_are_those_of_its_batches(
     )
 
 
+def test_loss_of_a_step_does_not_tell_whether_the_teacher_was_kept(
+    trial_config: Make, teacher_checkpoint: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What is kept of other masks than the student sees, or of another teacher."""
+    found = []
+    for kept in (None, tmp_path / "kept"):
+        training = {"batch_size": 4, "epochs": 2, "corruptions": 1, "remember_teacher": kept is not None}
+        teacher = teacher_checkpoint("bert")
+        trial = trial_config(method={"name": "pmd"}, mask_ratio=0.2, view="shared", teacher=teacher, training=training)
+        found.append(step_cost(trial, 1e9, 3, kept))
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
+    assert found[0].floor > found[1].floor, "the first one's teacher reads along"
+
+
 def losses(trainer: Trainer) -> list[float]:
     """Of the steps of two epochs."""
     return [trainer.averages()["loss"] for _ in range(2) for _ in trainer.run_epoch()]

@@ -19,6 +19,7 @@ from raydistill.training.gather import World
 from raydistill.training.gradient_cache import StudentPass
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.standstill import Standstill
+from raydistill.training.terms.term import ContrastiveTerm
 from raydistill.training.trial import EpochReport, run_trial
 
 Config = Callable[..., TrialConfig]
@@ -186,6 +187,47 @@ def test_short_step_is_waited_for(config_of: Config, monkeypatch: pytest.MonkeyP
     with pytest.raises(TrialInterruptedError, match="after step 2"):
         list(run_trial(config_of("pmd", **SETTINGS), tmp_path, World.alone(), None, told.is_set))
     assert threads == [threading.main_thread().name]
+
+
+def test_nobody_saves_what_is_just_changing() -> None:
+    """A copy of which one half is from before, and the other from after."""
+    standstill, order = Standstill(), list[str]()
+    asked = threading.Event()
+
+    def save() -> None:
+        asked.set()
+        with standstill.held() as still:
+            order.append(f"saved {still}")
+
+    saver = threading.Thread(target=save)
+    with standstill.lasting():
+        with standstill.busy():
+            saver.start()
+            assert asked.wait(SECONDS)
+            saver.join(0.2)
+            order.append("changed")
+        saver.join(SECONDS)
+    assert order == ["changed", "saved True"]
+
+
+@pytest.mark.usefixtures("_soon")
+def test_terms_are_not_copied_while_they_look_at_a_step(
+    config_of: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a term remembers, saved in the middle of being written."""
+    told, seen = threading.Event(), list[bool]()
+    value = ContrastiveTerm.value
+    monkeypatch.setattr(interruption.Interruption, "_save_beside", lambda *_: seen.append(True))
+
+    def slow(self: ContrastiveTerm, step: Any) -> Any:
+        told.set()
+        time.sleep(0.2)
+        assert not seen
+        return value(self, step)
+
+    monkeypatch.setattr(ContrastiveTerm, "value", slow)
+    with pytest.raises(TrialInterruptedError):
+        list(run_trial(config_of("pmd", **SETTINGS), tmp_path, World.alone(), None, told.is_set))
 
 
 def test_nothing_changes_while_it_is_held() -> None:
