@@ -170,8 +170,8 @@ def _bare() -> Iterator[None]:
             setattr(Node, name, method)
 
 
-def _start_nothing(node: Any, **_: Any) -> None:
-    node._webui_url = None
+def _start_nothing(machine: Any, **_: Any) -> None:
+    machine._webui_url = None
 
 
 @functools.cache
