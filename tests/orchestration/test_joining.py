@@ -21,11 +21,12 @@ class FakeCluster:
     """A head without CPUs; a machine comes with every look that somebody who has asked for room takes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, grows: bool = True) -> None:
-        self.machines = [{"Alive": True, "Resources": {"CPU": 0.0}}]
+        self.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 0.0}}]
         self.asked: list[tuple[list[dict[str, float]], str]] = []
         self.pending: list[object] = []
         self.looks = 0
         monkeypatch.setattr(machines.ray, "nodes", lambda: self.machines)
+        monkeypatch.setattr(machines, "leaving_machines", set)
         monkeypatch.setattr(joining, "may_grow", lambda: grows)
         monkeypatch.setattr(joining, "placement_group", self.ask)
         monkeypatch.setattr(joining, "remove_placement_group", self.pending.remove)
@@ -39,7 +40,7 @@ class FakeCluster:
     def look(self, seconds: float) -> None:
         self.looks += 1
         if self.pending:
-            self.machines.append({"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}})
+            self.machines.append({"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, "GPU": 1.0}})
 
 
 def test_room_of_one_trial_is_asked_for_until_machines_bring_it(
@@ -96,10 +97,10 @@ def test_trial_that_never_fits_this_machine_is_refused(
 ) -> None:
     """With a number of trials at once, a campaign on a laptop would wait for a GPU for ever, without a word."""
     cluster = FakeCluster(monkeypatch, grows=False)
-    cluster.machines = [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 2.0}}]
     config = fakes.campaign(resources={**resources, "concurrent_trials": number})
     campaign = Campaign(config, tmp_path / "run", fakes.workshop())
     with pytest.raises(RoomError, match="a trial needs"):
         campaign._machines()
-    cluster.machines = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}]
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, "GPU": 2.0}}]
     assert campaign._machines().room.places >= 1
