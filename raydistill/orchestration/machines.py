@@ -20,6 +20,7 @@ from raydistill.planning.places import capacity, least_cpus, places_of_a_trial, 
 
 logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 5.0
+"""How long the head may take to say who leaves."""
 
 
 @dataclass(frozen=True)

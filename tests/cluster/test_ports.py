@@ -78,7 +78,7 @@ def addresses(processes: list[int]) -> set[tuple[str, int]]:
 
 
 def test_no_process_is_started_that_nobody_asks(processes: list[int]) -> None:
-    """Each imports for a second, and wakes ten times a second beside workers that have the machine's last core."""
+    """Each imports for a second, and takes something from workers that have the machine's last core."""
     commands = {Path(word).name for pid in processes for word in psutil.Process(pid).cmdline()}
     assert {"gcs_server", "raylet"} <= commands
     assert not {"dashboard.py", "log_monitor.py", "monitor.py"} & commands

@@ -40,26 +40,39 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "LOOK_SECONDS", 0.01)
 
 
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def inside(step: int, then: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something in the middle of a step, from 1: on the way back, before weights change."""
+    passed, backward = list[int](), StudentPass.backward
+
+    def watched(self: StudentPass, loss: Any) -> None:
+        backward(self, loss)
+        passed.append(1)
+        if len(passed) == step:
+            then()
+
+    monkeypatch.setattr(StudentPass, "backward", watched)
+
+
 def die_in(
     step: int, config: TrialConfig, folder: Path, until: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
     """Run a trial that is told to end in the middle of a step, from 1, and killed in it as soon as `until`; how often something was to be sent."""
-    passed, sent, told = list[int](), list[int](), threading.Event()
-    backward = StudentPass.backward
+    sent, told = list[int](), threading.Event()
 
-    def killed(self: StudentPass, loss: Any) -> None:
-        backward(self, loss)
-        passed.append(1)
-        if len(passed) == step:
-            told.set()
-            deadline = time.monotonic() + SECONDS
-            while not until():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            raise Killed
+    def killed() -> None:
+        told.set()
+        wait_for(until)
+        raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(StudentPass, "backward", killed)
+        inside(step, killed, patched)
         with pytest.raises(Killed):
             list(run_trial(config, folder, World.alone(), None, told.is_set, None, lambda: sent.append(1)))
     return sent
@@ -136,8 +149,8 @@ def test_what_cannot_be_saved_beside_a_step_is_said_and_tried_after_it(
     config_of: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A thread that dies of a full disk without a word."""
-    tried, told, passed = list[str](), threading.Event(), list[int]()
-    save, backward = CheckpointKeeper.save_inside_epoch, StudentPass.backward
+    tried, told = list[str](), threading.Event()
+    save = CheckpointKeeper.save_inside_epoch
 
     def full_at_first(self: CheckpointKeeper, parts: Any) -> None:
         tried.append(threading.current_thread().name)
@@ -145,18 +158,12 @@ def test_what_cannot_be_saved_beside_a_step_is_said_and_tried_after_it(
             raise StorageError("the disk is full")
         save(self, parts)
 
-    def long(self: StudentPass, loss: Any) -> None:
-        backward(self, loss)
-        passed.append(1)
-        if len(passed) == 2:
-            told.set()
-            deadline = time.monotonic() + SECONDS
-            while not tried:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+    def long() -> None:
+        told.set()
+        wait_for(lambda: tried)
 
     monkeypatch.setattr(CheckpointKeeper, "save_inside_epoch", full_at_first)
-    monkeypatch.setattr(StudentPass, "backward", long)
+    inside(2, long, monkeypatch)
     with caplog.at_level(logging.WARNING), pytest.raises(TrialInterruptedError, match="after step 2"):
         list(run_trial(config_of("pmd", **SETTINGS), tmp_path, World.alone(), None, told.is_set))
     assert tried[1:] == [threading.main_thread().name]
@@ -166,24 +173,21 @@ def test_what_cannot_be_saved_beside_a_step_is_said_and_tried_after_it(
 
 def test_short_step_is_waited_for(config_of: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two checkpoints for every end of a trial, the second of them a moment after the first."""
-    threads, passed, told = list[str](), list[int](), threading.Event()
-    save, backward = CheckpointKeeper.save_inside_epoch, StudentPass.backward
+    threads, told = list[str](), threading.Event()
+    save = CheckpointKeeper.save_inside_epoch
 
     def counted(self: CheckpointKeeper, parts: Any) -> None:
         threads.append(threading.current_thread().name)
         save(self, parts)
 
-    def telling(self: StudentPass, loss: Any) -> None:
-        backward(self, loss)
-        passed.append(1)
-        if len(passed) == 2:
-            told.set()
-            time.sleep(0.1)
+    def telling() -> None:
+        told.set()
+        time.sleep(0.1)
 
     monkeypatch.setattr(interruption, "LONG_SECONDS", SECONDS)
     monkeypatch.setattr(interruption, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(CheckpointKeeper, "save_inside_epoch", counted)
-    monkeypatch.setattr(StudentPass, "backward", telling)
+    inside(2, telling, monkeypatch)
     with pytest.raises(TrialInterruptedError, match="after step 2"):
         list(run_trial(config_of("pmd", **SETTINGS), tmp_path, World.alone(), None, told.is_set))
     assert threads == [threading.main_thread().name]
@@ -236,17 +240,17 @@ def test_nothing_changes_while_it_is_held() -> None:
     with standstill.held() as still:
         assert not still
     assert standstill.seconds() == 0.0
-    inside, saving = threading.Event(), threading.Event()
+    begun, saving = threading.Event(), threading.Event()
 
     def step() -> None:
         with standstill.lasting():
-            inside.set()
+            begun.set()
             assert saving.wait(SECONDS)
         order.append("changes")
 
     worker = threading.Thread(target=step)
     worker.start()
-    assert inside.wait(SECONDS)
+    assert begun.wait(SECONDS)
     with standstill.held() as still:
         assert still
         assert standstill.seconds() > 0.0
