@@ -1,4 +1,4 @@
-"""Score a checkpoint: python jobs/evaluate.py CHECKPOINT DATA OUT.json [--split test] [--rerank-hops N] [--entity-bits 8]."""
+"""Score a checkpoint: python jobs/evaluate.py CHECKPOINT DATA OUT.json [--split test] [--rerank-hops N] [--entity-bits 8] [--workers N]."""
 
 from __future__ import annotations
 
@@ -18,19 +18,16 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--rerank-hops", type=int, help="re-rank with neighbours this far from the head")
     parser.add_argument("--entity-bits", type=int, default=32, help="8: rank against entity vectors rounded to 8 bits")
+    parser.add_argument("--workers", type=int, default=1, help="processes that rank together")
     given = parser.parse_args()
     configure_logging(verbose=True)
     with explained():
-        from raydistill.cli.evaluate import report_json
-        from raydistill.cli.places import checkpoint_here, dataset_here
-        from raydistill.config.schema import RerankSection
-        from raydistill.training.evaluate import evaluate_checkpoint
+        from raydistill.cli.evaluate import report_json, scored
+        from raydistill.cli.places import dataset_here
 
         check_file_place(given.out)
-        rerank = given.rerank_hops and (given.rerank_hops, RerankSection(hops=given.rerank_hops).bonus)
-        checkpoint, data = checkpoint_here(given.checkpoint), dataset_here(given.data)
-        report = evaluate_checkpoint(checkpoint, data, given.split, rerank, entity_bits=given.entity_bits)
-        found = report_json(report, data)
+        options = given.split, given.rerank_hops, given.entity_bits, given.workers
+        found = report_json(scored(given.checkpoint, given.data, *options), dataset_here(given.data))
         Path(given.out).write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         print(given.out)
 

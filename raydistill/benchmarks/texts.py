@@ -14,7 +14,8 @@ import numpy as np
 from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
 from raydistill.data.tokens import piece_texts, tokenize_pieces
-from raydistill.evaluation.encode import distinct_texts, encode_entities
+from raydistill.evaluation.distinct import distinct_texts
+from raydistill.evaluation.encode import encode_entities
 from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import Precision

@@ -20,21 +20,24 @@ if TYPE_CHECKING:
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True)
 @click.option("--rerank-hops", type=click.IntRange(min=1), help="Re-rank with neighbours this far from the head.")
 @entity_bits_option("Rank against entity vectors rounded to so many bits.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that rank together."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, as_json: bool) -> None:
+def evaluate(
+    checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, workers: int, as_json: bool
+) -> None:
     """Rank all entities for every query of a split with CHECKPOINT: both directions, filtered by all splits.
 
-    Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank.
+    Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank. Several workers, on this machine or on the cluster that
+    RAY_ADDRESS names, encode and rank a part of the entities each; the numbers stay the same.
     """
     from raydistill.cli.output import echo_json, echo_tables, waiting
-    from raydistill.cli.places import checkpoint_here, dataset_here
-    from raydistill.config.schema import RerankSection
-    from raydistill.training.evaluate import evaluate_checkpoint
+    from raydistill.cli.places import dataset_here
 
-    rerank = None if rerank_hops is None else (rerank_hops, RerankSection(hops=rerank_hops).bonus)
     with waiting(f"ranking the {split} split"):
         folder = dataset_here(data)
-        report = evaluate_checkpoint(checkpoint_here(checkpoint), folder, split, rerank, entity_bits=entity_bits)
+        report = scored(checkpoint, data, split, rerank_hops, entity_bits, workers)
     if as_json:
         echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, folder)})
         return
@@ -45,6 +48,27 @@ def evaluate(checkpoint: str, data: str, split: str, rerank_hops: int | None, en
         click.echo(
             f"{report.homonym_ties:.1%} of queries: the answer ties with another entity, mostly of the same text"
         )
+
+
+def scored(
+    checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, workers: int
+) -> LinkPredictionReport:
+    """The report on a checkpoint, wherever it and the data lie, by this process or by several; as the command's options have it.
+
+    Raises:
+        RayDistillError: as `evaluate_checkpoint` has it, or there is no room for so many workers.
+    """
+    from raydistill.config.schema import RerankSection
+
+    rerank = None if rerank_hops is None else (rerank_hops, RerankSection(hops=rerank_hops).bonus)
+    if workers > 1:
+        from raydistill.orchestration.evaluating import evaluate_together
+
+        return evaluate_together(checkpoint, data, split, rerank, entity_bits, workers)
+    from raydistill.cli.places import checkpoint_here, dataset_here
+    from raydistill.training.evaluate import evaluate_checkpoint
+
+    return evaluate_checkpoint(checkpoint_here(checkpoint), dataset_here(data), split, rerank, entity_bits=entity_bits)
 
 
 def report_json(report: LinkPredictionReport, data: str) -> dict[str, Any]:

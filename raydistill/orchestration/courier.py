@@ -26,6 +26,7 @@ from raydistill.planning.ground import Ground
 from raydistill.teachers.shards import KeptTeachers
 
 if TYPE_CHECKING:
+    from raydistill.training.gather import World
     from raydistill.training.trial import EpochReport
 
 
@@ -138,9 +139,9 @@ class Courier:
         """Parameters, bytes and layers."""
         return self.inner.checkpoint_facts(self._checkpoint(path))
 
-    def test_metrics(self, path: str, config: CampaignConfig) -> dict[str, float]:
+    def test_metrics(self, path: str, config: CampaignConfig, world: World) -> dict[str, float]:
         """Score a checkpoint on the test split."""
-        return self.inner.test_metrics(self._checkpoint(path), self._here(config))
+        return self.inner.test_metrics(self._checkpoint(path), self._here(config), world)
 
     def query_milliseconds(self, path: str, config: CampaignConfig) -> float:
         """Time of one query."""

@@ -134,6 +134,10 @@ class Machines:
             cpus -= 1
         return max(cpus, least)
 
+    def least_team(self, cpus: float) -> int:
+        """As many workers with so many CPUs each as a trial has at least, or as the machines that are there have room for."""
+        return max(1, min(self.resources.least_workers, workers_that_fit(self.resources, cpus, self.room.machines)))
+
     def weight(self, cpus: float, workers: int) -> int:
         """Places that a trial takes that has so many workers with so many CPUs each."""
         if not self.room.cpus:

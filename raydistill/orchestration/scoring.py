@@ -1,7 +1,7 @@
 """Scoring promoted checkpoints on the test split, each in a task of its own: tests decide nothing, so nothing waits for them.
 
-A scoring is one process on one machine, with the CPUs that a worker of the grade's trials has. What cannot be scored ends the campaign, but only when
-everything else is done.
+A scoring has as many processes as a trial of the campaign has at least, with the CPUs that a worker of the grade's trials has: each encodes and ranks a part of the
+entities, so that a graph may be larger than one machine. What cannot be scored ends the campaign, but only when everything else is done.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util import remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import RayDistillError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
-from raydistill.orchestration.machines import Machines
+from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.study import Study
+from raydistill.orchestration.together import Team, together
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import CampaignState
 
@@ -34,11 +37,18 @@ class Scoring:
         place: whose checkpoint.
         checkpoint: where it lies.
         room: places of trials that it takes.
+        group: the room it has set aside on the cluster; None where it is one process.
     """
 
     place: Place
     checkpoint: str
     room: int
+    group: PlacementGroup | None = None
+
+    def give_back(self) -> None:
+        """Leave the room to others."""
+        if self.group is not None:
+            remove_placement_group(self.group)
 
 
 @dataclass
@@ -79,16 +89,19 @@ class Scorings:
                 ask(self.coordinator.record_test.remote(*place, twin))
                 continue
             cpus = self.machines.within(self.studies[place].cpus)
-            room = self.machines.weight(cpus, 1)
+            team = Team.of(self.config.resources, self.machines.least_team(cpus), cpus)
+            room = self.machines.weight(cpus, team.size)
             if room <= free:
                 under_way.add(promotion.digest)
-                reference = self._start(promotion.checkpoint, cpus, self.studies[place].threads)
-                self.running[reference] = Scoring(place, promotion.checkpoint, room)
+                group = team.room() if team.size > 1 else None
+                reference = self._start(promotion.checkpoint, self.studies[place].threads, team, group)
+                self.running[reference] = Scoring(place, promotion.checkpoint, room, group)
                 free -= room
 
     def finish(self, reference: Any) -> None:
         """Record what a scoring found; or keep in `failures` why it found nothing, or died too often."""
         scoring = self.running.pop(reference)
+        scoring.give_back()
         try:
             metrics = ask(reference)
         except (RayError, RayDistillError) as problem:
@@ -100,13 +113,17 @@ class Scorings:
 
     def cancel(self) -> None:
         """End those that run."""
-        for reference in self.running:
-            ray.cancel(reference, force=True)
+        for reference, scoring in self.running.items():
+            # By force, a task that ends at the same moment would end this process (Ray 2.60).
+            ray.cancel(reference)
+            scoring.give_back()
         self.running.clear()
 
-    def _start(self, checkpoint: str, cpus: float, threads: int) -> Any:
-        options = {"num_cpus": cpus, "num_gpus": self.config.resources.gpus_per_worker, "max_retries": 2}
-        return ray.remote(score).options(**options).remote(checkpoint, self.config, self.workshop, threads)
+    def _start(self, checkpoint: str, threads: int, team: Team, group: PlacementGroup | None) -> Any:
+        told = checkpoint, self.config, self.workshop, threads
+        if group is None:
+            return ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(score).remote(*told)
+        return ray.remote(max_retries=2, **beside_driver())(together).remote(score, (*told, True), team, group)
 
     def _failure(self, scoring: Scoring, problem: RayError | RayDistillError) -> ScoringError:
         said, study = unwrapped(problem), self.studies[scoring.place]
@@ -114,19 +131,21 @@ class Scorings:
         cause = (whole or type(said).__name__).splitlines()[-1]
         return ScoringError(
             f"{study.lineage.name}, grade {study.plan.folder}: no score on the test split: {cause}",
-            expected="room on one machine for the model, and for the vectors of all entities",
+            expected="room for the model in each process, and for the vectors of all entities in all of them",
             consequence="what could be trained was trained and promoted, and is kept; the results lack this score",
             remedy="mend what the reason names, or make room in memory where a process died, then run again with --resume, which tries it again; or "
             f"score it elsewhere: raydistill evaluate {scoring.checkpoint} --data {self.config.data.path}",
         )
 
 
-def score(checkpoint: str, config: CampaignConfig, workshop: Workshop, threads: int) -> dict[str, float]:
-    """What a promoted checkpoint scores on the test split, and how big it is."""
+def score(
+    checkpoint: str, config: CampaignConfig, workshop: Workshop, threads: int, shared: bool = False
+) -> dict[str, float]:
+    """What a promoted checkpoint scores on the test split, and how big it is; `shared` with the others of a process group."""
     workshop.set_threads(threads)
     facts = workshop.checkpoint_facts(checkpoint)
     sizes: dict[str, float] = {name: float(facts[name]) for name in ("layers", "parameters", "bytes")}
-    return {**workshop.test_metrics(checkpoint, config), **sizes}
+    return {**workshop.test_metrics(checkpoint, config, workshop.world(shared)), **sizes}
 
 
 def _tested_twin(state: CampaignState, digest: str) -> dict[str, float] | None:

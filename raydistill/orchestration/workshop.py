@@ -49,7 +49,7 @@ class Workshop:
         set_threads: how many CPU threads a trial may use.
         verify_checkpoint: SHA-256 of a sound checkpoint's manifest.
         checkpoint_facts: its parameters, bytes and layers.
-        test_metrics: score a checkpoint on the test split: (checkpoint, campaign) -> metrics.
+        test_metrics: score a checkpoint on the test split: (checkpoint, campaign, who do it together) -> metrics, the same for each of them.
         survey: what a campaign stands on.
         query_milliseconds: time of one query on one CPU thread: (checkpoint, campaign) -> milliseconds.
     """
@@ -59,7 +59,7 @@ class Workshop:
     set_threads: Callable[[int], None]
     verify_checkpoint: Callable[[str], str]
     checkpoint_facts: Callable[[str], dict[str, Any]]
-    test_metrics: Callable[[str, CampaignConfig], dict[str, float]]
+    test_metrics: Callable[[str, CampaignConfig, World], dict[str, float]]
     survey: Callable[[CampaignConfig], Ground]
     query_milliseconds: Callable[[str, CampaignConfig], float]
 
@@ -194,12 +194,12 @@ def _facts(path: str) -> dict[str, Any]:
     return checkpoint_facts(path)
 
 
-def _test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
+def _test_metrics(path: str, config: CampaignConfig, world: World) -> dict[str, float]:
     from raydistill.training.evaluate import evaluate_checkpoint
 
     rerank = (config.rerank.hops, config.rerank.bonus) if config.rerank is not None else None
     tokens = config.training.tokens_per_micro_batch
-    report = evaluate_checkpoint(path, config.data.path, "test", rerank, tokens)
+    report = evaluate_checkpoint(path, config.data.path, "test", rerank, tokens, world=world)
     return {name: float(value) for name, value in report.metrics.items()}
 
 

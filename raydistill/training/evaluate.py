@@ -36,6 +36,7 @@ def evaluate_checkpoint(
     rerank: tuple[int, float] | None = None,
     tokens_per_micro_batch: TokensAtOnce = "auto",
     entity_bits: int = FLOAT,
+    world: World | None = None,
 ) -> LinkPredictionReport:
     """The full filtered protocol for one split, in float32, with half the tokens at a time whenever memory runs out.
 
@@ -46,6 +47,7 @@ def evaluate_checkpoint(
         rerank: hops and bonus of SimKGC's neighbour re-ranking; None = off.
         tokens_per_micro_batch: tokens encoded at a time, to begin with.
         entity_bits: of each number of the entity vectors that queries are ranked against: 8, or 32 for float32.
+        world: who encodes and ranks a part of the entities each; all call, and all get the same report. None = one alone.
 
     Raises:
         CheckpointError: damaged checkpoint.
@@ -62,13 +64,14 @@ def evaluate_checkpoint(
         reranking = NeighborReranking.from_triples(dataset.train, dataset.num_entities, hops=rerank[0], bonus=rerank[1])
 
     kept_as = partial(rounded, bits=entity_bits, by_row=True)
+    # Whatever a trial may do: this ends none, and workers tell each other when one has no memory left.
+    workers = replace(world or World.alone(), careful=True)
 
     def ranked() -> LinkPredictionReport:
-        report = encode.evaluate(model, assembler, task, rerank=reranking, kept_as=kept_as)
+        report = encode.evaluate(model, assembler, task, rerank=reranking, workers=workers, kept_as=kept_as)
         return replace(report, entity_bits=entity_bits)
 
-    # Whatever a trial may do: this ends none.
-    memory = MemoryPlan(model, World.alone(), "auto")
+    memory = MemoryPlan(model, workers, "auto")
     return memory.encode(ranked, f"the ranking of the {split} split", assembler.max_tokens, NoTeacher())
 
 

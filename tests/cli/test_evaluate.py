@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import Result
 
+from raydistill.config.schema import RerankSection
 from raydistill.evaluation.ranks import Ranks
 from raydistill.evaluation.report import LinkPredictionReport, RerankingSettings
 from raydistill.kg.store import Dataset
@@ -89,3 +90,20 @@ def test_json_names_relations_by_their_keys(evaluate: Call, dataset: Dataset) ->
     content = json.loads(evaluate("--json").stdout)
     assert list(content["per_relation"]) == dataset.relation_keys[:2]
     assert content["per_relation"][dataset.relation_keys[0]]["tail/mrr"] == 1.0
+
+
+def test_several_workers_are_asked_with_all_options(
+    call: Call, tmp_path: Path, dataset_folder: Path, fake_module: Callable[..., None]
+) -> None:
+    """An option that one worker knows and several do not."""
+    asked: list[tuple[object, ...]] = []
+
+    def fake(*given: object) -> LinkPredictionReport:
+        asked.append(given)
+        return report(None, "valid")
+
+    fake_module("raydistill.orchestration.evaluating", evaluate_together=fake)
+    options = ("--workers", "3", "--split", "valid", "--rerank-hops", "2", "--entity-bits", "8")
+    result = call("evaluate", str(tmp_path), "--data", str(dataset_folder), *options)
+    assert result.exit_code == 0, result.output
+    assert asked == [(str(tmp_path), str(dataset_folder), "valid", (2, RerankSection(hops=2).bonus), 8, 3)]

@@ -18,10 +18,12 @@ from torch import Tensor
 from raydistill.data.assembly import TextAssembler
 from raydistill.errors import ShapeError
 from raydistill.evaluation import encode
+from raydistill.evaluation.distinct import distinct_texts
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.ranks import Ranks
 from raydistill.evaluation.reranking import NeighborReranking
 from raydistill.evaluation.shards import Shard
+from raydistill.evaluation.sharing import encode_shard
 from raydistill.evaluation.tiles import ScoreTiles
 from raydistill.kg.store import Dataset
 from raydistill.kg.truth import TruthIndex
@@ -227,10 +229,34 @@ def test_each_text_is_encoded_by_one_worker(
     texts = [(tower, text) for _, tower, text in read]
     assert len(set(texts)) == len(texts)
     assert len({worker for worker, _, _ in read}) == 2
-    vectors, shard = encode.encode_shard(model, assembler, task.num_entities, Thread(0, Table(2)))
-    assert 0 < len(vectors) == len(shard.entities) < task.num_entities
     whole = encode.encode_entities(model, assembler, task.num_entities)
-    assert torch.equal(vectors, whole[torch.from_numpy(shard.entities)])
+    for vectors, shard in together(2, lambda worker: encode_shard(model, assembler, task.num_entities, worker)):
+        assert 0 < len(vectors) == len(shard.entities) < task.num_entities
+        assert torch.equal(vectors, whole[torch.from_numpy(shard.entities)])
+
+
+@pytest.mark.parametrize("size", [2, 9])
+def test_each_text_is_put_together_by_one_worker_to_be_known_and_by_one_to_be_encoded(
+    world: Callable[[int], tuple[BiEncoder, TextAssembler, LinkPredictionTask]],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    """Workers that all put all texts together: of millions, that takes as long as encoding them on many devices does."""
+    model, assembler, task = world(1)
+    original, made = TextAssembler.entity_texts, list[tuple[int, int]]()
+
+    def entity_texts(self: TextAssembler, entities: Any) -> Any:
+        made.append((threading.get_ident(), len(entities)))
+        return original(self, entities)
+
+    monkeypatch.setattr(TextAssembler, "entity_texts", entity_texts)
+    distinct, _ = distinct_texts(task.num_entities, assembler.entity_texts)
+    made.clear()
+    together(size, lambda worker: encode_shard(model, assembler, task.num_entities, worker))
+    assert sum(count for _, count in made) == task.num_entities + len(distinct)
+    share = -(-task.num_entities // size)
+    by_worker = {one: sum(count for who, count in made if who == one) for one, _ in made}
+    assert max(by_worker.values()) <= 2 * share
 
 
 def test_vectors_are_put_where_their_rows_are() -> None:

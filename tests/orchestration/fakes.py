@@ -221,7 +221,7 @@ def facts(path: str) -> dict[str, Any]:
     return {"parameters": 10, "bytes": (Path(path) / "weights").stat().st_size, "layers": 12}
 
 
-def test_metrics(path: str, config: CampaignConfig) -> dict[str, float]:
+def test_metrics(path: str, config: CampaignConfig, world: Ranks) -> dict[str, float]:
     root = Path(path).parents[5]
     digest = verify(path)
     how = _settings(root).get("unscored", {}).get(Path(path).parents[3].name)

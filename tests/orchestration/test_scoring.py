@@ -17,7 +17,8 @@ from raydistill.errors import OutOfMemoryError, ScoringError
 from raydistill.orchestration import ladder_search, scoring
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.machines import Machines, Room
-from raydistill.orchestration.scoring import Scorings, score
+from raydistill.orchestration.scoring import Scoring, Scorings, score
+from raydistill.orchestration.together import Team
 from raydistill.planning.records import Promotion
 from raydistill.planning.state import CampaignState
 
@@ -54,7 +55,9 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
     machines = Machines(ResourcesSection(), Room(2, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
     found = Scorings(fakes.campaign(), coordinator, fakes.workshop(), machines, studies)
     monkeypatch.setattr(scoring, "ask", ask)
-    monkeypatch.setattr(found, "_start", lambda *things: (next(numbers), *things))
+    monkeypatch.setattr(
+        found, "_start", lambda checkpoint, threads, team, group: (next(numbers), checkpoint, team.cpus, threads)
+    )
     return found
 
 
@@ -86,6 +89,37 @@ def test_scoring_has_the_cpus_of_its_grades_trials_and_takes_their_room(
     assert (list(scorings.running), scorings.room) == ([(2, "/run/2", 2.0, 2)], 2)
 
 
+@pytest.mark.parametrize(("cpus", "size"), [(4.0, 2), (2.0, 2), (1.0, 1)])
+def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch, cpus: float, size: int
+) -> None:
+    """All entities in one process, where trials have two; or two that wait for a machine which was lost for good."""
+    given_back: list[Any] = []
+    monkeypatch.setattr(scoring, "remove_placement_group", given_back.append)
+    monkeypatch.setattr(Team, "room", lambda team: f"room for {team.size}")
+    resources = ResourcesSection(workers_per_trial=2)
+    scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
+    scorings.machines = Machines(resources, Room(int(max(1, cpus // 2)), cpus, 0.0, cpus, ({"CPU": cpus},)))
+    scorings.start(scorings.coordinator.state, 1)
+    [one] = scorings.running.values()
+    assert one.group == (f"room for {size}" if size > 1 else None)
+    assert one.room == 1
+    end(scorings, monkeypatch, lambda place: {"mrr": 1.0})
+    assert given_back == ([one.group] if size > 1 else [])
+    assert list(scorings.coordinator.state.tests) == [one.place]
+
+
+def test_room_of_what_is_cancelled_is_given_back(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster that goes on after the campaign."""
+    given_back: list[Any] = []
+    monkeypatch.setattr(scoring, "remove_placement_group", given_back.append)
+    monkeypatch.setattr(scoring.ray, "cancel", lambda reference: None)
+    scorings.running["first"] = Scoring(("main", 0), "/run/0", 1, "room")  # type: ignore[arg-type]
+    scorings.running["second"] = Scoring(("main", 1), "/run/1", 1)
+    scorings.cancel()
+    assert (given_back, scorings.running) == (["room"], {})
+
+
 def test_what_cannot_be_scored_is_kept_for_the_end(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign that ends in the middle of its training, on every --resume, because a model of the first grade does not fit; or that asks again
     for ever."""
@@ -111,12 +145,14 @@ def test_scoring_sets_the_threads_it_is_given(tmp_path: Path) -> None:
     threads: list[int] = []
     shop = SimpleNamespace(
         set_threads=threads.append,
+        world=lambda shared: fakes.Ranks(0, 2 if shared else 1),
         checkpoint_facts=lambda path: {"layers": 3, "parameters": 10, "bytes": 20, "view": "shared"},
-        test_metrics=lambda path, config: {"test/both/mrr": 0.5},
+        test_metrics=lambda path, config, world: {"test/both/mrr": 0.5 * world.size},
     )
     found = score(str(tmp_path), fakes.campaign(), shop, 3)  # type: ignore[arg-type]
     assert found == {"test/both/mrr": 0.5, "layers": 3.0, "parameters": 10.0, "bytes": 20.0}
-    assert threads == [3]
+    assert score(str(tmp_path), fakes.campaign(), shop, 2, shared=True)["test/both/mrr"] == 1.0  # type: ignore[arg-type]
+    assert threads == [3, 2]
 
 
 def test_ladder_that_cannot_be_scored_does_not_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,70 @@
+"""Scoring a checkpoint by several processes of a cluster: for entities whose vectors, or whose encoding, are too much for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ray.util import remove_placement_group
+
+from raydistill.config.resources import ResourcesSection
+from raydistill.errors import ConfigError
+from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.machines import Machines, Room, room_of
+from raydistill.orchestration.submission import absolute
+from raydistill.orchestration.together import Team, together
+from raydistill.planning.places import least_cpus, workers_that_fit
+
+if TYPE_CHECKING:
+    from raydistill.evaluation.report import LinkPredictionReport
+
+
+def evaluate_together(
+    checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None, entity_bits: int, workers: int
+) -> LinkPredictionReport:
+    """What `training.evaluate.evaluate_checkpoint` reports, by so many processes, on the cluster that RAY_ADDRESS names or on one of this machine.
+
+    Each gets an even share of the CPUs, and of the GPUs where there are any. What lies elsewhere is fetched on every machine; local folders have to be seen by all.
+
+    Raises:
+        ConfigError: there is no room for so many, or the cluster cannot be reached.
+        RayDistillError: as `evaluate_checkpoint` has it.
+    """
+    with connected():
+        team = _team(workers, room_of(ResourcesSection()))
+        room = team.room()
+        try:
+            told = absolute(checkpoint), absolute(data), split, rerank, entity_bits, max(1, int(team.cpus))
+            return cast("LinkPredictionReport", together(_evaluate, told, team, room))
+        finally:
+            remove_placement_group(room)
+
+
+def _team(workers: int, room: Room) -> Team:
+    gpus = int(room.gpus)
+    # Several on one GPU where there are fewer of them: an equal part of it for each.
+    each = 1.0 if gpus >= workers else 1 / -(-workers // gpus) if gpus else 0.0
+    resources = ResourcesSection(workers_per_trial=workers, gpus_per_worker=each)
+    if workers_that_fit(resources, least_cpus(resources), room.machines) < workers:
+        raise ConfigError(
+            f"--workers {workers} on a cluster of {room.cpus:g} CPUs and {room.gpus:g} GPUs",
+            expected="a CPU for each, on the machine of its GPU where there are any",
+            consequence="they would wait for room for ever, so nothing was started",
+            remedy="ask for fewer, or name a larger cluster in RAY_ADDRESS",
+        )
+    return Team.of(resources, *Machines(resources, room).share(1))
+
+
+def _evaluate(
+    checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None, entity_bits: int, threads: int
+) -> LinkPredictionReport:
+    import torch
+
+    from raydistill.training.evaluate import evaluate_checkpoint
+    from raydistill.training.gather import World
+    from raydistill.training.manifest import verify_checkpoint
+
+    torch.set_num_threads(threads)
+    depot, world = Depot(), World.from_process_group()
+    here = depot.checkpoint(checkpoint, verify_checkpoint), depot.dataset(data)
+    return evaluate_checkpoint(*here, split, rerank, entity_bits=entity_bits, world=world)

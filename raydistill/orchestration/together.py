@@ -1,0 +1,146 @@
+"""One piece of work done by several processes, which exchange tensors as the workers of a trial do. What is no trial needs no Ray Train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from raydistill.config.resources import ResourcesSection
+from raydistill.errors import RayDistillError
+from raydistill.orchestration.asking import ask
+from raydistill.planning.places import process_group_of
+
+logger = logging.getLogger(__name__)
+ATTEMPTS = 3
+"""A process may be lost with its machine, and what it did is done again from the beginning."""
+EXCHANGE_SECONDS = 1800.0
+LEAVE_SECONDS = 30.0
+"""How long the others may take to end when the first one is done."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes.
+
+    Attributes:
+        size: how many.
+        cpus: of each.
+        gpus: of each.
+        placement: "PACK", "STRICT_PACK" or "SPREAD", as Ray names them.
+        group: how they exchange tensors: "gloo" or "nccl".
+    """
+
+    size: int
+    cpus: float
+    gpus: float
+    placement: str
+    group: str
+
+    @classmethod
+    def of(cls, resources: ResourcesSection, size: int, cpus: float) -> Team:
+        """So many that each get so many CPUs, and what else a worker of a trial gets."""
+        return cls(size, cpus, resources.gpus_per_worker, resources.placement.upper(), process_group_of(resources))
+
+    def room(self) -> PlacementGroup:
+        """Ask the cluster for room, and do not wait for it; to be given back with `ray.util.remove_placement_group`."""
+        each = {kind: amount for kind, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount > 0}
+        room: PlacementGroup = placement_group([each] * self.size, strategy=self.placement)
+        return room
+
+
+def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, room: PlacementGroup) -> Any:
+    """What several processes find together, each calling `work(*arguments)` in one process group; where one dies, all begin again.
+
+    Waits for room. Called in a process of the cluster, which imports no torch for it.
+
+    Args:
+        work: importable by name; all calls return the same, and the first one's answer is taken.
+        arguments: the same for all.
+        team: how many they are, and what each gets.
+        room: the team's, which is its maker's to give back: this process may be lost, too.
+
+    Raises:
+        RayDistillError: of the kind that `work` raised.
+        RayError: a process died too often.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _together(work, tuple(arguments), team, room)
+        except Exception as problem:
+            if isinstance(problem, RayDistillError) or attempt == ATTEMPTS:
+                raise
+            said = (str(problem).strip() or type(problem).__name__).splitlines()[-1]
+            logger.warning("one of %d processes died (%s); they begin again", team.size, said)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _together(work: Callable[..., Any], arguments: tuple[Any, ...], team: Team, room: PlacementGroup) -> Any:
+    members: list[Any] = []
+    try:
+        for place in range(team.size):
+            where = PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=place)
+            options = {"num_cpus": team.cpus, "num_gpus": team.gpus, "scheduling_strategy": where}
+            member: Any = ray.remote(_Member)
+            members.append(member.options(**options).remote(team))
+        meeting = ask(members[0].meet.remote())
+        return _answer([one.work.remote(rank, meeting, work, arguments) for rank, one in enumerate(members)])
+    finally:
+        # Not tasks that are cancelled: to cancel one by force may end the process that asks for it (Ray 2.60).
+        for one in members:
+            ray.kill(one)
+
+
+def _answer(answers: Sequence[Any]) -> Any:
+    """What the first one found, when all have ended; or the error that explains what the others then say of an exchange that came to nothing."""
+    waiting, problems, patience = list(answers), list[Exception](), None
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=patience)
+        if not done:
+            break
+        # Whoever has ended, well or not, leaves the others nothing to wait for.
+        patience = LEAVE_SECONDS
+        for one in done:
+            try:
+                ask(one)
+            except Exception as problem:
+                problems.append(problem)
+    if problems:
+        raise min(problems, key=_explains)
+    return ask(answers[0])
+
+
+def _explains(problem: Exception) -> int:
+    """Ours before a death, and a death before what its echo is."""
+    return 0 if isinstance(problem, RayDistillError) else 1 if not isinstance(problem, RayTaskError) else 2
+
+
+class _Member:
+    """Runs in each of the processes."""
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
+
+    def meet(self) -> tuple[Any, ...]:
+        """Where the others find this one."""
+        from raydistill.orchestration.meeting import open_meeting
+
+        # As a plain tuple: to unpickle another one, whoever asks would import what it is of, and torch with it.
+        return tuple(open_meeting(_here()))
+
+    def work(self, rank: int, meeting: tuple[Any, ...], work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Join the others, and do it."""
+        from raydistill.orchestration.meeting import Meeting, join
+
+        join(Meeting(*meeting), rank, self.team.size, self.team.group, EXCHANGE_SECONDS, _here())
+        return work(*arguments)
+
+
+def _here() -> str:
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

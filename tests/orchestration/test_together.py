@@ -1,0 +1,170 @@
+"""One piece of work by several processes, on a real cluster: that they find the same, what becomes of it when one dies, and that they leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import members
+import pytest
+import ray
+import yaml
+from click.testing import CliRunner
+from ray.util import remove_placement_group
+
+from raydistill.cli.main import commands
+from raydistill.config.load import load_config
+from raydistill.config.resources import ResourcesSection
+from raydistill.errors import ConfigError, OutOfMemoryError
+from raydistill.orchestration import evaluating
+from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.machines import Room
+from raydistill.orchestration.together import Team, together
+from raydistill.training.evaluate import evaluate_checkpoint
+
+TEAM = Team(2, 1.0, 0.0, "PACK", "gloo")
+Work = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Work]:
+    """Has two processes do something together."""
+    with connected(num_cpus=2):
+
+        def have(work: Work, *arguments: Any) -> Any:
+            room = TEAM.room()
+            try:
+                return together(work, arguments, TEAM, room)
+            finally:
+                remove_placement_group(room)
+
+        yield have
+
+
+@pytest.mark.ray
+def test_members_exchange_tensors(team: Work) -> None:
+    """A group for each process alone."""
+    assert team(members.added, 10) == (21, 2)
+
+
+@pytest.mark.ray
+def test_room_is_given_back(team: Work) -> None:
+    """A scoring whose CPUs stay taken: the next trial waits for ever."""
+    team(members.added, 1)
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 2.0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 2.0
+
+
+@pytest.mark.ray
+def test_all_begin_again_when_one_dies(team: Work, tmp_path: Path) -> None:
+    """A campaign that ends because a machine was lost while a checkpoint was scored."""
+    assert team(members.added_but_once, 3, str(tmp_path / "mark")) == 7
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.ray
+def test_who_dies_again_and_again_is_given_up(team: Work, tmp_path: Path) -> None:
+    """Scoring for ever what no machine has memory for; or an error that speaks of a connection where it was a death."""
+    with pytest.raises(ray.exceptions.RayActorError):
+        team(members.dies, str(tmp_path / "mark"))
+    assert (tmp_path / "mark").read_text().splitlines() == ["died"] * 3
+
+
+@pytest.mark.ray
+def test_own_errors_come_out_at_once_and_before_their_echo(team: Work, tmp_path: Path) -> None:
+    """The user reads of a closed connection, three times, where a sentence says what to do."""
+    with pytest.raises(OutOfMemoryError, match="the ranking did not fit"):
+        team(members.refuses, str(tmp_path / "mark"))
+    assert len((tmp_path / "mark").read_text().splitlines()) == 2
+
+
+def evaluated(checkpoint: Path, data: Path, *options: str) -> dict[str, Any]:
+    command = ["evaluate", str(checkpoint), "--data", str(data), "--json", *options]
+    result = CliRunner().invoke(commands, command)
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("options", [(), ("--entity-bits", "8", "--rerank-hops", "1", "--split", "valid")])
+def test_checkpoint_is_evaluated_by_two_workers_as_by_one(
+    team: Work, teacher_checkpoint: Callable[..., Path], dataset_folder: Path, options: tuple[str, ...]
+) -> None:
+    """Counts of one worker's entities alone; or options that do not reach the workers."""
+    place = teacher_checkpoint(), dataset_folder
+    assert evaluated(*place, "--workers", "2", *options) == evaluated(*place, *options)
+
+
+@pytest.mark.ray
+def test_checkpoint_that_is_damaged_is_refused_by_several_as_by_one(
+    team: Work, tmp_path: Path, dataset_folder: Path
+) -> None:
+    """A traceback of Ray's, after three attempts."""
+    (tmp_path / "empty").mkdir()
+    command = ["evaluate", str(tmp_path / "empty"), "--data", str(dataset_folder)]
+    alone, several = (CliRunner().invoke(commands, [*command, *more]) for more in ((), ("--workers", "2")))
+    assert (several.exit_code, several.stderr) == (alone.exit_code, alone.stderr)
+    assert alone.exit_code == 4
+
+
+@pytest.mark.ray
+def test_campaign_of_two_workers_has_both_score_what_it_promotes(
+    team: Work,
+    teacher_checkpoint: Callable[..., Path],
+    encoder_folder: Callable[..., Path],
+    dataset_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """A scoring by one process, which holds the vectors of all entities; or other numbers in the results than `raydistill evaluate` finds."""
+    content = {
+        "data": {"path": str(dataset_folder), "max_tokens": 32},
+        "encoder": {"name": str(encoder_folder("bert"))},
+        "teacher": {"checkpoint": str(teacher_checkpoint())},
+        "grades": [{"layers": 2, "mask_ratio": 0.2}],
+        "training": {"batch_size": 6, "epochs": 1, "precision": "fp32"},
+        "resources": {"workers_per_trial": 2, "cpus_per_worker": 1},
+    }
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(content))
+    state = Campaign(load_config(tmp_path / "campaign.yaml"), tmp_path / "run").run()
+    assert state.complete
+    for place, promotion in state.promotions.items():
+        alone = evaluate_checkpoint(promotion.checkpoint, dataset_folder)
+        found = {name: value for name, value in state.tests[place].items() if "/" in name}
+        assert found == {name: float(value) for name, value in alone.metrics.items()}
+
+
+@pytest.mark.parametrize(
+    ("workers", "machines", "cpus", "gpus", "group"),
+    [
+        (2, [{"CPU": 8.0}], 4.0, 0.0, "gloo"),
+        (3, [{"CPU": 4.0}, {"CPU": 2.0}], 2.0, 0.0, "gloo"),
+        (2, [{"CPU": 8.0, "GPU": 2.0}], 4.0, 1.0, "nccl"),
+        (3, [{"CPU": 8.0, "GPU": 2.0}], 2.0, 0.5, "gloo"),
+    ],
+)
+def test_workers_share_the_cluster(
+    workers: int, machines: list[dict[str, float]], cpus: float, gpus: float, group: str
+) -> None:
+    """Workers on one core of many; or a third one that waits for a GPU for ever."""
+    whole = {kind: sum(one.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU")}
+    room = Room(1, whole["CPU"], whole["GPU"], max(one["CPU"] for one in machines), tuple(machines))
+    found = evaluating._team(workers, room)
+    assert (found.size, found.cpus, found.gpus, found.group) == (workers, cpus, gpus, group)
+
+
+def test_workers_without_room_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--workers 3 on a cluster of 2 CPUs") as refused:
+        evaluating._team(3, Room(2, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
+    assert "for ever" in refused.value.consequence
+
+
+def test_team_gets_what_a_worker_of_a_trial_gets() -> None:
+    resources = ResourcesSection(workers_per_trial=2, gpus_per_worker=0.5, placement="strict_pack")
+    assert Team.of(resources, 2, 3.0) == Team(2, 3.0, 0.5, "STRICT_PACK", "gloo")
