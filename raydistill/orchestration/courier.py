@@ -91,9 +91,9 @@ class Courier:
         bring: Bring | None = None,
         saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
-        """Train one trial here; a checkpoint is sent before it is reported, or as soon as it was written where the machine may be lost before that."""
+        """Train one trial here; a checkpoint is sent before it is reported, or as soon as it was written where the machine may be lost before that (`saved` hears of it after)."""
         with closing(KeptTeachers(announced_folder())) as kept:
-            yield from self._run_trial(config, directory, world, teacher_at, interrupted, kept)
+            yield from self._run_trial(config, directory, world, teacher_at, interrupted, kept, saved)
 
     def _run_trial(
         self,
@@ -103,13 +103,14 @@ class Courier:
         teacher_at: TeacherAt,
         interrupted: Callable[[], bool],
         kept: KeptTeachers,
+        saved: Callable[[], None] | None,
     ) -> Iterator[EpochReport]:
         data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path))})
         others = tuple(self._at_hand(other) for other in config.others)
         config = config.model_copy(update={"data": data, "teacher": self._teacher(config.teacher), "others": others})
         told = config, directory, world, teacher_at, interrupted, partial(self._brought, kept, config.others)
         if self.store.remote is None:
-            yield from self.inner.run_trial(*told)
+            yield from self.inner.run_trial(*told, saved)
             return
         mirror = TrialMirror(directory, self.store.remote.below(directory.relative_to(self.store.root).as_posix()))
         first = world.rank == 0
@@ -118,8 +119,14 @@ class Courier:
         if world.size > 1:
             world.barrier()
         mirror.fetch()
+
+        def sent() -> None:
+            mirror.send()
+            if saved is not None:
+                saved()
+
         try:
-            with closing(self.inner.run_trial(*told, mirror.send)) as reports:  # type: ignore[type-var]
+            with closing(self.inner.run_trial(*told, sent)) as reports:  # type: ignore[type-var]
                 for report in reports:
                     if report.checkpoint is not None:
                         mirror.send()

@@ -76,15 +76,22 @@ class Notice:
 
     Args:
         sigterm: of this process.
+        leave: tells the coordinator that the trial has saved, and its process may die.
     """
 
-    def __init__(self, sigterm: SigtermNotice) -> None:
-        self.sigterm = sigterm
+    def __init__(self, sigterm: SigtermNotice, leave: Callable[[], object]) -> None:
+        self.sigterm, self._leave = sigterm, leave
         self.told = self.over = False
 
     def __call__(self) -> bool:
         """Whether it is."""
         return self.told or self.sigterm.told
+
+    def has_saved(self) -> None:
+        """Hear that all is on disk while the trial cannot end yet. Whoever was told to end may be killed before that, and did not fail."""
+        # A coordinator that is just being started again will take it for a death.
+        with contextlib.suppress(RayError):
+            self._leave()
 
 
 @contextlib.contextmanager
@@ -97,7 +104,7 @@ def noticing(coordinator: Any, key: TrialKey, *, first: bool = True, alone: bool
         first: whether this is the worker that saves, for which the end of a campaign waits.
         alone: whether it is the only one; of several each passes on what its own process, or machine, is told.
     """
-    notice = Notice(sigterm_notice())
+    notice = Notice(sigterm_notice(), lambda: ask(coordinator.leave.remote(key)))
     for hearing in (_listen, _watch_machine) if alone else (_listen, _watch_machine, _pass_on):
         threading.Thread(target=hearing, args=(notice, coordinator, key, first), daemon=True).start()
     notice.sigterm.at_work = True

@@ -126,9 +126,8 @@ class InlineTrial(_Trial):
         with held(directory), logged(directory / TRIAL_LOG, Notes(self.coordinator, self.key)):
             finished, guide = False, Guide(self.coordinator, self.key)
             with noticing(self.coordinator, self.key) as notice:
-                for report in self.workshop.run_trial(
-                    self.study.resolve(record.parameters), directory, self.workshop.world(False), guide, notice
-                ):
+                config, world = self.study.resolve(record.parameters), self.workshop.world(False)
+                for report in self.workshop.run_trial(config, directory, world, guide, notice, saved=notice.has_saved):
                     finished = report.finished
                     yield report
         if not finished and not guide.waits:

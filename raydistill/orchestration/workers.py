@@ -73,7 +73,8 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
             stack.enter_context(held(directory))
             stack.enter_context(logged(directory / TRIAL_LOG, Notes(coordinator, record.key)))
         notice = stack.enter_context(noticing(coordinator, record.key, first=first, alone=False))
-        reports = workshop.run_trial(study.resolve(record.parameters), directory, workshop.world(True), guide, notice)
+        config, world = study.resolve(record.parameters), workshop.world(True)
+        reports = workshop.run_trial(config, directory, world, guide, notice, saved=notice.has_saved)
         # What is not closed keeps model and data of a trial that was stopped beside those of the next.
         for report in stack.enter_context(contextlib.closing(reports)):  # type: ignore[type-var]
             # Not to Ray Train, too: nobody asks it, and a report there is one more wait of all workers for each other.

@@ -46,6 +46,7 @@ class Scene:
         self.entered: list[Any] = []
         self.given: list[Any] = []
         self.halted, self.stays = 0, True
+        self.left: set[Any] = set()
 
     def machines(self) -> list[dict[str, float]]:
         return [{"CPU": self.free.pop(0) if len(self.free) > 1 else self.free[0]}]
@@ -65,6 +66,11 @@ class Scene:
             self.given.append(following)
         return self.stays
 
+    def has_left(self, key: Any) -> bool:
+        told = key in self.left
+        self.left.discard(key)
+        return told
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -77,6 +83,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerRuns]:
         coordinator = SimpleNamespace(
             enter=SimpleNamespace(remote=scene.entered.append),
             hand_over=SimpleNamespace(remote=scene.hand_over),
+            left=SimpleNamespace(remote=scene.has_left),
             goes_on=SimpleNamespace(remote=lambda key: True),
             halt=SimpleNamespace(remote=lambda key: setattr(scene, "halted", scene.halted + 1)),
         )
@@ -165,6 +172,36 @@ def test_interrupted_trial_is_no_failed_one(played: Played) -> None:
     runs.run()
     assert len(scene.runs) == 5
     assert (runs.problem, runs.halted) == (None, False)
+
+
+def test_trial_that_saved_before_its_machine_went_did_not_fail(played: Played) -> None:
+    """A step of a minute, on a machine that is taken half a minute after it was told: all is saved, and the trial is given up."""
+    scene = Scene([4], [])
+
+    def saves_and_is_lost() -> BaseException:
+        scene.left.add(KEY)
+        return lost()
+
+    scene.ends = [saves_and_is_lost, saves_and_is_lost, False]
+    runs = played(scene, study(max_failures=0))
+    runs.run()
+    assert len(scene.runs) == 3
+    assert runs.problem is None
+
+
+def test_word_of_one_run_excuses_no_death_of_the_next(played: Played) -> None:
+    """A trial that saved, left as it was told to, and dies later of what it always dies of."""
+    scene = Scene([4], [])
+
+    def saves_and_ends() -> bool:
+        scene.left.add(KEY)
+        return True
+
+    scene.ends = [saves_and_ends, lost(), False]
+    runs = played(scene, study(max_failures=0))
+    runs.run()
+    assert len(scene.runs) == 2
+    assert isinstance(runs.problem, ray.train.WorkerGroupError)
 
 
 def test_workers_that_left_before_they_took_the_next_trial_up_are_replaced(played: Played) -> None:

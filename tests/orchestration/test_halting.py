@@ -148,7 +148,7 @@ def test_sigterm_is_a_notice_once_while_a_trial_is_at_work(sigterm: SigtermNotic
     """An hour of work lost because the process ended at once; or a process that cannot be ended at all."""
     take_sigterm_as_notice()
     assert sigterm_notice() is sigterm
-    notice = Notice(sigterm)
+    notice = Notice(sigterm, lambda: None)
     sigterm.at_work = True
     os.kill(os.getpid(), signal.SIGTERM)
     assert notice()
@@ -279,6 +279,22 @@ def test_process_whose_trial_ended_while_it_was_told_begins_no_other(
         trial.step()
     assert caught.value.code == 143
     assert left == [KEY]
+
+
+def test_trial_that_saved_and_cannot_end_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in a step of a minute, with all that it had learnt on disk, it would count as one that failed; and a coordinator that is away ends nothing."""
+    left: list[object] = []
+    monkeypatch.setattr(halting, "ask", lambda answer: answer)
+    with noticed({"leave": left.append, "rest": lambda key: None}) as notice:
+        notice.has_saved()
+        assert left == [KEY]
+        monkeypatch.setattr(halting, "ask", away)
+        notice.has_saved()
+    assert left == [KEY, KEY]
+
+
+def away(answer: object) -> object:
+    raise RayError
 
 
 def test_worker_tells_nobody_of_a_trial_that_is_over(sigterm: SigtermNotice, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,10 @@ def test_checkpoint_of_a_trial_that_has_to_go_on_lies_elsewhere_at_once(
     store = RunStore.at("run", filesystem).claimed()
     directory = store.root / "grades/1/trials/x"
     directory.mkdir(parents=True)
-    there: list[list[str]] = []
+    there, heard = list[list[str]](), list[list[str]]()
+
+    def lying_there() -> list[str]:
+        return checkpoints(tmp_path / "there/run/grades/1/trials/x")
 
     def run_trial(*told: Any) -> Iterator[fakes.Report]:
         saved = told[-1]
@@ -181,7 +184,7 @@ def test_checkpoint_of_a_trial_that_has_to_go_on_lies_elsewhere_at_once(
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("manifest")
         saved()
-        there.append(checkpoints(tmp_path / "there/run/grades/1/trials/x"))
+        there.append(lying_there())
         yield from ()
 
     courier = Courier(replace(fakes.workshop(), run_trial=run_trial), Depot(filesystem), store)
@@ -189,8 +192,10 @@ def test_checkpoint_of_a_trial_that_has_to_go_on_lies_elsewhere_at_once(
     config = config.model_copy(
         update={"data": config.data.model_copy(update={"path": Path(config.data.path).as_uri()})}
     )
-    assert list(courier.run_trial(config, directory, fakes.Ranks(), lambda epoch: None, lambda: False)) == []
+    told: Any = config, directory, fakes.Ranks(), lambda epoch: None, lambda: False
+    assert list(courier.run_trial(*told, saved=lambda: heard.append(lying_there()))) == []
     assert there == [["00000004"]]
+    assert heard == there, "who hears that all is safe before it is may be told a lie"
 
 
 def test_announced_teacher_is_kept_where_the_run_lies(tmp_path: Path) -> None:
