@@ -44,20 +44,21 @@ class NaiveTexts:
         names, descriptions = self.dataset.entity_names, self.dataset.entity_descriptions
         return entity_text(entity, names, descriptions, neighbors=self.neighbors, rule=self.rule, answer=answer)
 
-    def tokens(self, text: str, pair: str | None = None) -> list[int]:
-        """Token ids of a text, or of a pair."""
-        ids: list[int] = self.tokenizer(text, pair, truncation=True, max_length=self.max_tokens)["input_ids"]
-        return ids
+    def tokens(self, text: str, pair: str | None = None) -> tuple[list[int], list[int]]:
+        """Token ids and segment ids of a text, or of a pair."""
+        found = self.tokenizer(text, pair, truncation=True, max_length=self.max_tokens, return_token_type_ids=True)
+        return found["input_ids"], found["token_type_ids"]
 
-    def padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Token ids padded to the longest of the batch, and 1 where there is a token."""
-        longest = max(len(row) for row in rows)
+    def padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids and segment ids padded to the longest of the batch, and 1 where there is a token."""
+        longest = max(len(row) for row, _ in rows)
         ids = torch.full((len(rows), longest), int(self.tokenizer.pad_token_id or 0))
-        real = torch.zeros((len(rows), longest), dtype=torch.int64)
-        for number, row in enumerate(rows):
+        segments, real = (torch.zeros((len(rows), longest), dtype=torch.int64) for _ in range(2))
+        for number, (row, segment) in enumerate(rows):
             ids[number, : len(row)] = torch.tensor(row)
+            segments[number, : len(row)] = torch.tensor(segment)
             real[number, : len(row)] = 1
-        return ids, real
+        return ids, segments, real
 
 
 class NaiveDistillation:
@@ -102,8 +103,9 @@ class NaiveDistillation:
         """One step on examples (inverse relations count from `num_relations` on); returns the loss."""
         sides = self._tokenised(triples)
         vectors, features = [], []
-        for ids, real, masked in sides:
-            student, teacher = self._encode(self.student, ids, real), self._encode(self.teacher, ids, real)
+        for *texts, masked in sides:
+            student, teacher = self._encode(self.student, *texts), self._encode(self.teacher, *texts)
+            real = texts[-1]
             vectors.append((self._pooled(student, real), self._pooled(teacher, real)))
             features.append((student, teacher, masked))
         (query, query_t), (tail, tail_t), _ = vectors
@@ -125,9 +127,9 @@ class NaiveDistillation:
         self.optimizer.step()
         return float(loss.detach())
 
-    def _tokenised(self, triples: Sequence[Triple]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Token ids, real tokens and masked tokens of queries, tails and heads."""
-        rows: list[list[list[int]]] = [[], [], []]
+    def _tokenised(self, triples: Sequence[Triple]) -> list[list[Tensor]]:
+        """Token ids, segment ids, real tokens and masked tokens of queries, tails and heads."""
+        rows: list[list[tuple[list[int], list[int]]]] = [[], [], []]
         for head, relation, tail in triples:
             about = self.texts.entity(head, tail)
             rows[0].append(self.texts.tokens(about, self.texts.phrases[relation]))
@@ -137,17 +139,17 @@ class NaiveDistillation:
         found = []
         for side in rows:
             masked_rows = []
-            for row in side:
+            for row, _ in side:
                 ordinary = [place for place, token in enumerate(row) if token not in special]
                 chosen = self.chance.permutation(ordinary)[: round(self.mask_ratio * len(ordinary))].tolist()
                 for place in chosen:
                     row[place] = mask
                 masked_rows.append(chosen)
-            ids, real = self.texts.padded(side)
+            ids, segments, real = self.texts.padded(side)
             masked = torch.zeros_like(real, dtype=torch.bool)
             for number, places in enumerate(masked_rows):
                 masked[number, places] = True
-            found.append((ids.to(self.device), real.to(self.device), masked.to(self.device)))
+            found.append([one.to(self.device) for one in (ids, segments, real, masked)])
         return found
 
     def _valid(self, triples: Sequence[Triple]) -> Tensor:
@@ -160,8 +162,8 @@ class NaiveDistillation:
         return valid.to(self.device)
 
     @staticmethod
-    def _encode(model: nn.Module, ids: Tensor, real: Tensor) -> Tensor:
-        states: Tensor = model(input_ids=ids, attention_mask=real).last_hidden_state
+    def _encode(model: nn.Module, ids: Tensor, segments: Tensor, real: Tensor) -> Tensor:
+        states: Tensor = model(input_ids=ids, token_type_ids=segments, attention_mask=real).last_hidden_state
         return states
 
     @staticmethod

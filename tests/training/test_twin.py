@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from raydistill.config.trial import TrialConfig
+from raydistill.evaluation import encode
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import NeighborIndex, TextRule, entity_text, inverse_phrase
 from raydistill.kg.triples import with_inverses
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
-from raydistill.training.parts import TrialParts
+from raydistill.teachers.cache import CachedTeacher
+from raydistill.teachers.shards import KeptTeachers
+from raydistill.training.gather import World
+from raydistill.training.parts import TrialParts, build_parts
 
 TEXT_LIMIT = {"data": {"max_tokens": 150}}
 """Nothing is cut, so that texts differ as soon as their words do."""
@@ -311,3 +317,82 @@ def test_tinybert_is_what_transformers_says_of_its_layers(
     slow = naive.losses(margin=0.02, tau=1.0)
     for name in ("ce", "kl"):
         check_equal(fast[name], slow[name], parts.student)
+
+
+class PlainStudent:
+    """A student that learns from texts one by one, with a plain AdamW, as `parts` should learn from the same batches.
+
+    Args:
+        parts: where nothing is trimmed, kept or packed away; its student is trained here.
+        dataset: the graph.
+    """
+
+    def __init__(self, parts: TrialParts, dataset: Dataset) -> None:
+        self.parts, self.dataset = parts, dataset
+        named = {name: one for name, one in parts.student.named_parameters() if one.requires_grad}
+        self.parameters = list(named.values())
+        matrices = [one for one in self.parameters if one.ndim >= 2]
+        others = [one for one in self.parameters if one.ndim < 2]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        decay = parts.config.training.weight_decay
+        self.adamw = torch.optim.AdamW(groups, weight_decay=decay, foreach=False, fused=False)
+
+    def step(self, triples: np.ndarray, masked: list[tuple[str, list[Any]]], mask_id: int, rate: float) -> float:
+        """Take one; `masked` are the texts of both towers as they are masked. Returns the loss."""
+        naive = Naive(self.parts, self.dataset, triples)
+        terms = naive.losses(margin=0.02, tau=1.0)
+        loss = 0.5 * terms["ce"] + 0.2 * terms["score"] + 0.3 * naive.masked_features(masked, mask_id)
+        self.adamw.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.parts.config.training.max_gradient_norm, foreach=False)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        return float(loss.detach())
+
+
+def as_columns(texts: Any) -> list[Any]:
+    lengths = texts.lengths.tolist()
+    columns = zip(texts.tokens.split(lengths), texts.types.split(lengths), strict=True)
+    return [(tuple(tokens.tolist()), tuple(types.tolist())) for tokens, types in columns]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_all_savings_at_once_learn_what_none_of_them_learns(
+    parts_of: Callable[..., TrialParts],
+    config_of: Callable[..., TrialConfig],
+    dataset: Dataset,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """Savings that are each right and together are not: rows of a trimmed vocabulary that a kept view names otherwise, a micro-batch of a text that was
+    encoded for two examples, a batch built ahead under the masks of another epoch, moments of a row that is not there."""
+    training = {"corruptions": 2, "batch_size": 7, "epochs": 2, "learning_rate": 1e-3, "gradient_cache": "always"}
+    common = {"encoder": {"kind": kind}, "data": TEXT_LIMIT["data"]}
+    fast = build_parts(
+        config_of("pmd", training={**training, "tokens_per_micro_batch": 64}, **common),
+        World.alone(),
+        kept=KeptTeachers(tmp_path),
+    )
+    plain = {**training, "trim_vocabulary": False, "remember_teacher": False}
+    slow = PlainStudent(parts_of("pmd", training=plain, **common), dataset)
+    trainer = fast.trainer
+    trainer.builds_ahead, trainer.measure_gradients = True, False
+    assert isinstance(trainer.teacher, CachedTeacher)
+    assert fast.student.packs
+    sizes = [sum(one.numel() for one in some.student.parameters()) for some in (fast, slow.parts)]
+    assert sizes[0] < sizes[1], "nothing was trimmed"
+    for epoch in range(2):
+        batches = list(trainer.source.batches(epoch))
+        assert len(batches) == 3
+        for triples, step in zip(batches, trainer.run_epoch(), strict=True):
+            batch, at = trainer.builder.build(triples), 3 * epoch + step - 1
+            views = trainer.corruption.of(batch, epoch, at)
+            masked = [(tower, as_columns(one.texts)) for tower, one in zip(("query", "entity"), views, strict=True)]
+            expected = slow.step(triples, masked, trainer.corruption.mask_id, fast.optimizer.rate(at))
+            assert trainer.averages()["loss"] == pytest.approx(expected, rel=1e-5), f"epoch {epoch}, step {step}"
+    assert list(tmp_path.rglob("*.arrow")), "nothing was kept"
+    own, theirs = (
+        encode.encode_entities(one.student.eval(), one.assembler, dataset.num_entities) for one in (fast, slow.parts)
+    )
+    torch.testing.assert_close(own, theirs, atol=1e-4, rtol=0)
