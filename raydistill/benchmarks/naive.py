@@ -101,7 +101,7 @@ class NaiveDistillation:
 
     def step(self, triples: Sequence[Triple]) -> float:
         """One step on examples (inverse relations count from `num_relations` on); returns the loss."""
-        sides = self._tokenised(triples)
+        sides = self.tokenised(triples)
         vectors, features = [], []
         for *texts, masked in sides:
             student, teacher = self._encode(self.student, *texts), self._encode(self.teacher, *texts)
@@ -109,7 +109,7 @@ class NaiveDistillation:
             vectors.append((self._pooled(student, real), self._pooled(teacher, real)))
             features.append((student, teacher, masked))
         (query, query_t), (tail, tail_t), _ = vectors
-        valid = self._valid(triples)
+        valid = self.valid(triples)
         scores, scores_t = query @ tail.T, query_t @ tail_t.T
         logits = (scores - self.margin * torch.eye(len(triples), device=self.device)) * self.scale
         logits = logits.masked_fill(~valid, -1e4)
@@ -127,7 +127,7 @@ class NaiveDistillation:
         self.optimizer.step()
         return float(loss.detach())
 
-    def _tokenised(self, triples: Sequence[Triple]) -> list[list[Tensor]]:
+    def tokenised(self, triples: Sequence[Triple]) -> list[list[Tensor]]:
         """Token ids, segment ids, real tokens and masked tokens of queries, tails and heads."""
         rows: list[list[tuple[list[int], list[int]]]] = [[], [], []]
         for head, relation, tail in triples:
@@ -152,7 +152,7 @@ class NaiveDistillation:
             found.append([one.to(self.device) for one in (ids, segments, real, masked)])
         return found
 
-    def _valid(self, triples: Sequence[Triple]) -> Tensor:
+    def valid(self, triples: Sequence[Triple]) -> Tensor:
         """Which tails may be compared with which queries, pair by pair."""
         valid = torch.ones(len(triples), len(triples), dtype=torch.bool)
         for row, (head, relation, _) in enumerate(triples):

@@ -24,7 +24,8 @@ from raydistill.benchmarks.peers import (
 )
 from raydistill.benchmarks.profiles import shares
 from raydistill.benchmarks.ranking import random_vectors, ranking_cost
-from raydistill.benchmarks.texts import assembling, encoding, preparing, tokenising
+from raydistill.benchmarks.savings import assembly_saving, savings
+from raydistill.benchmarks.texts import agreement, assembling, encoding, preparing, tokenising
 from raydistill.benchmarks.training import endless_steps, step_cost
 from raydistill.benchmarks.workload import drawn_triples, naive_trainer, one_trial_of_each_grade
 from raydistill.config.schema import CampaignConfig
@@ -74,6 +75,7 @@ class Suite:
             "kept": self.kept,
             "epochs": self.epochs,
             "profile": self.profile,
+            "savings": self.savings,
             "contrastive": self.contrastive,
             "ranking": self.ranking,
             "texts": self.texts,
@@ -121,6 +123,12 @@ class Suite:
         for name, step in (("ours", lambda: next(ours)), ("naive", lambda: naive.step(next(batches)))):
             found = shares(step, self.turns, best_device())
             yield {"profile": f"{trial.layers} layers, {name}", "seconds": sum(found.values()), **found}
+
+    def savings(self) -> Iterator[Row]:
+        """Steps of the last grade with and without each way to save work."""
+        [*_, trial] = self._trials("fp32")
+        yield from savings(trial, self.turns)
+        yield assembly_saving(trial, *self._naive_way(trial))
 
     def contrastive(self) -> Iterator[Row]:
         """Steps without a teacher, beside those of sentence-transformers on the same texts."""
@@ -173,7 +181,9 @@ class Suite:
             strings = [texts.entity(entity, -1) for entity in range(count)]
             peer = SentenceTransformers(self._encoder, self.config.data.max_tokens)
             seconds = statistics.median(seconds_of(lambda: peer.encode(strings), self.turns))
-            yield {"texts": "encode sentence-transformers", "count": count, "per second": count / seconds}
+            cosine = agreement(trial, "fp32", peer.encode(strings))
+            row = {"count": count, "seconds": seconds, "per second": count / seconds, "lowest cosine": cosine}
+            yield {"texts": "encode sentence-transformers", **row}
 
     def growth(self) -> Iterator[Row]:
         """How a step grows with the batch and with the length of the texts."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
@@ -90,6 +92,15 @@ def encoding(trial: TrialConfig, precision: Precision, turns: int, entities: int
     tokens = len(parts.assembler.entity_texts(distinct).tokens)
     floor = tokens * operations_per_token(model) / rate
     return Rate(f"encode {precision}", count, statistics.median(taken), floor)
+
+
+def agreement(trial: TrialConfig, precision: Precision, vectors: Tensor) -> float:
+    """The lowest cosine between what a trial's student makes of the first entities' texts and `vectors` `(entities, hidden)` that another makes of them."""
+    parts = build_parts(trial, World.alone())
+    model = parts.student.eval()
+    model.precision = precision
+    own = encode_entities(model, parts.assembler, len(vectors))
+    return float(cosine_similarity(own.float().cpu(), vectors.float().cpu(), dim=1).min())
 
 
 def assembling(trial: TrialConfig, steps: int) -> Rate:

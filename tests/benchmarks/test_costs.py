@@ -18,9 +18,10 @@ from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations
 from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
 from raydistill.benchmarks.tables import keep, table
-from raydistill.benchmarks.texts import encoding, synthetic_graph
+from raydistill.benchmarks.texts import agreement, encoding, synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
+from raydistill.evaluation.encode import encode_entities
 from raydistill.kg.prepare import prepare
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.training.gather import World
@@ -204,3 +205,13 @@ def test_parts_measured_before_are_kept(tmp_path: Path) -> None:
         keep("steps", rows, path)
         keep("texts", [{"b": 3}], path)
     assert json.loads(path.read_text()) == {"steps": [{"a": 2}], "texts": [{"b": 3}]}
+
+
+def test_agreement_is_that_of_the_text_that_agrees_least(trial_config: Make) -> None:
+    """A mean that hides one text which is read otherwise."""
+    trial = trial_config(method={"name": "none"}, layers=1)
+    parts = build_parts(trial, World.alone())
+    vectors = encode_entities(parts.student.eval(), parts.assembler, 8)
+    assert agreement(trial, "fp32", vectors) == pytest.approx(1.0, abs=1e-6)
+    vectors[3] = -vectors[3]
+    assert agreement(trial, "fp32", vectors) == pytest.approx(-1.0, abs=1e-6)
