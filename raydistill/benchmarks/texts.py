@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import statistics
 import tempfile
@@ -106,9 +107,10 @@ def agreement(trial: TrialConfig, precision: Precision, vectors: Tensor) -> floa
 def assembling(trial: TrialConfig, steps: int) -> Rate:
     """Batches that are put together in a second."""
     parts = build_parts(trial, World.alone())
-    taken, triples = [], parts.trainer.source.batches(0)
-    for _ in range(steps):
-        some = next(triples)
+    # A small graph has fewer in an epoch.
+    epochs = itertools.chain.from_iterable(map(parts.trainer.source.batches, itertools.count()))
+    taken = []
+    for some in itertools.islice(epochs, steps):
         began = time.perf_counter()
         parts.trainer.builder.build(some)
         taken.append(time.perf_counter() - began)

@@ -18,7 +18,7 @@ from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations
 from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
 from raydistill.benchmarks.tables import keep, table
-from raydistill.benchmarks.texts import agreement, encoding, synthetic_graph
+from raydistill.benchmarks.texts import agreement, assembling, encoding, synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
 from raydistill.evaluation.encode import encode_entities
@@ -215,3 +215,9 @@ def test_agreement_is_that_of_the_text_that_agrees_least(trial_config: Make) -> 
     assert agreement(trial, "fp32", vectors) == pytest.approx(1.0, abs=1e-6)
     vectors[3] = -vectors[3]
     assert agreement(trial, "fp32", vectors) == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_batches_of_a_small_graph_are_put_together_epoch_after_epoch(trial_config: Make) -> None:
+    """A traceback where an epoch has fewer steps than are measured."""
+    trial = trial_config(method={"name": "none"}, layers=1, training={"batch_size": 18})
+    assert assembling(trial, 5).seconds > 0
