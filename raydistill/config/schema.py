@@ -135,7 +135,7 @@ class StorageSection(Section):
     share_trials: bool = Field(
         True,
         description="take finished trials of equal work from the runs beside this one, ladders of searches included, instead of training them "
-        "again; local runs only",
+        "again; in a bucket, too",
     )
 
 

@@ -31,9 +31,7 @@ class Coordinator(Messages):
     """
 
     def __init__(self, store: RunStore, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
-        # Runs elsewhere share nothing: looking into all of them would take a request for every event of each.
-        sharing = verify is not None and store.remote is None
-        self.ladder = Ladder(store, rules, Library(store.root, verify) if sharing and verify is not None else None)
+        self.ladder = Ladder(store, rules, Library(store, verify) if verify is not None else None)
         super().__init__()
         # Under Ray one thread makes all decisions, and this is never waited for; elsewhere it is what keeps them apart.
         self._turn = threading.Lock()

@@ -199,7 +199,7 @@ class Ladder(Teaching):
         """Take a trial over from another run, if one has done it."""
         if self.library is None:
             return False
-        folder = trial_directory(self.store.root, self.state.grades[key[1]], head["identity"])
+        folder = trial_directory(Path(), self.state.grades[key[1]], head["identity"]).as_posix()
         loan = yield partial(self.library.borrow, head["identity"], folder)
         events = loan_events(head, loan)
         for event in events:

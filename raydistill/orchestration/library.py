@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.errors import CheckpointError, RayDistillError
+from raydistill.errors import CheckpointError, RayDistillError, StorageError
 from raydistill.orchestration.durable import link_or_copy, put
 from raydistill.orchestration.rundir import CONFIG, read_state
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import LADDERS
 from raydistill.planning.records import TAKEN, TrialRecord
 
 logger = logging.getLogger(__name__)
+LOOK_SECONDS = 60.0
+"""How long what lies in other runs is taken for what lay there."""
 
 
 @dataclass(frozen=True)
@@ -59,67 +63,109 @@ def loan_events(head: Mapping[str, Any], loan: Loan | None) -> list[dict[str, An
 class Library:
     """The finished trials of all runs below the same storage, ladders of searches included.
 
+    It is looked through when a trial is to begin: folders are named by the work they hold, so only runs that have it are read.
+
     Args:
-        root: the run that borrows.
+        store: the run that borrows.
         verify: SHA-256 of a sound checkpoint's manifest.
     """
 
-    def __init__(self, root: Path, verify: Callable[[str], str]) -> None:
-        self.root, self.verify = root, verify
-        self.trials: dict[str, list[tuple[Path, TrialRecord]]] = {}
-        for other in runs_beside(root):
-            try:
-                state = read_state(other)
-            except RayDistillError as problem:
-                logger.info("%s cannot be read, so nothing is taken from it: %s", other, problem.received)
-                continue
-            for record in state.trials.values():
-                # A trial that was stopped early is not the whole work, and one whose teacher changed depends on the moment.
-                if record.status == "finished" and not record.taught:
-                    self.trials.setdefault(record.identity, []).append((other, record))
+    def __init__(self, store: RunStore, verify: Callable[[str], str]) -> None:
+        self.store, self.verify = store, verify
+        self._shelves: list[tuple[RunStore, frozenset[str]]] = []
+        self._look_again = 0.0
 
-    def borrow(self, identity: str, directory: Path) -> Loan | None:
-        """Bring a trial's checkpoints into `directory`; None where nobody has done it, or nobody's best checkpoint is still what it was.
+    def borrow(self, identity: str, directory: str) -> Loan | None:
+        """Bring a trial's checkpoints into `directory`, from the run; None where nobody has done it, or nobody's best checkpoint is still what it was.
 
-        Bytes are shared by hard links where the file system has them, and copied where it has not.
+        On this machine bytes are shared by hard links where the file system has them, and copied where it has not; elsewhere they are copied there.
         """
         # Where one was found damaged, what is best now is not what was.
-        for run, record in sorted(self.trials.get(identity, []), key=lambda one: len(one[1].rejected)):
+        for run, record in sorted(self._done(identity), key=lambda one: len(one[1].rejected)):
             if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
                 continue
             try:
-                return Loan(str(run), record.epochs, tuple(self._bring(one, directory) for one in record.reports))
-            except (OSError, shutil.Error) as problem:
-                logger.warning("trial %s cannot be taken from %s: %s", identity, run, problem)
+                return Loan(run.place, record.epochs, tuple(self._bring(run, one, directory) for one in record.reports))
+            except (OSError, shutil.Error, StorageError) as problem:
+                logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
         return None
 
-    def _bring(self, report: dict[str, Any], directory: Path) -> dict[str, Any]:
+    def _done(self, identity: str) -> list[tuple[RunStore, TrialRecord]]:
+        """Who has finished a trial, and what they say of it."""
+        self._look()
+        found = []
+        for other in [run for run, work in self._shelves if identity in work]:
+            try:
+                state = read_state(other)
+            except RayDistillError as problem:
+                logger.info("%s cannot be read, so nothing is taken from it: %s", other.place, problem.received)
+                continue
+            # A trial that was stopped early is not the whole work, and one whose teacher changed depends on the moment.
+            found += [
+                (other, record)
+                for record in state.trials.values()
+                if record.identity == identity and record.status == "finished" and not record.taught
+            ]
+        return found
+
+    def _look(self) -> None:
+        """See what work lies where; not for every trial of a search, because in a bucket each folder is a request."""
+        if time.monotonic() < self._look_again:
+            return
+        try:
+            self._shelves = [(run, frozenset(_work_of(run))) for run in runs_beside(self.store)]
+        except StorageError as problem:
+            logger.info("the storage cannot be listed, so nothing is taken from other runs: %s", problem.received)
+        self._look_again = time.monotonic() + LOOK_SECONDS
+
+    def _bring(self, run: RunStore, report: dict[str, Any], directory: str) -> dict[str, Any]:
         brought = {name: report[name] for name in ("epoch", "metrics", "digest", "time")}
-        if not report["checkpoint"]:
+        source = report["checkpoint"]
+        if not source:
             return {**brought, "checkpoint": None}
-        source = Path(report["checkpoint"])
-        target = directory / "checkpoints" / source.name
+        inside = f"{directory}/checkpoints/{str(run.relative(source)).rpartition('/')[2]}"
         if not self._is_sound(source, report["digest"]):
             return {**brought, "checkpoint": None, "digest": None}
+        target = self.store.located(inside)
         # Another run's may be there, from an attempt that was given up: equal work, but perhaps not equal to the last bit.
         if not self._is_sound(target, report["digest"]):
-            aside = target.with_name(f".aside-{target.name}")
-            for one in (aside, target):
-                shutil.rmtree(one, ignore_errors=True)
-            shutil.copytree(source, aside, copy_function=link_or_copy)
-            put(aside, target)
-        return {**brought, "checkpoint": str(target)}
+            if self.store.remote is None:
+                _link(Path(source), Path(target))
+            else:
+                self.store.remote.below(inside).remove()
+                run.inside(source).copy(self.store.remote.below(inside))
+        return {**brought, "checkpoint": target}
 
-    def _is_sound(self, checkpoint: str | Path, digest: str) -> bool:
+    def _is_sound(self, checkpoint: str, digest: str) -> bool:
         try:
-            return self.verify(str(checkpoint)) == digest
+            return self.verify(checkpoint) == digest
         except CheckpointError:
             return False
 
 
-def runs_beside(root: Path) -> list[Path]:
-    """The other local runs below the storage of a run, by path: those that lie directly in it, and the ladders of searches in it."""
-    search = root.parent.parent
-    storage = search.parent if root.parent.name == LADDERS and (search / CONFIG).exists() else root.parent
-    found = {path.parent for pattern in (f"*/{CONFIG}", f"*/{LADDERS}/*/{CONFIG}") for path in storage.glob(pattern)}
-    return sorted(found - {root})
+def _work_of(run: RunStore) -> Iterator[str]:
+    for grade in run.folders("grades"):
+        yield from run.folders(f"grades/{grade}/trials")
+
+
+def _link(source: Path, target: Path) -> None:
+    aside = target.with_name(f".aside-{target.name}")
+    for one in (aside, target):
+        shutil.rmtree(one, ignore_errors=True)
+    shutil.copytree(source, aside, copy_function=link_or_copy)
+    put(aside, target)
+
+
+def runs_beside(store: RunStore) -> list[RunStore]:
+    """The other runs below the storage of a run, by place: those that lie directly in it, and the ladders of searches in it.
+
+    Raises:
+        StorageError: the storage cannot be listed.
+    """
+    storage = store.above()
+    search = storage.above()
+    if storage.name == LADDERS and search.read(CONFIG) is not None:
+        storage = search.above()
+    found = [storage.below(name) for name in storage.folders("")]
+    found += [run.below(f"{LADDERS}/{name}") for run in found for name in run.folders(LADDERS)]
+    return sorted((one for one in found if one.place != store.place), key=lambda one: one.place)

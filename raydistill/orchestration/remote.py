@@ -77,9 +77,20 @@ class RemoteFolder:
         return self.uri or self.folder
 
     def below(self, relative: str) -> RemoteFolder:
-        """A folder inside."""
+        """A folder inside; itself for no path at all."""
+        if not relative:
+            return self
         uri = None if self.uri is None else joined(self.uri, relative)
-        return RemoteFolder(self.filesystem, f"{self.folder}/{relative}", uri)
+        return RemoteFolder(self.filesystem, f"{self.folder}/{relative}".lstrip("/"), uri)
+
+    def above(self) -> RemoteFolder:
+        """The folder that it lies in; at the top, itself."""
+        folder = self.folder.rpartition("/")[0]
+        uri = None
+        if self.uri is not None:
+            parts = urlsplit(self.uri)
+            uri = urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
+        return RemoteFolder(self.filesystem, folder, uri)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none.

@@ -124,6 +124,36 @@ class RunStore:
             return sorted(path.name for path in self.root.iterdir())
         return self.remote.names()
 
+    def folders(self, relative: str) -> list[str]:
+        """Names of the folders directly inside a folder of the run, or in the run; none where there is no such folder.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        if self.remote is not None:
+            return self.remote.below(relative).folders()
+        folder = self.root / relative
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def below(self, relative: str) -> RunStore:
+        """What lies inside, as if it were a run; one that is looked at, and not worked on."""
+        if self.remote is None:
+            return RunStore(str(self.root / relative))
+        folder = self.remote.below(relative)
+        return RunStore(folder.name, folder)
+
+    def above(self) -> RunStore:
+        """The folder that it lies in, likewise."""
+        if self.remote is None:
+            return RunStore(str(self.root.parent))
+        folder = self.remote.above()
+        return RunStore(folder.name, folder)
+
+    @property
+    def name(self) -> str:
+        """The last part of its place."""
+        return (self.place if self.remote is None else self.remote.folder).rpartition("/")[2]
+
     def located(self, relative: str) -> str:
         """The place of something in the run."""
         return str(self.root / relative) if self.remote is None else joined(self.place, relative)

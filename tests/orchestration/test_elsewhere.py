@@ -155,6 +155,19 @@ def test_finished_run_on_s3_is_returned_and_guarded(run_on_s3: str, on_s3: Campa
         Campaign(on_s3, run_on_s3).run(resume=True)
 
 
+def test_second_run_in_a_bucket_takes_what_the_first_has_trained(
+    run_on_s3: str, expected: list[list[EpochReport]], on_s3: CampaignConfig, s3: Callable[[str], str]
+) -> None:
+    """Every ladder of a search in a bucket would train a teacher of its own."""
+    forget_this_machine()
+    place = s3("runs/second")
+    state = Campaign(on_s3, place).run()
+    check_promotions(state, expected)
+    assert [trial.notes for trial in state.trials.values()] == [[f"taken from {run_on_s3}"]] * 2
+    start, _, _ = place.partition("?")
+    assert all(one.checkpoint.startswith(start) for one in state.promotions.values())
+
+
 def call(*arguments: str) -> Any:
     result = CliRunner().invoke(commands, [*arguments, "--json"])
     assert result.exit_code == 0, result.output

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fakes
 import pytest
+from pyarrow import fs
 
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import StorageError
+from raydistill.orchestration.courier import Courier
+from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.library import Library, runs_beside
 from raydistill.orchestration.rundir import write_config
+from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import grade_plans, lineages_of, trial_config
 from raydistill.planning.rules import Rules
 
@@ -73,7 +79,7 @@ def trial_directory(root: Path) -> Path:
 
 def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
     """The teacher of ten ladders would be trained ten times; or a borrowed one vanish with the run that trained it."""
-    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     assert borrower.begin(KEY, teacher().identity, {}) == "reused"
     borrower.promote("main", 0)
     promotion = borrower.state.promotions["main", 0]
@@ -88,12 +94,12 @@ def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
 
 def test_taking_that_was_cut_short_is_completed(lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between two of its events, a taken trial would promote its last epoch instead of its best."""
-    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     monkeypatch.setattr(borrower, "append", cut_short(borrower.append, 3))
     with pytest.raises(KeyboardInterrupt):
         borrower.begin(KEY, teacher().identity, {})
     assert Ladder(tmp_path / "borrower", RULES).record(KEY).status == "running"
-    again = Ladder(tmp_path / "borrower", RULES, Library(tmp_path / "borrower", fakes.verify))
+    again = Ladder(tmp_path / "borrower", RULES, Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     original = Ladder(lender, RULES).record(KEY)
     assert again.record(KEY).status == "finished"
     assert [one["digest"] for one in again.record(KEY).reports] == [one["digest"] for one in original.reports]
@@ -122,7 +128,7 @@ def test_what_is_not_what_it_was_is_not_taken(lender: Path, tmp_path: Path, harm
         best.rename(tmp_path / "moved")
     else:
         (lender / "ledger" / "00000002.json").write_text("{}")
-    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     assert borrower.begin(KEY, teacher().identity, {}) == "run"
 
 
@@ -130,7 +136,7 @@ def test_unfinished_work_is_not_taken(lender: Path, tmp_path: Path) -> None:
     """A trial that is still running, or was stopped early, is not the work that is asked for."""
     numbers = sorted((lender / "ledger").glob("*.json"))
     numbers[-1].unlink()
-    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     assert borrower.begin(KEY, teacher().identity, {}) == "run"
 
 
@@ -149,7 +155,7 @@ def test_runs_and_ladders_of_searches_share_their_work(tmp_path: Path, lends: st
         search(tmp_path / "runs" / name)
     lend(tmp_path / lends)
     root = tmp_path / borrows
-    assert ladder(root, library=Library(root, fakes.verify)).begin(KEY, teacher().identity, {}) == "reused"
+    assert ladder(root, library=Library(RunStore.at(root), fakes.verify)).begin(KEY, teacher().identity, {}) == "reused"
 
 
 def test_storage_that_is_called_ladders_is_no_search(tmp_path: Path) -> None:
@@ -157,7 +163,7 @@ def test_storage_that_is_called_ladders_is_no_search(tmp_path: Path) -> None:
     storage = tmp_path / "all" / "ladders"
     inside = lend(storage / "lender")
     lend(tmp_path / "lender")
-    assert runs_beside(storage / "borrower") == [inside]
+    assert [one.place for one in runs_beside(RunStore.at(storage / "borrower"))] == [str(inside)]
 
 
 def test_damaged_run_gives_way_to_a_sound_one(tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def test_damaged_run_gives_way_to_a_sound_one(tmp_path: Path) -> None:
     borrower = tmp_path / "borrower"
     shutil.copytree(trial_directory(damaged) / "checkpoints", trial_directory(borrower) / "checkpoints")
     (Path(str(Ladder(damaged, RULES).record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
-    one = ladder(borrower, library=Library(borrower, fakes.verify))
+    one = ladder(borrower, library=Library(RunStore.at(borrower), fakes.verify))
     assert one.begin(KEY, teacher().identity, {}) == "reused"
     assert one.record(KEY).notes == [f"taken from {sound}"]
     for taken, original in zip(one.record(KEY).reports, Ladder(sound, RULES).record(KEY).reports, strict=True):
@@ -179,7 +185,7 @@ def test_run_that_found_its_best_damaged_lends_last(tmp_path: Path) -> None:
     one = Ladder(rejecting, RULES)
     (Path(str(one.record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
     one.reject(KEY, str(one.record(KEY).best_digest), "weights are damaged")
-    borrower = ladder(tmp_path / "borrower", library=Library(tmp_path / "borrower", fakes.verify))
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
     borrower.begin(KEY, teacher().identity, {})
     assert borrower.record(KEY).best_digest == Ladder(sound, RULES).record(KEY).best_digest
 
@@ -188,7 +194,7 @@ def test_early_stopping_decides_as_before_after_a_restart(lender: Path, tmp_path
     """A trial would be stopped because it lags behind one that another run has trained, but only if the coordinator died in between."""
     rules, root, again = replace(RULES, early_stopping=True), tmp_path / "borrower", tmp_path / "again"
     first, last, epoch_1 = ("main", 0, 1), ("main", 0, 2), {"checkpoint": None, "digest": None, "finished": False}
-    one = Ladder(root, rules, Library(root, fakes.verify))
+    one = Ladder(root, rules, Library(RunStore.at(root), fakes.verify))
     one.start("f", ["main"], ["0-teacher", "1-layers6"])
     one.begin(first, "first", {})
     assert not one.report(first, 1, {"valid/both/mrr": 0.15}, **epoch_1)
@@ -198,3 +204,71 @@ def test_early_stopping_decides_as_before_after_a_restart(lender: Path, tmp_path
     shutil.copytree(root, again)
     answers = [each.report(last, 1, {"valid/both/mrr": 0.16}, **epoch_1) for each in (one, Ladder(again, rules))]
     assert answers == [False, False], "it is better than the only one it races"
+
+
+def elsewhere(tmp_path: Path, name: str) -> RunStore:
+    """A run on another file system."""
+    (tmp_path / "there").mkdir(exist_ok=True)
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    return RunStore.at(name, filesystem).claimed()
+
+
+@pytest.fixture
+def courier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """How a coordinator verifies what lies there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = elsewhere(tmp_path, "runs/borrower")
+    assert store.remote is not None
+    return Courier(fakes.workshop(), Depot(store.remote.filesystem), store).verify_checkpoint
+
+
+@pytest.mark.parametrize("lends", ["runs/lender", "runs/search/ladders/0000"])
+def test_finished_work_on_another_file_system_is_taken_over_there(
+    tmp_path: Path, courier: Callable[[str], str], lends: str
+) -> None:
+    """In a bucket the teacher of ten ladders would be trained ten times."""
+    lender = lend(tmp_path / "there" / lends)
+    borrowing = elsewhere(tmp_path, "runs/borrower")
+    borrower = Ladder(borrowing, RULES, Library(borrowing, courier))
+    borrower.start("f", ["main"], ["0-teacher", "1-layers6"])
+    assert borrower.begin(KEY, teacher().identity, {}) == "reused"
+    assert borrower.record(KEY).notes == [f"taken from {lends}"]
+    borrower.promote("main", 0)
+    promotion = borrower.state.promotions["main", 0]
+    assert promotion.checkpoint.startswith("runs/borrower/grades/0-teacher/")
+    shutil.rmtree(lender)
+    shutil.rmtree(tmp_path / "cache")
+    assert courier(promotion.checkpoint) == promotion.digest
+    assert borrower.begin(("main", 0, 1), "other work", {}) == "run"
+
+
+def test_damaged_work_on_another_file_system_is_not_taken(tmp_path: Path, courier: Callable[[str], str]) -> None:
+    lender = lend(tmp_path / "there" / "runs" / "lender")
+    (Path(str(Ladder(lender, RULES).record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
+    borrowing = elsewhere(tmp_path, "runs/borrower")
+    borrower = Ladder(borrowing, RULES, Library(borrowing, courier))
+    borrower.start("f", ["main"], ["0-teacher", "1-layers6"])
+    assert borrower.begin(KEY, teacher().identity, {}) == "run"
+
+
+def test_storage_is_not_listed_for_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of fifty trials in a bucket beside twenty runs: thousands of requests before anything is trained."""
+    lend(tmp_path / "lender")
+    listed: list[str] = []
+    folders = RunStore.folders
+    monkeypatch.setattr(RunStore, "folders", lambda run, name: listed.append(name) or folders(run, name))
+    library = Library(RunStore.at(tmp_path / "borrower"), fakes.verify)
+    for number in range(5):
+        assert library.borrow(f"work {number}", "grades/0-teacher/trials/x") is None
+    assert listed.count("grades") == 1
+
+
+def test_storage_that_cannot_be_listed_lends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign that ends because somebody may not list the bucket."""
+
+    def refused(run: RunStore, name: str) -> list[str]:
+        raise StorageError("access denied")
+
+    monkeypatch.setattr(RunStore, "folders", refused)
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
+    assert borrower.begin(KEY, teacher().identity, {}) == "run"
