@@ -333,6 +333,46 @@ def test_machine_that_is_told_to_end_loses_nothing(tmp_path: Path) -> None:
     assert all(one.status == "finished" for one in open_run(root).trials.values())
 
 
+@pytest.mark.skipif(not MOMENTS, reason="takes three minutes; RAYDISTILL_KILLS=1 runs it")
+def test_workers_of_a_trial_follow_the_machines_there_are(tmp_path: Path) -> None:
+    """A trial of two workers that waits for a machine which was lost; or goes on with one of them when there is room for both again."""
+    config = fakes.campaign(
+        grades=[{"layers": 6, "mask_ratio": 0.1}],
+        training={"epochs": 4, "batch_size": 4},
+        resources={"backend": "train", "workers_per_trial": {"min": 1, "max": 2}, "cpus_per_worker": 1},
+    )
+    path, root = tmp_path / "config.json", tmp_path / "run"
+    path.write_text(config.model_dump_json())
+    fakes.control(root, seconds=15.0)
+
+    def pids() -> list[int]:
+        """Of the workers of the teacher's trial that are there."""
+        known = [int(path.read_text() or 0) for path in root.glob("grades/0-*/trials/*/pid-*")]
+        return sorted(pid for pid in known if pid and psutil.pid_exists(pid))
+
+    with simulated(2, head_cpus=0) as nodes, drive(root, path, nodes) as driver:
+        try:
+            first = wait_for(lambda: len(pids()) == 2 and pids(), driver)
+            machine = next(
+                one for one in nodes.machines[1:] if {process.pid for process in nodes.family(one)} & set(first)
+            )
+            nodes.kill(machine)
+            [alone] = wait_for(lambda: len(pids()) == 1 and not set(pids()) & set(first) and pids(), driver)
+            nodes.machines.append(nodes.add())
+            ended_by = wait_for(lambda: list(root.glob(f"grades/0-*/trials/*/{fakes.ENDED}")), driver)
+            assert ended_by[0].read_text().split()[0] == "1", (
+                "it was not alone when it was told to make room for another"
+            )
+            wait_for(lambda: len(pids()) == 2 and alone not in pids(), driver)
+            fakes.control(root, seconds=0.1)
+            code, said = ended(driver)
+        finally:
+            driver.kill()
+    assert code == 0, said
+    assert promoted(root) == fakes.expected(config, tmp_path / "twin")
+    assert all(one.status == "finished" for one in open_run(root).trials.values())
+
+
 @pytest.mark.skipif(not MOMENTS, reason="takes a minute; RAYDISTILL_KILLS=1 runs it")
 def test_lost_head_ends_the_campaign_with_a_way_back(faked: tuple[CampaignConfig, Path], tmp_path: Path) -> None:
     """A driver that waits for a cluster that is gone, or that Ray ends without a word; and a run that cannot be gone on with."""
