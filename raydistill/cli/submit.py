@@ -1,4 +1,4 @@
-"""`raydistill submit`: a campaign as a job on a cluster."""
+"""`raydistill submit`: a campaign, or a script, as a job on a cluster."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from raydistill.orchestration.jobs import Jobs
 
 
-@click.command(short_help="Run a campaign as a job on a cluster.")
-@click.argument("config", type=click.Path(dir_okay=False))
+SCRIPT = ".py"
+
+
+@click.command(short_help="Run a campaign, or a script, as a job on a cluster.")
+@click.argument("config", metavar="CONFIG|SCRIPT", type=click.Path(dir_okay=False))
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENTS...]")
 @click.option("--address", metavar="URL", help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--no-wait", is_flag=True, help="Print the name of the job and leave it to itself.")
 def submit(
     config: str,
+    arguments: tuple[str, ...],
     address: str | None,
     overrides: tuple[str, ...],
     run_dir: str | None,
@@ -34,8 +39,16 @@ def submit(
 
     The package and the resolved configuration are sent; data, encoder and runs have to lie where all machines of the
     cluster see them. Relative paths are taken from here. Ctrl-C leaves the job running and says how to reach it.
+
+    A Python script (jobs/evaluate.py, or one of your own that uses raydistill) is sent and run instead, with what follows `--`.
     """
-    jobs, job = send(config, overrides, run_dir, address, environment, resume=resume)
+    if config.endswith(SCRIPT):
+        _refuse_beside_a_script(overrides, run_dir, resume)
+        jobs, job = send_script(config, arguments, address, environment)
+    elif arguments:
+        raise click.UsageError(f"{' '.join(arguments)}: a campaign takes no arguments, only a script ({SCRIPT}) does")
+    else:
+        jobs, job = send(config, overrides, run_dir, address, environment, resume=resume)
     if no_wait:
         click.echo(job)
         return
@@ -75,6 +88,34 @@ def send(
         job = submit_campaign(jobs, campaign, name, folder, resume=resume, environment=chosen)
     click.echo(f"job {job} on {jobs.address}, run {folder}", err=True)
     return jobs, job
+
+
+def send_script(
+    script: str, arguments: Sequence[str], address: str | None, environment: Sequence[str]
+) -> tuple[Jobs, str]:
+    """Submit a script; returns the cluster's jobs and the name of the new one.
+
+    Raises:
+        ConfigError: the script, a variable, the address or the token is wrong; nothing was submitted.
+        JobError: the cluster did not take it.
+    """
+    from raydistill.cli.output import waiting
+
+    with waiting("reaching the cluster"):
+        from raydistill.orchestration.jobs import Jobs
+        from raydistill.orchestration.submission import submit_script, variables
+
+        chosen = variables(environment)
+        jobs = Jobs(address)
+        job = submit_script(jobs, Path(script), arguments, environment=chosen)
+    click.echo(f"job {job} on {jobs.address}", err=True)
+    return jobs, job
+
+
+def _refuse_beside_a_script(overrides: Sequence[str], run_dir: str | None, resume: bool) -> None:
+    given = [name for name, value in (("--set", overrides), ("--run-dir", run_dir), ("--resume", resume)) if value]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: options of a campaign; what a script is to get follows --")
 
 
 def follow_job(jobs: Jobs, job: str) -> int:

@@ -1,7 +1,7 @@
-"""A campaign as a job: what is sent to the cluster, under which name, and with which command.
+"""A campaign, or a script, as a job: what is sent to the cluster, under which name, and with which command.
 
-Sent are this package and the configuration as it was resolved here, nothing else: datasets, encoders and runs lie where all machines of the cluster
-see them, and a relative path means the same place there as here.
+Sent are this package, and the configuration as it was resolved here or the script, nothing else: datasets, encoders and runs lie where all machines of the
+cluster see them, and a relative path means the same place there as here.
 """
 
 from __future__ import annotations
@@ -47,6 +47,46 @@ def submit(
         ConfigError: a variable is raydistill's own, or the token is refused.
         JobError: the cluster did not take the job.
     """
+    content, file = dump_config(placed(config)), f"{name}.yaml"
+    about = {"campaign": name, "run": run_dir}
+    return _sent(jobs, name, {file: content}, command(file, run_dir, resume=resume), environment, about)
+
+
+def submit_script(jobs: Jobs, script: Path, arguments: Sequence[str], *, environment: Mapping[str, str]) -> str:
+    """Run a Python script that uses this package, such as those of `jobs/`, on the head of a cluster as a job of its own; returns the job's name.
+
+    Args:
+        jobs: the cluster's.
+        script: it is sent, and nothing that lies beside it.
+        arguments: as it is to get them; relative paths are taken from the working directory, where the head has it, too.
+        environment: as above.
+
+    Raises:
+        ConfigError: a variable is raydistill's own, or the script cannot be read.
+        JobError: the cluster did not take the job.
+    """
+    try:
+        content = script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError(
+            f"{script}: {problem}",
+            expected="a configuration file, or a Python script",
+            consequence="nothing was submitted",
+            remedy="check the path",
+        ) from None
+    line = script_command(script.name, arguments, os.getcwd())
+    return _sent(jobs, script.stem, {script.name: content}, line, environment, {"script": script.name})
+
+
+def _sent(
+    jobs: Jobs,
+    name: str,
+    files: Mapping[str, str],
+    line: str,
+    environment: Mapping[str, str],
+    about: Mapping[str, str],
+) -> str:
+    """Send the package and some files, and have a command run beside them."""
     own = sorted(ENVIRONMENT.keys() & environment.keys())
     if own:
         raise ConfigError(
@@ -57,14 +97,9 @@ def submit(
         )
     identity = job_name(name)
     with tempfile.TemporaryDirectory(prefix="raydistill-") as folder:
-        file = lay_out(Path(folder), placed(config), name)
-        jobs.submit(
-            command(file, run_dir, resume=resume),
-            identity,
-            Path(folder),
-            {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **environment},
-            {"campaign": name, "run": run_dir, "raydistill": raydistill.__version__},
-        )
+        lay_out(Path(folder), files)
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": STOP_SECONDS, **environment}
+        jobs.submit(line, identity, Path(folder), variables, {**about, "raydistill": raydistill.__version__})
     return identity
 
 
@@ -83,13 +118,20 @@ def command(file: str, run_dir: str, *, resume: bool) -> str:
     return "exec " + shlex.join([*words, *(["--resume"] if resume else [])])
 
 
-def lay_out(folder: Path, config: CampaignConfig, name: str) -> str:
-    """Put into a folder what the job needs; returns the name of the configuration file in it."""
+def script_command(script: str, arguments: Sequence[str], here: str) -> str:
+    """The command of a script's job: in the directory it was submitted from, where the head of the cluster has it; the script finds the package beside itself."""
+    words = shlex.join(arguments)
+    return (
+        f'sent="$PWD"; cd {shlex.quote(here)} 2>/dev/null; exec python "$sent"/{shlex.quote(script)} {words}'.rstrip()
+    )
+
+
+def lay_out(folder: Path, files: Mapping[str, str]) -> None:
+    """Put into a folder what the job needs: the package, and some files by their names."""
     package = Path(raydistill.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=UNSENT)
-    file = f"{name}.yaml"
-    (folder / file).write_text(dump_config(config), encoding="utf-8")
-    return file
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 def placed(config: CampaignConfig) -> CampaignConfig:

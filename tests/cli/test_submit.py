@@ -71,7 +71,16 @@ def cluster(
 
     fake_module("raydistill.orchestration.jobs", Jobs=FakeJobs)
     fake_module("raydistill.orchestration.following", follow=follow)
-    fake = {"submit": submit, "variables": lambda given: dict(one.split("=") for one in given)}
+
+    def submit_script(jobs: Any, script: Path, arguments: tuple[str, ...], *, environment: dict[str, str]) -> str:
+        sent.update(script=script, arguments=arguments, environment=environment)
+        return "ladder-1"
+
+    fake = {
+        "submit": submit,
+        "submit_script": submit_script,
+        "variables": lambda given: dict(one.split("=") for one in given),
+    }
     module = {**fake, "absolute": lambda path: str(Path(path).absolute())}
     fake_module("raydistill.orchestration.submission", **module)
 
@@ -87,6 +96,31 @@ def test_submit_ends_with_the_code_of_the_job(call: Callable[..., Result], clust
     assert cluster["config"].training.epochs == 3
     assert (cluster["name"], cluster["resume"], cluster["environment"]) == ("ladder", True, {"A": "b"})
     assert cluster["run_dir"] == str(Path("runs/ladder").absolute())
+
+
+def test_script_gets_what_follows_the_dashes(call: Callable[..., Result], cluster: dict[str, Any]) -> None:
+    """Options of the script that `submit` takes for its own, or refuses."""
+    result = call(
+        "submit", "jobs/evaluate.py", "--env", "A=1", "--no-wait", "--", "checkpoint", "data", "--workers", "2"
+    )
+    assert (result.exit_code, result.stdout) == (0, "ladder-1\n")
+    assert cluster["script"] == Path("jobs/evaluate.py")
+    assert cluster["arguments"] == ("checkpoint", "data", "--workers", "2")
+    assert cluster["environment"] == {"A": "1"}
+
+
+def test_options_of_a_campaign_are_refused_beside_a_script(
+    call: Callable[..., Result], cluster: dict[str, Any]
+) -> None:
+    """They would be dropped without a word."""
+    result = call("submit", "look.py", "--set", "training.epochs=1", "--resume")
+    assert result.exit_code == 2
+    assert "--set, --resume: options of a campaign" in result.stderr
+    result = call("submit", "ladder.yaml", "--", "data")
+    assert result.exit_code == 2
+    assert "data: a campaign takes no arguments" in result.stderr
+    assert "script" not in cluster
+    assert "config" not in cluster
 
 
 def test_submit_without_waiting_prints_the_name_alone(call: Callable[..., Result], cluster: dict[str, Any]) -> None:

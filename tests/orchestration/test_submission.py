@@ -23,6 +23,7 @@ from raydistill.config.load import load_config, parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ConfigError
 from raydistill.orchestration import submission
+from raydistill.training.evaluate import evaluate_checkpoint
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "cluster/local.sh"
@@ -41,8 +42,8 @@ class FakeJobs:
     ) -> None:
         self.sent = {"command": command, "identity": identity, "environment": environment, "metadata": metadata}
         self.files = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
-        [config] = files.glob("*.yaml")
-        self.config = load_config(config)
+        for config in files.glob("*.yaml"):
+            self.config = load_config(config)
 
 
 def smallest(**sections: Any) -> CampaignConfig:
@@ -94,6 +95,37 @@ def test_command_is_quoted_and_takes_the_shells_place() -> None:
     send(jobs, smallest(), resume=True)
     words = "exec python -m raydistill --verbose run 'my ladder.yaml' --run-dir /runs/first --resume"
     assert jobs.sent["command"] == words
+
+
+def test_script_is_sent_alone_and_runs_where_it_was_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything beside a script would go along; or its relative paths mean a place in Ray's folders, gone with the job."""
+    here = tmp_path / "my graphs"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "look.py").write_text("import raydistill, os, sys\nprint(os.getcwd(), sys.argv[1:], raydistill.__file__)\n")
+    (here / "secret.py").write_text("s")
+    jobs = FakeJobs()
+    name = submission.submit_script(jobs, Path("look.py"), ["a b", "--x"], environment={"A": "1"})  # type: ignore[arg-type]
+    assert name.startswith("look-")
+    assert {file for file in jobs.files if not file.startswith("raydistill/")} == {"look.py"}
+    assert jobs.sent["environment"] == {"A": "1", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    sent = tmp_path / "sent"
+    submission.lay_out(sent, {"look.py": (here / "look.py").read_text()})
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for gone in (False, True):
+        if gone:
+            shutil.rmtree(here)
+        done = subprocess.run(
+            jobs.sent["command"], shell=True, cwd=sent, capture_output=True, text=True, check=True, env={"PATH": path}
+        )
+        assert done.stdout == f"{sent if gone else here} ['a b', '--x'] {sent}/raydistill/__init__.py\n"
+
+
+def test_script_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    jobs = FakeJobs()
+    with pytest.raises(ConfigError, match=r"nothing\.py"):
+        submission.submit_script(jobs, tmp_path / "nothing.py", [], environment={})  # type: ignore[arg-type]
+    assert jobs.sent == {}
 
 
 def test_job_has_time_to_save_when_it_is_stopped() -> None:
@@ -191,6 +223,21 @@ def test_campaign_runs_to_its_end_and_its_log_arrives(reached: dict[str, str], c
     assert (state["status"], state["exit_code"], state["run"]) == ("SUCCEEDED", 0, str(run))
     listed = client(reached, "jobs")
     assert job in listed.stdout
+
+
+@pytest.mark.ray
+def test_script_runs_on_the_cluster_with_a_process_on_each_of_its_machines(
+    reached: dict[str, str], tmp_path: Path, dataset_folder: Path, teacher_checkpoint: Any
+) -> None:
+    """The scripts of `jobs/` could be run beside a cluster only; or their workers not find the package that was sent."""
+    given = [str(ROOT / "jobs/evaluate.py"), "--", str(teacher_checkpoint()), str(dataset_folder)]
+    command = [sys.executable, "-m", "raydistill", "submit", *given, "found.json", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=reached, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "found.json"
+    found = json.loads((tmp_path / "found.json").read_text())
+    alone = evaluate_checkpoint(teacher_checkpoint(), dataset_folder).to_dict()
+    assert {**found, "per_relation": None} == {**alone, "per_relation": None}
 
 
 @pytest.mark.ray
