@@ -26,7 +26,7 @@ def main() -> None:
         from raydistill.cli.places import dataset_here
 
         check_file_place(given.out)
-        options = given.split, given.rerank_hops, given.entity_bits, given.workers
+        options = given.split, given.rerank_hops or None, given.entity_bits, given.workers
         found = report_json(scored(given.checkpoint, given.data, *options), dataset_here(given.data))
         Path(given.out).write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         print(given.out)

@@ -16,6 +16,7 @@ from raydistill.benchmarks.naive import NaiveDistillation, Triple
 from raydistill.benchmarks.training import WARM_UP, endless_steps
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
+from raydistill.devices import tokens_at_once
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
@@ -107,6 +108,11 @@ def _pad(parts: TrialParts) -> None:
         parts.trainer.teacher.model.packs = False
 
 
+def _take_what_suits_another(parts: TrialParts) -> None:
+    here = parts.student.log_inverse_temperature.device.type
+    parts.student.tokens_per_micro_batch = tokens_at_once("auto", torch.device("cpu" if here == "cuda" else "cuda"))
+
+
 def _update_one_by_one(parts: TrialParts) -> None:
     optimizer = parts.optimizer
     optimizer.adamw = torch.optim.AdamW(optimizer.adamw.param_groups, foreach=False, fused=False)
@@ -117,7 +123,7 @@ def _update_one_by_one(parts: TrialParts) -> None:
 SAVINGS = (
     Saving("each distinct text of a batch encoded once", undo=_encode_as_often_as_read),
     Saving("texts end to end, without padding", undo=_pad),
-    Saving("as many tokens at a time as caches hold", {"tokens_per_micro_batch": 16384}),
+    Saving("as many tokens at a time as suit the device", undo=_take_what_suits_another),
     Saving("embedding rows of the graph's pieces alone", {"trim_vocabulary": False}),
     Saving("one fused update of all weights", undo=_update_one_by_one),
 )

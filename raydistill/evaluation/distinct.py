@@ -16,8 +16,6 @@ from raydistill.evaluation.shards import Workers
 
 Rows = npt.NDArray[np.int64]
 TextsOf = Callable[[Rows], Texts]
-BeforePart = Callable[[int], None]
-KeptAs = Callable[[Tensor], Tensor]
 TEXTS_AT_ONCE = 8192
 """Texts put together at a time: bounds the memory of token ids on large graphs."""
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.texts import Texts
-from raydistill.evaluation.distinct import BeforePart, KeptAs, Rows, TextsOf, distinct_texts, in_parts
+from raydistill.evaluation.distinct import Rows, TextsOf, distinct_texts, in_parts
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.evaluation.reranking import NeighborReranking
 from raydistill.evaluation.shards import Workers
-from raydistill.evaluation.sharing import encode_queries_together, encode_shard
+from raydistill.evaluation.sharing import BeforePart, KeptAs, encode_queries_together, encode_shard
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.texts import Texts
-from raydistill.evaluation.distinct import TEXTS_AT_ONCE, BeforePart, KeptAs, Rows, TextsOf, distinct_texts_together
+from raydistill.evaluation.distinct import TEXTS_AT_ONCE, Rows, TextsOf, distinct_texts_together
 from raydistill.evaluation.shards import Shard, Workers
 from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Needs
+
+BeforePart = Callable[[int], None]
+KeptAs = Callable[[Tensor], Tensor]
 
 
 def encode_shard(

@@ -91,8 +91,8 @@ class WorkerRuns:
                 problem, again = raised, True
             number, key, late = number + 1, self.key, problem is not None and _too_late(problem)
             self._late = self._late + 1 if late else 0
-            # Asked in any case: what was said of this run is not to excuse the death of the next.
-            left = ask(self.coordinator.left.remote(key))
+            # Asked in any case, because what was said of this run is not to excuse the death of the next; but where this process ends, it is for the search to hear.
+            left = not self.last and ask(self.coordinator.left.remote(key))
             deaths[key] += problem is not None and not (late or left or _untaught(problem))
             given_up = deaths[key] > self.study.config.resources.max_failures
             if again and not given_up and not self.last and ask(self.coordinator.goes_on.remote(key)):

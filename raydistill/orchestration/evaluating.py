@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
+from ray.exceptions import RayActorError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, RoomError, ScoringError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.depot import Depot
-from raydistill.orchestration.machines import Machines, Room, room_of
+from raydistill.orchestration.joining import awaited_room
+from raydistill.orchestration.machines import Machines, room_of
 from raydistill.orchestration.submission import absolute
-from raydistill.orchestration.together import Team, together
+from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.planning.places import least_cpus, workers_that_fit
 
 if TYPE_CHECKING:
     from raydistill.evaluation.report import LinkPredictionReport
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_together(
@@ -24,27 +29,48 @@ def evaluate_together(
 ) -> LinkPredictionReport:
     """What `training.evaluate.evaluate_checkpoint` reports, by so many processes, on the cluster that RAY_ADDRESS names or on one of this machine.
 
-    Each gets an even share of the CPUs, and of the GPUs where there are any. What lies elsewhere is fetched on every machine; local folders have to be seen by all.
+    Each gets an even share of the CPUs, and of the GPUs where there are any; where others use them, it waits. Machines that may still join are waited for, too. What
+    lies elsewhere is fetched on every machine; local folders have to be seen by all.
 
     Raises:
         ConfigError: there is no room for so many, or the cluster cannot be reached.
+        ScoringError: the processes died, again and again.
         RayDistillError: as `evaluate_checkpoint` has it.
     """
+    told, deaths = (absolute(checkpoint), absolute(data), split, rerank, entity_bits), 0
     with connected():
-        team = _team(workers, room_of(ResourcesSection()))
-        room = team.room()
-        try:
-            told = absolute(checkpoint), absolute(data), split, rerank, entity_bits, max(1, int(team.cpus))
-            return cast("LinkPredictionReport", together(_evaluate, told, team, room))
-        finally:
-            remove_placement_group(room)
+        while True:
+            team = _team(workers)
+            room = team.room()
+            try:
+                return cast("LinkPredictionReport", together(_evaluate, (*told, max(1, int(team.cpus))), team, room))
+            except RoomError as problem:
+                logger.warning("%s; waiting for it", problem.received)
+            except RayActorError as problem:
+                deaths += 1
+                if deaths == ATTEMPTS:
+                    raise _given_up(workers, problem) from problem
+                logger.warning("one of %d processes died; they begin anew", workers)
+            finally:
+                remove_placement_group(room)
 
 
-def _team(workers: int, room: Room) -> Team:
-    gpus = int(room.gpus)
+def _given_up(workers: int, problem: RayActorError) -> ScoringError:
+    return ScoringError(
+        f"{workers} processes have begun {ATTEMPTS} times, and one died each time: {str(problem).strip().splitlines()[0]}",
+        expected="memory for the model in each process, and for the vectors of all entities in all of them",
+        consequence="nothing was scored",
+        remedy="give it more workers, or machines with more memory",
+    )
+
+
+def _team(workers: int) -> Team:
+    """So many, on the machines that are there."""
+    gpus = int(room_of(ResourcesSection()).gpus)
     # Several on one GPU where there are fewer of them: an equal part of it for each.
     each = 1.0 if gpus >= workers else 1 / -(-workers // gpus) if gpus else 0.0
     resources = ResourcesSection(workers_per_trial=workers, gpus_per_worker=each)
+    room = awaited_room(resources)
     if workers_that_fit(resources, least_cpus(resources), room.machines) < workers:
         raise ConfigError(
             f"--workers {workers} on a cluster of {room.cpus:g} CPUs and {room.gpus:g} GPUs",

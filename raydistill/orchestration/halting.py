@@ -89,9 +89,7 @@ class Notice:
 
     def has_saved(self) -> None:
         """Hear that all is on disk while the trial cannot end yet. Whoever was told to end may be killed before that, and did not fail."""
-        # A coordinator that is just being started again will take it for a death.
-        with contextlib.suppress(RayError):
-            self._leave()
+        self._leave()
 
 
 @contextlib.contextmanager
@@ -104,7 +102,8 @@ def noticing(coordinator: Any, key: TrialKey, *, first: bool = True, alone: bool
         first: whether this is the worker that saves, for which the end of a campaign waits.
         alone: whether it is the only one; of several each passes on what its own process, or machine, is told.
     """
-    notice = Notice(sigterm_notice(), lambda: ask(coordinator.leave.remote(key)))
+    # Not waited for, because a step is held up meanwhile: a coordinator that is just being started again will take it for a death.
+    notice = Notice(sigterm_notice(), lambda: coordinator.leave.remote(key))
     for hearing in (_listen, _watch_machine) if alone else (_listen, _watch_machine, _pass_on):
         threading.Thread(target=hearing, args=(notice, coordinator, key, first), daemon=True).start()
     notice.sigterm.at_work = True

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raydistill.errors import CheckpointError, RayDistillError, StorageError
 from raydistill.orchestration.durable import link_or_copy, put
+from raydistill.orchestration.remote import STREAMS
 from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import LADDERS
@@ -82,9 +84,9 @@ class Library:
         """
         # Where one was found damaged, what is best now is not what was.
         for run, record in sorted(self._done(identity), key=lambda one: len(one[1].rejected)):
-            if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
-                continue
             try:
+                if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
+                    continue
                 return Loan(run.place, record.epochs, tuple(self._bring(run, one, directory) for one in record.reports))
             except (OSError, shutil.Error, StorageError) as problem:
                 logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
@@ -113,9 +115,13 @@ class Library:
         if time.monotonic() < self._look_again:
             return
         try:
-            self._shelves = [(run, frozenset(_work_of(run))) for run in runs_beside(self.store)]
+            runs = runs_beside(self.store)
         except StorageError as problem:
             logger.info("the storage cannot be listed, so nothing is taken from other runs: %s", problem.received)
+            runs = []
+        # Side by side, because reports of trials wait for whoever begins one.
+        with ThreadPoolExecutor(STREAMS) as pool:
+            self._shelves = list(zip(runs, pool.map(_work_of, runs), strict=True))
         self._look_again = time.monotonic() + LOOK_SECONDS
 
     def _bring(self, run: RunStore, report: dict[str, Any], directory: str) -> dict[str, Any]:
@@ -143,9 +149,19 @@ class Library:
             return False
 
 
-def _work_of(run: RunStore) -> Iterator[str]:
-    for grade in run.folders("grades"):
-        yield from run.folders(f"grades/{grade}/trials")
+def _work_of(run: RunStore) -> frozenset[str]:
+    """The identities of the trials that a run has begun; none where it cannot be read, which is no reason to pass over the others."""
+    return frozenset(
+        identity for grade in _readable(run, "grades") for identity in _readable(run, f"grades/{grade}/trials")
+    )
+
+
+def _readable(run: RunStore, name: str) -> list[str]:
+    try:
+        return run.folders(name)
+    except StorageError as problem:
+        logger.info("%s cannot be read, so nothing is taken from it: %s", run.place, problem.received)
+        return []
 
 
 def _link(source: Path, target: Path) -> None:
@@ -167,5 +183,7 @@ def runs_beside(store: RunStore) -> list[RunStore]:
     if storage.name == LADDERS and search.read(CONFIG) is not None:
         storage = search.above()
     found = [storage.below(name) for name in storage.folders("")]
-    found += [run.below(f"{LADDERS}/{name}") for run in found for name in run.folders(LADDERS)]
+    with ThreadPoolExecutor(STREAMS) as pool:
+        inside = list(pool.map(lambda run: _readable(run, LADDERS), found))
+    found += [run.below(f"{LADDERS}/{name}") for run, names in zip(found, inside, strict=True) for name in names]
     return sorted((one for one in found if one.place != store.place), key=lambda one: one.place)

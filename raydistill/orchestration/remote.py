@@ -81,15 +81,15 @@ class RemoteFolder:
         if not relative:
             return self
         uri = None if self.uri is None else joined(self.uri, relative)
-        return RemoteFolder(self.filesystem, f"{self.folder}/{relative}".lstrip("/"), uri)
+        return RemoteFolder(self.filesystem, f"{self.folder}/{relative}" if self.folder else relative, uri)
 
     def above(self) -> RemoteFolder:
-        """The folder that it lies in; at the top, itself."""
-        folder = self.folder.rpartition("/")[0]
-        uri = None
-        if self.uri is not None:
-            parts = urlsplit(self.uri)
-            uri = urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
+        """The folder that it lies in; at the top, or below the root of absolute paths, itself."""
+        folder, found, _ = self.folder.rpartition("/")
+        if found and not folder:
+            return self
+        parts = urlsplit(self.uri or "")
+        uri = self.uri and urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
         return RemoteFolder(self.filesystem, folder, uri)
 
     def read(self, name: str) -> bytes | None:
@@ -196,7 +196,7 @@ class RemoteFolder:
         selector = fs.FileSelector(self.folder, allow_not_found=True, recursive=recursive)
         with explained(f"{self.name} cannot be listed"):
             found = patiently(lambda: self.filesystem.get_file_info(selector))
-        start = len(self.folder) + 1
+        start = len(self.folder) + 1 if self.folder else 0
         return sorted(_Entry(one.path[start:], one.type == fs.FileType.File) for one in found)
 
     def _read(self, name: str) -> bytes:

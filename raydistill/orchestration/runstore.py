@@ -133,7 +133,12 @@ class RunStore:
         if self.remote is not None:
             return self.remote.below(relative).folders()
         folder = self.root / relative
-        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        try:
+            return sorted(path.name for path in folder.iterdir() if path.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as problem:
+            raise StorageError(f"{folder}: {problem.strerror}", remedy="make it readable") from problem
 
     def below(self, relative: str) -> RunStore:
         """What lies inside, as if it were a run; one that is looked at, and not worked on."""

@@ -7,21 +7,22 @@ entities, so that a graph may be larger than one machine. What cannot be scored 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import RayDistillError, ScoringError
+from raydistill.errors import RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.together import Team, together
+from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import CampaignState
 
@@ -62,6 +63,7 @@ class Scorings:
         machines: the room there is.
         studies: of every grade that has promoted.
         running: those that run, by the reference of the answer.
+        deaths: how often one of several processes died that scored a checkpoint.
         failures: why a checkpoint could not be scored.
     """
 
@@ -71,6 +73,7 @@ class Scorings:
     machines: Machines
     studies: Mapping[Place, Study]
     running: dict[Any, Scoring] = field(default_factory=dict)
+    deaths: Counter[Place] = field(default_factory=Counter)
     failures: dict[Place, ScoringError] = field(default_factory=dict)
 
     @property
@@ -105,11 +108,22 @@ class Scorings:
         try:
             metrics = ask(reference)
         except (RayError, RayDistillError) as problem:
+            if scoring.group is not None and self._begins_anew(scoring.place, problem):
+                return
             failure = self._failure(scoring, problem)
             logger.warning("%s; the campaign goes on without it", failure.received)
             self.failures[scoring.place] = failure
             return
         ask(self.coordinator.record_test.remote(*scoring.place, metrics))
+
+    def _begins_anew(self, place: Place, problem: RayError | RayDistillError) -> bool:
+        """Whether several are to score it once more, by as many as there is room for then: a machine may have been lost."""
+        self.deaths[place] += isinstance(problem, RayActorError)
+        again = isinstance(problem, RoomError) or (isinstance(problem, RayActorError) and self.deaths[place] < ATTEMPTS)
+        if again:
+            said = problem.received if isinstance(problem, RayDistillError) else "one of the processes died"
+            logger.warning("%s, grade %d: the score on the test split is begun anew: %s", *place, said)
+        return again
 
     def cancel(self) -> None:
         """End those that run."""

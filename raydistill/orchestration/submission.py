@@ -75,7 +75,8 @@ def submit_script(jobs: Jobs, script: Path, arguments: Sequence[str], *, environ
             remedy="check the path",
         ) from None
     line = script_command(script.name, arguments, os.getcwd())
-    return _sent(jobs, script.stem, {script.name: content}, line, environment, {"script": script.name})
+    about = {"run": shlex.join([script.name, *arguments])}
+    return _sent(jobs, script.stem, {script.name: content}, line, environment, about)
 
 
 def _sent(
@@ -120,10 +121,9 @@ def command(file: str, run_dir: str, *, resume: bool) -> str:
 
 def script_command(script: str, arguments: Sequence[str], here: str) -> str:
     """The command of a script's job: in the directory it was submitted from, where the head of the cluster has it; the script finds the package beside itself."""
-    words = shlex.join(arguments)
-    return (
-        f'sent="$PWD"; cd {shlex.quote(here)} 2>/dev/null; exec python "$sent"/{shlex.quote(script)} {words}'.rstrip()
-    )
+    lost = f"{here} is not on the head of the cluster: what is written to relative paths goes with the job"
+    move = f"cd {shlex.quote(here)} 2>/dev/null || echo {shlex.quote(lost)} >&2"
+    return f'sent="$PWD"; {move}; exec python "$sent"/{shlex.quote(script)} {shlex.join(arguments)}'.rstrip()
 
 
 def lay_out(folder: Path, files: Mapping[str, str]) -> None:

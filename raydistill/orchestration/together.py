@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +12,14 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import RayDistillError
+from raydistill.errors import RayDistillError, RoomError
 from raydistill.orchestration.asking import ask
 from raydistill.planning.places import process_group_of
 
-logger = logging.getLogger(__name__)
 ATTEMPTS = 3
-"""A process may be lost with its machine, and what it did is done again from the beginning."""
+"""How often what a process died of is begun anew: it may have been lost with its machine."""
+START_SECONDS = 120.0
+"""How long the processes may take to be there. Room that is not there by then may be that of a machine which was lost, and is planned anew."""
 EXCHANGE_SECONDS = 1800.0
 LEAVE_SECONDS = 30.0
 """How long the others may take to end when the first one is done."""
@@ -56,9 +56,9 @@ class Team:
 
 
 def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, room: PlacementGroup) -> Any:
-    """What several processes find together, each calling `work(*arguments)` in one process group; where one dies, all begin again.
+    """What several processes find together, each calling `work(*arguments)` in one process group.
 
-    Waits for room. Called in a process of the cluster, which imports no torch for it.
+    Called in a process of the cluster, which imports no torch for it. Nothing is tried again here: where a machine was lost there may be room for another team only.
 
     Args:
         work: importable by name; all calls return the same, and the first one's answer is taken.
@@ -67,21 +67,10 @@ def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, roo
         room: the team's, which is its maker's to give back: this process may be lost, too.
 
     Raises:
+        RoomError: some of them did not start, for want of room.
+        RayActorError: one of them died.
         RayDistillError: of the kind that `work` raised.
-        RayError: a process died too often.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _together(work, tuple(arguments), team, room)
-        except Exception as problem:
-            if isinstance(problem, RayDistillError) or attempt == ATTEMPTS:
-                raise
-            said = (str(problem).strip() or type(problem).__name__).splitlines()[-1]
-            logger.warning("one of %d processes died (%s); they begin again", team.size, said)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _together(work: Callable[..., Any], arguments: tuple[Any, ...], team: Team, room: PlacementGroup) -> Any:
     members: list[Any] = []
     try:
         for place in range(team.size):
@@ -89,12 +78,25 @@ def _together(work: Callable[..., Any], arguments: tuple[Any, ...], team: Team, 
             options = {"num_cpus": team.cpus, "num_gpus": team.gpus, "scheduling_strategy": where}
             member: Any = ray.remote(_Member)
             members.append(member.options(**options).remote(team))
-        meeting = ask(members[0].meet.remote())
+        meeting, *_ = _started([one.start.remote(rank) for rank, one in enumerate(members)], team)
         return _answer([one.work.remote(rank, meeting, work, arguments) for rank, one in enumerate(members)])
     finally:
         # Not tasks that are cancelled: to cancel one by force may end the process that asks for it (Ray 2.60).
         for one in members:
             ray.kill(one)
+
+
+def _started(answers: Sequence[Any], team: Team) -> list[Any]:
+    """What the members say when all of them are there."""
+    _, late = ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
+    if late:
+        raise RoomError(
+            f"{len(late)} of {team.size} processes had not started after {START_SECONDS:g} s",
+            expected=f"room for {team.size} x {team.cpus:g} CPUs and {team.gpus:g} GPUs",
+            consequence="those that had would wait for them",
+            remedy="wait until others leave the cluster, or ask for fewer",
+        )
+    return [ask(one) for one in answers]
 
 
 def _answer(answers: Sequence[Any]) -> Any:
@@ -127,10 +129,12 @@ class _Member:
     def __init__(self, team: Team) -> None:
         self.team = team
 
-    def meet(self) -> tuple[Any, ...]:
-        """Where the others find this one."""
+    def start(self, rank: int) -> tuple[Any, ...] | None:
+        """Where the others find the first one."""
         from raydistill.orchestration.meeting import open_meeting
 
+        if rank:
+            return None
         # As a plain tuple: to unpickle another one, whoever asks would import what it is of, and torch with it.
         return tuple(open_meeting(_here()))
 

@@ -63,7 +63,7 @@ def test_each_saving_is_undone(trial: Trial) -> None:
     assert usual.student.packs
     assert not padded.student.packs
     assert not padded.trainer.teacher.model.packs  # type: ignore[attr-defined]
-    assert tokens.student.tokens_per_micro_batch == 16384 > usual.student.tokens_per_micro_batch
+    assert tokens.student.tokens_per_micro_batch == 131072 > usual.student.tokens_per_micro_batch
     sizes = [sum(one.numel() for one in parts.student.parameters()) for parts in (rows, usual)]
     assert sizes[0] > sizes[1]
     assert [group["fused"] for group in usual.optimizer.adamw.param_groups] == [True, True]

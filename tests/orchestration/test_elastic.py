@@ -204,6 +204,21 @@ def test_word_of_one_run_excuses_no_death_of_the_next(played: Played) -> None:
     assert isinstance(runs.problem, ray.train.WorkerGroupError)
 
 
+def test_word_of_a_process_that_ends_is_left_for_its_search(played: Played) -> None:
+    """The process was told to end, and said that it leaves: heard by its own runs, the search would count its end as a death."""
+    scene = Scene([4], [])
+
+    def ends_with_its_process() -> BaseException:
+        runs.last = True
+        scene.left.add(KEY)
+        return lost()
+
+    scene.ends = [ends_with_its_process]
+    runs = played(scene, study(max_failures=0))
+    runs.run()
+    assert scene.left == {KEY}
+
+
 def test_workers_that_left_before_they_took_the_next_trial_up_are_replaced(played: Played) -> None:
     """A coordinator that was started again knows of no next trial: it would be taken for one whose workers ended without a word, and fail."""
     scene = Scene([4], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import pytest
 from pyarrow import fs
 
 from raydistill.config.trial import TrialConfig
-from raydistill.errors import StorageError
+from raydistill.errors import CheckpointError, StorageError
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
 from raydistill.orchestration.library import Library, runs_beside
+from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.rundir import write_config
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import grade_plans, lineages_of, trial_config
@@ -214,39 +215,59 @@ def elsewhere(tmp_path: Path, name: str) -> RunStore:
 
 
 @pytest.fixture
-def courier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """How a coordinator verifies what lies there."""
+def courier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[str], str]]:
+    """How the coordinator of such a run verifies what lies there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = elsewhere(tmp_path, "runs/borrower")
-    assert store.remote is not None
-    return Courier(fakes.workshop(), Depot(store.remote.filesystem), store).verify_checkpoint
+
+    def of(name: str) -> Callable[[str], str]:
+        store = elsewhere(tmp_path, name)
+        assert store.remote is not None
+        return Courier(fakes.workshop(), Depot(store.remote.filesystem), store).verify_checkpoint
+
+    return of
 
 
-@pytest.mark.parametrize("lends", ["runs/lender", "runs/search/ladders/0000"])
+@pytest.mark.parametrize(
+    ("lends", "borrows"),
+    [("runs/lender", "runs/borrower"), ("runs/search/ladders/0000", "runs/borrower"), ("lender", "borrower")],
+)
 def test_finished_work_on_another_file_system_is_taken_over_there(
-    tmp_path: Path, courier: Callable[[str], str], lends: str
+    tmp_path: Path, courier: Callable[[str], Callable[[str], str]], lends: str, borrows: str
 ) -> None:
-    """In a bucket the teacher of ten ladders would be trained ten times."""
-    lender = lend(tmp_path / "there" / lends)
-    borrowing = elsewhere(tmp_path, "runs/borrower")
-    borrower = Ladder(borrowing, RULES, Library(borrowing, courier))
+    """In a bucket the teacher of ten ladders would be trained ten times; or one at its top."""
+    lender, verify = lend(tmp_path / "there" / lends), courier(borrows)
+    borrowing = elsewhere(tmp_path, borrows)
+    borrower = Ladder(borrowing, RULES, Library(borrowing, verify))
     borrower.start("f", ["main"], ["0-teacher", "1-layers6"])
     assert borrower.begin(KEY, teacher().identity, {}) == "reused"
     assert borrower.record(KEY).notes == [f"taken from {lends}"]
     borrower.promote("main", 0)
     promotion = borrower.state.promotions["main", 0]
-    assert promotion.checkpoint.startswith("runs/borrower/grades/0-teacher/")
+    assert promotion.checkpoint.startswith(f"{borrows}/grades/0-teacher/")
     shutil.rmtree(lender)
     shutil.rmtree(tmp_path / "cache")
-    assert courier(promotion.checkpoint) == promotion.digest
+    assert verify(promotion.checkpoint) == promotion.digest
     assert borrower.begin(("main", 0, 1), "other work", {}) == "run"
 
 
-def test_damaged_work_on_another_file_system_is_not_taken(tmp_path: Path, courier: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("broken", [CheckpointError, StorageError])
+def test_work_that_cannot_be_verified_is_not_taken(lender: Path, tmp_path: Path, broken: type[Exception]) -> None:
+    """A campaign that ends because somebody is just removing another run, or the network is down while it looks there."""
+
+    def verify(path: str) -> str:
+        raise broken(f"{path} cannot be read")
+
+    borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), verify))
+    assert borrower.begin(KEY, teacher().identity, {}) == "run"
+
+
+def test_damaged_work_on_another_file_system_is_not_taken(
+    tmp_path: Path, courier: Callable[[str], Callable[[str], str]]
+) -> None:
     lender = lend(tmp_path / "there" / "runs" / "lender")
     (Path(str(Ladder(lender, RULES).record(KEY).best_checkpoint)) / "weights").write_bytes(b"x")
     borrowing = elsewhere(tmp_path, "runs/borrower")
-    borrower = Ladder(borrowing, RULES, Library(borrowing, courier))
+    borrower = Ladder(borrowing, RULES, Library(borrowing, courier("runs/borrower")))
     borrower.start("f", ["main"], ["0-teacher", "1-layers6"])
     assert borrower.begin(KEY, teacher().identity, {}) == "run"
 
@@ -263,12 +284,32 @@ def test_storage_is_not_listed_for_every_trial(tmp_path: Path, monkeypatch: pyte
     assert listed.count("grades") == 1
 
 
-def test_storage_that_cannot_be_listed_lends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A campaign that ends because somebody may not list the bucket."""
+@pytest.mark.parametrize("secret", ["a-neighbour", "the storage"])
+def test_what_cannot_be_listed_lends_nothing(
+    lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    """A campaign that ends because a folder beside its run is somebody else's; or takes nothing from anybody for that."""
+    neighbour = tmp_path / "a-neighbour"
+    (neighbour / "grades").mkdir(parents=True)
+    closed, iterdir = neighbour if secret == neighbour.name else tmp_path, Path.iterdir
 
-    def refused(run: RunStore, name: str) -> list[str]:
-        raise StorageError("access denied")
+    def refused(path: Path) -> Iterator[Path]:
+        if closed in (path, path.parent) and path != lender:
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
 
-    monkeypatch.setattr(RunStore, "folders", refused)
+    monkeypatch.setattr(Path, "iterdir", refused)
     borrower = ladder(tmp_path / "borrower", library=Library(RunStore.at(tmp_path / "borrower"), fakes.verify))
-    assert borrower.begin(KEY, teacher().identity, {}) == "run"
+    assert borrower.begin(KEY, teacher().identity, {}) == ("run" if closed == tmp_path else "reused")
+
+
+def test_paths_of_another_file_system_stay_as_they_are() -> None:
+    """On HDFS paths are absolute: without the slash a checkpoint lies in somebody's home, and is found by nobody."""
+    absolute = RemoteFolder(fs.LocalFileSystem(), "/data/runs/first")
+    assert absolute.below("grades/1").folder == "/data/runs/first/grades/1"
+    assert absolute.above().folder == "/data/runs"
+    assert RemoteFolder(fs.LocalFileSystem(), "/first").above().folder == "/first"
+    relative = RemoteFolder(fs.LocalFileSystem(), "first")
+    assert (relative.above().folder, relative.above().below("second").folder) == ("", "second")
+    bucket = RemoteFolder(fs.LocalFileSystem(), "bucket/runs/first", "s3://bucket/runs/first?region=x")
+    assert (bucket.above().folder, bucket.above().uri) == ("bucket/runs", "s3://bucket/runs?region=x")

@@ -10,15 +10,16 @@ from typing import Any
 
 import fakes
 import pytest
-from ray.exceptions import WorkerCrashedError
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import OutOfMemoryError, ScoringError
+from raydistill.errors import OutOfMemoryError, RoomError, ScoringError
 from raydistill.orchestration import ladder_search, scoring
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.machines import Machines, Room
 from raydistill.orchestration.scoring import Scoring, Scorings, score
 from raydistill.orchestration.together import Team
+from raydistill.planning.places import capacity
 from raydistill.planning.records import Promotion
 from raydistill.planning.state import CampaignState
 
@@ -99,14 +100,49 @@ def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
     monkeypatch.setattr(Team, "room", lambda team: f"room for {team.size}")
     resources = ResourcesSection(workers_per_trial=2)
     scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
-    scorings.machines = Machines(resources, Room(int(max(1, cpus // 2)), cpus, 0.0, cpus, ({"CPU": cpus},)))
-    scorings.start(scorings.coordinator.state, 1)
-    [one] = scorings.running.values()
+    # One of two machines of half as many CPUs each is lost for good in the last case, after it was trained on both.
+    scorings.machines = Machines(resources, Room(capacity(resources, cpus, 0.0), cpus, 0.0, cpus, ({"CPU": cpus},)))
+    scorings.start(scorings.coordinator.state, max(1, scorings.machines.room.places))
+    [one, *_] = scorings.running.values()
     assert one.group == (f"room for {size}" if size > 1 else None)
     assert one.room == 1
+    running = len(scorings.running)
     end(scorings, monkeypatch, lambda place: {"mrr": 1.0})
-    assert given_back == ([one.group] if size > 1 else [])
-    assert list(scorings.coordinator.state.tests) == [one.place]
+    assert given_back == [one.group] * (running if size > 1 else 0)
+    assert one.place in scorings.coordinator.state.tests
+
+
+@pytest.mark.parametrize("problem", [RayActorError(), RoomError("1 of 2 processes had not started")])
+def test_scoring_that_lost_a_machine_begins_anew_with_as_many_as_there_is_room_for(
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """A campaign whose last score waits for ever for a machine that does not come back; or goes without a score for one death."""
+    monkeypatch.setattr(scoring, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(Team, "room", lambda team: f"room for {team.size}")
+    resources, state = ResourcesSection(workers_per_trial=2), scorings.coordinator.state
+    scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
+    scorings.machines = Machines(resources, Room(1, 2.0, 0.0, 1.0, ({"CPU": 1.0}, {"CPU": 1.0})))
+    scorings.start(state, 1)
+    assert [one.group for one in scorings.running.values()] == ["room for 2"]
+    end(scorings, monkeypatch, lambda place: problem)
+    assert (scorings.running, scorings.failures, state.tests) == ({}, {}, {})
+    scorings.machines.room = Room(1, 1.0, 0.0, 1.0, ({"CPU": 1.0},))
+    scorings.start(state, 1)
+    assert [one.group for one in scorings.running.values()] == [None]
+
+
+def test_scoring_whose_processes_keep_dying_is_given_up(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(Team, "room", lambda team: "room")
+    scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
+    scorings.machines = Machines(ResourcesSection(workers_per_trial=2), Room(1, 4.0, 0.0, 4.0, ({"CPU": 4.0},)))
+    places = []
+    for _ in range(3):
+        scorings.start(scorings.coordinator.state, 1)
+        places += [one.place for one in scorings.running.values()]
+        end(scorings, monkeypatch, lambda place: RayActorError())
+    assert places == [("main", 0)] * 3
+    assert list(scorings.failures) == [("main", 0)]
 
 
 def test_room_of_what_is_cancelled_is_given_back(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,8 @@ def test_script_is_sent_alone_and_runs_where_it_was_submitted(tmp_path: Path, mo
             jobs.sent["command"], shell=True, cwd=sent, capture_output=True, text=True, check=True, env={"PATH": path}
         )
         assert done.stdout == f"{sent if gone else here} ['a b', '--x'] {sent}/raydistill/__init__.py\n"
+        assert ("goes with the job" in done.stderr) is gone
+    assert jobs.sent["metadata"]["run"] == "look.py 'a b' --x"
 
 
 def test_script_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 import ray
 import yaml
 from click.testing import CliRunner
+from ray.exceptions import RayActorError
 from ray.util import remove_placement_group
 
 from raydistill.cli.main import commands
 from raydistill.config.load import load_config
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import ConfigError, OutOfMemoryError
+from raydistill.errors import ConfigError, OutOfMemoryError, RoomError, ScoringError
 from raydistill.orchestration import evaluating
+from raydistill.orchestration import together as collaboration
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.machines import Room
@@ -62,18 +65,23 @@ def test_room_is_given_back(team: Work) -> None:
 
 
 @pytest.mark.ray
-def test_all_begin_again_when_one_dies(team: Work, tmp_path: Path) -> None:
-    """A campaign that ends because a machine was lost while a checkpoint was scored."""
-    assert team(members.added_but_once, 3, str(tmp_path / "mark")) == 7
-    assert (tmp_path / "mark").exists()
+def test_death_of_one_is_told_before_what_the_others_say_of_it(team: Work, tmp_path: Path) -> None:
+    """An error that speaks of a connection where it was a death, which is tried again."""
+    with pytest.raises(ray.exceptions.RayActorError):
+        team(members.dies, str(tmp_path / "mark"))
 
 
 @pytest.mark.ray
-def test_who_dies_again_and_again_is_given_up(team: Work, tmp_path: Path) -> None:
-    """Scoring for ever what no machine has memory for; or an error that speaks of a connection where it was a death."""
-    with pytest.raises(ray.exceptions.RayActorError):
-        team(members.dies, str(tmp_path / "mark"))
-    assert (tmp_path / "mark").read_text().splitlines() == ["died"] * 3
+def test_who_finds_no_room_is_told(team: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that wait for those for whom there is no room, for ever, in the room of others."""
+    monkeypatch.setattr(collaboration, "START_SECONDS", 3.0)
+    wide = Team(3, 1.0, 0.0, "PACK", "gloo")
+    room = wide.room()
+    try:
+        with pytest.raises(RoomError, match="3 of 3 processes had not started"):
+            together(members.added, (1,), wide, room)
+    finally:
+        remove_placement_group(room)
 
 
 @pytest.mark.ray
@@ -150,19 +158,57 @@ def test_campaign_of_two_workers_has_both_score_what_it_promotes(
     ],
 )
 def test_workers_share_the_cluster(
-    workers: int, machines: list[dict[str, float]], cpus: float, gpus: float, group: str
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    machines: list[dict[str, float]],
+    cpus: float,
+    gpus: float,
+    group: str,
 ) -> None:
     """Workers on one core of many; or a third one that waits for a GPU for ever."""
     whole = {kind: sum(one.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU")}
-    room = Room(1, whole["CPU"], whole["GPU"], max(one["CPU"] for one in machines), tuple(machines))
-    found = evaluating._team(workers, room)
+    there(monkeypatch, Room(1, whole["CPU"], whole["GPU"], max(one["CPU"] for one in machines), tuple(machines)))
+    found = evaluating._team(workers)
     assert (found.size, found.cpus, found.gpus, found.group) == (workers, cpus, gpus, group)
 
 
-def test_workers_without_room_are_refused() -> None:
+def there(monkeypatch: pytest.MonkeyPatch, room: Room) -> None:
+    """These machines are there, and no other will join."""
+    monkeypatch.setattr(evaluating, "room_of", lambda resources: room)
+    monkeypatch.setattr(evaluating, "awaited_room", lambda resources: room)
+
+
+def test_workers_without_room_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch, Room(2, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
     with pytest.raises(ConfigError, match="--workers 3 on a cluster of 2 CPUs") as refused:
-        evaluating._team(3, Room(2, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
+        evaluating._team(3)
     assert "for ever" in refused.value.consequence
+
+
+def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was killed for memory passes for a fault of the program; or is started for ever; or room that others use is none."""
+    there(monkeypatch, Room(1, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
+    ends: list[Exception | str] = [RoomError("not started"), RayActorError(), RoomError("not started"), "report"]
+    given_back: list[object] = []
+
+    def fake(*told: object) -> object:
+        end = ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    monkeypatch.setattr(evaluating, "connected", nullcontext)
+    monkeypatch.setattr(evaluating, "together", fake)
+    monkeypatch.setattr(evaluating, "remove_placement_group", given_back.append)
+    monkeypatch.setattr(Team, "room", lambda team: team.size)
+    asked = "checkpoint", "data", "test", None, 32, 2
+    assert evaluating.evaluate_together(*asked) == "report"
+    assert given_back == [2] * 4
+    ends += [RayActorError()] * 3
+    with pytest.raises(ScoringError, match="one died each time") as given_up:
+        evaluating.evaluate_together(*asked)
+    assert "more workers" in given_up.value.remedy
+    assert len(given_back) == 7
 
 
 def test_team_gets_what_a_worker_of_a_trial_gets() -> None:
