@@ -56,7 +56,7 @@ class CapabilityError(ConfigError):
 
 
 class RoomError(ConfigError):
-    """The cluster has no room for a single trial: it is too small, or its machines are not there at the moment."""
+    """The cluster has no room for a single trial, or evaluation: it is too small, or its machines are not there at the moment, or are used by others."""
 
 
 class RunDirectoryError(ConfigError):

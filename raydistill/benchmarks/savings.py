@@ -17,6 +17,7 @@ from raydistill.benchmarks.training import WARM_UP, endless_steps
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
 from raydistill.devices import tokens_at_once
+from raydistill.models.biencoder import BiEncoder
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.gather import World
 from raydistill.training.parts import TrialParts, build_parts
@@ -102,15 +103,21 @@ def as_often_as_read(batch: TripleBatch) -> TripleBatch:
     )
 
 
+def _models(parts: TrialParts) -> list[BiEncoder]:
+    """All that read the texts of a step."""
+    teacher = parts.trainer.teacher
+    return [parts.student, *([teacher.model] if isinstance(teacher, LiveTeacher) else [])]
+
+
 def _pad(parts: TrialParts) -> None:
-    parts.student.packs = False
-    if isinstance(parts.trainer.teacher, LiveTeacher):
-        parts.trainer.teacher.model.packs = False
+    for model in _models(parts):
+        model.packs = False
 
 
 def _take_what_suits_another(parts: TrialParts) -> None:
     here = parts.student.log_inverse_temperature.device.type
-    parts.student.tokens_per_micro_batch = tokens_at_once("auto", torch.device("cpu" if here == "cuda" else "cuda"))
+    for model in _models(parts):
+        model.tokens_per_micro_batch = tokens_at_once("auto", torch.device("cpu" if here == "cuda" else "cuda"))
 
 
 def _update_one_by_one(parts: TrialParts) -> None:

@@ -30,7 +30,7 @@ def evaluate(
     """Rank all entities for every query of a split with CHECKPOINT: both directions, filtered by all splits.
 
     Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank. Several workers, on this machine or on the cluster that
-    RAY_ADDRESS names, encode and rank a part of the entities each; the numbers stay the same.
+    RAY_ADDRESS names, encode and rank a part of the entities each; the numbers are the same, but for last bits.
     """
     from raydistill.cli.output import echo_json, echo_tables, waiting
     from raydistill.cli.places import dataset_here

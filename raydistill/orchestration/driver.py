@@ -121,7 +121,8 @@ class Driver:
             # Machines are lost, come back and are added.
             self.machines.look()
             self.runners.waiting.look(self.jobs.values(), self.machines)
-            self.scorings.start(self.state, grow(self.jobs.values(), self.machines, *self._start_studies()))
+            free = grow(self.jobs.values(), self.machines, *self._start_studies())
+            self.scorings.start(self.state, free, alone=not self.jobs)
             failures = [*self.failures.values(), *self.scorings.failures.values()]
             if failures and not self.jobs and not self.scorings.running:
                 raise failures[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
@@ -13,9 +13,9 @@ from raydistill.errors import ConfigError, RoomError, ScoringError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.joining import awaited_room
-from raydistill.orchestration.machines import Machines, room_of
+from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.submission import absolute
-from raydistill.orchestration.together import ATTEMPTS, Team, together
+from raydistill.orchestration.together import ATTEMPTS, DEATHS, Team, together
 from raydistill.planning.places import least_cpus, workers_that_fit
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate_together(
                 return cast("LinkPredictionReport", together(_evaluate, (*told, max(1, int(team.cpus))), team, room))
             except RoomError as problem:
                 logger.warning("%s; waiting for it", problem.received)
-            except RayActorError as problem:
+            except DEATHS as problem:
                 deaths += 1
                 if deaths == ATTEMPTS:
                     raise _given_up(workers, problem) from problem
@@ -55,7 +55,7 @@ def evaluate_together(
                 remove_placement_group(room)
 
 
-def _given_up(workers: int, problem: RayActorError) -> ScoringError:
+def _given_up(workers: int, problem: RayError) -> ScoringError:
     return ScoringError(
         f"{workers} processes have begun {ATTEMPTS} times, and one died each time: {str(problem).strip().splitlines()[0]}",
         expected="memory for the model in each process, and for the vectors of all entities in all of them",
@@ -65,17 +65,17 @@ def _given_up(workers: int, problem: RayActorError) -> ScoringError:
 
 
 def _team(workers: int) -> Team:
-    """So many, on the machines that are there."""
-    gpus = int(room_of(ResourcesSection()).gpus)
+    """So many, on the machines that are there, or join while there is no room for them."""
+    room = awaited_room(ResourcesSection(workers_per_trial=workers))
+    gpus = int(room.gpus)
     # Several on one GPU where there are fewer of them: an equal part of it for each.
     each = 1.0 if gpus >= workers else 1 / -(-workers // gpus) if gpus else 0.0
     resources = ResourcesSection(workers_per_trial=workers, gpus_per_worker=each)
-    room = awaited_room(resources)
     if workers_that_fit(resources, least_cpus(resources), room.machines) < workers:
         raise ConfigError(
             f"--workers {workers} on a cluster of {room.cpus:g} CPUs and {room.gpus:g} GPUs",
             expected="a CPU for each, on the machine of its GPU where there are any",
-            consequence="they would wait for room for ever, so nothing was started",
+            consequence="they would wait for room for ever",
             remedy="ask for fewer, or name a larger cluster in RAY_ADDRESS",
         )
     return Team.of(resources, *Machines(resources, room).share(1))

@@ -117,8 +117,9 @@ class Library:
         try:
             runs = runs_beside(self.store)
         except StorageError as problem:
-            logger.info("the storage cannot be listed, so nothing is taken from other runs: %s", problem.received)
-            runs = []
+            logger.info("the storage cannot be listed, so nothing new is taken from other runs: %s", problem.received)
+            self._look_again = time.monotonic() + LOOK_SECONDS
+            return
         # Side by side, because reports of trials wait for whoever begins one.
         with ThreadPoolExecutor(STREAMS) as pool:
             self._shelves = list(zip(runs, pool.map(_work_of, runs), strict=True))

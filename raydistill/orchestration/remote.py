@@ -84,9 +84,9 @@ class RemoteFolder:
         return RemoteFolder(self.filesystem, f"{self.folder}/{relative}" if self.folder else relative, uri)
 
     def above(self) -> RemoteFolder:
-        """The folder that it lies in; at the top, or below the root of absolute paths, itself."""
+        """The folder that it lies in; itself for a bucket, and below the root of absolute paths."""
         folder, found, _ = self.folder.rpartition("/")
-        if found and not folder:
+        if not folder and (found or self.uri):
             return self
         parts = urlsplit(self.uri or "")
         uri = self.uri and urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))

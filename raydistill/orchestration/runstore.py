@@ -134,7 +134,7 @@ class RunStore:
             return self.remote.below(relative).folders()
         folder = self.root / relative
         try:
-            return sorted(path.name for path in folder.iterdir() if path.is_dir())
+            return sorted(path.name for path in folder.iterdir() if os.path.isdir(path))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as problem:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
@@ -22,7 +22,7 @@ from raydistill.errors import RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.together import ATTEMPTS, Team, together
+from raydistill.orchestration.together import ATTEMPTS, DEATHS, Team, together
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import CampaignState
 
@@ -81,8 +81,14 @@ class Scorings:
         """Places of trials that they take."""
         return sum(one.room for one in self.running.values())
 
-    def start(self, state: CampaignState, free: int) -> None:
-        """Score what was promoted, where no trial wants the room. Equal checkpoints are scored once."""
+    def start(self, state: CampaignState, free: int, *, alone: bool = False) -> None:
+        """Score what was promoted, where no trial wants the room. Equal checkpoints are scored once.
+
+        Args:
+            state: of the campaign.
+            free: trials that would fit beside what runs.
+            alone: whether no study runs: where machines are left, one scoring then runs even if a trial would find no room on them.
+        """
         under_way = {state.promotions[one.place].digest for one in self.running.values()}
         for place, promotion in state.promotions.items():
             if place in state.tests or place in self.failures or promotion.digest in under_way:
@@ -94,7 +100,7 @@ class Scorings:
             cpus = self.machines.within(self.studies[place].cpus)
             team = Team.of(self.config.resources, self.machines.least_team(cpus), cpus)
             room = self.machines.weight(cpus, team.size)
-            if room <= free:
+            if room <= free or (alone and not self.running and self.machines.room.cpus):
                 under_way.add(promotion.digest)
                 group = team.room() if team.size > 1 else None
                 reference = self._start(promotion.checkpoint, self.studies[place].threads, team, group)
@@ -118,8 +124,9 @@ class Scorings:
 
     def _begins_anew(self, place: Place, problem: RayError | RayDistillError) -> bool:
         """Whether several are to score it once more, by as many as there is room for then: a machine may have been lost."""
-        self.deaths[place] += isinstance(problem, RayActorError)
-        again = isinstance(problem, RoomError) or (isinstance(problem, RayActorError) and self.deaths[place] < ATTEMPTS)
+        died = isinstance(problem, DEATHS)
+        self.deaths[place] += died
+        again = isinstance(problem, RoomError) or (died and self.deaths[place] < ATTEMPTS)
         if again:
             said = problem.received if isinstance(problem, RayDistillError) else "one of the processes died"
             logger.warning("%s, grade %d: the score on the test split is begun anew: %s", *place, said)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -17,9 +17,13 @@ from raydistill.orchestration.asking import ask
 from raydistill.planning.places import process_group_of
 
 ATTEMPTS = 3
-"""How often what a process died of is begun anew: it may have been lost with its machine."""
-START_SECONDS = 120.0
-"""How long the processes may take to be there. Room that is not there by then may be that of a machine which was lost, and is planned anew."""
+"""How often work is begun of which a process dies: it may have been lost with its machine."""
+DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError)
+"""What says that a process died; the second where Ray ended it before the machine ran out of memory."""
+ROOM_SECONDS = 120.0
+"""How long room is waited for. What is not there by then may be that of a machine which was lost, and is planned anew."""
+START_SECONDS = 600.0
+"""How long processes may take to start where there is room for them."""
 EXCHANGE_SECONDS = 1800.0
 LEAVE_SECONDS = 30.0
 """How long the others may take to end when the first one is done."""
@@ -67,10 +71,12 @@ def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, roo
         room: the team's, which is its maker's to give back: this process may be lost, too.
 
     Raises:
-        RoomError: some of them did not start, for want of room.
-        RayActorError: one of them died.
+        RoomError: there was no room for them, or not for long enough to start them all.
+        RayError: one of DEATHS, where a process died.
         RayDistillError: of the kind that `work` raised.
     """
+    if not room.wait(ROOM_SECONDS):
+        raise _no_room(f"no room for {team.size} processes after {ROOM_SECONDS:g} s", team)
     members: list[Any] = []
     try:
         for place in range(team.size):
@@ -88,15 +94,22 @@ def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, roo
 
 def _started(answers: Sequence[Any], team: Team) -> list[Any]:
     """What the members say when all of them are there."""
-    _, late = ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
+    done, late = ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
+    # A death explains why another one is late.
+    for one in done:
+        ask(one)
     if late:
-        raise RoomError(
-            f"{len(late)} of {team.size} processes had not started after {START_SECONDS:g} s",
-            expected=f"room for {team.size} x {team.cpus:g} CPUs and {team.gpus:g} GPUs",
-            consequence="those that had would wait for them",
-            remedy="wait until others leave the cluster, or ask for fewer",
-        )
+        raise _no_room(f"{len(late)} of {team.size} processes had not started after {START_SECONDS:g} s", team)
     return [ask(one) for one in answers]
+
+
+def _no_room(received: str, team: Team) -> RoomError:
+    return RoomError(
+        received,
+        expected=f"room for {team.size} x {team.cpus:g} CPUs and {team.gpus:g} GPUs",
+        consequence="those that have room would wait for the others",
+        remedy="wait until others leave the cluster, or ask for fewer",
+    )
 
 
 def _answer(answers: Sequence[Any]) -> Any:
@@ -131,10 +144,10 @@ class _Member:
 
     def start(self, rank: int) -> tuple[Any, ...] | None:
         """Where the others find the first one."""
-        from raydistill.orchestration.meeting import open_meeting
-
         if rank:
             return None
+        from raydistill.orchestration.meeting import open_meeting
+
         # As a plain tuple: to unpickle another one, whoever asks would import what it is of, and torch with it.
         return tuple(open_meeting(_here()))
 

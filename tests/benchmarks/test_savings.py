@@ -64,6 +64,7 @@ def test_each_saving_is_undone(trial: Trial) -> None:
     assert not padded.student.packs
     assert not padded.trainer.teacher.model.packs  # type: ignore[attr-defined]
     assert tokens.student.tokens_per_micro_batch == 131072 > usual.student.tokens_per_micro_batch
+    assert tokens.trainer.teacher.model.tokens_per_micro_batch == 131072  # type: ignore[attr-defined]
     sizes = [sum(one.numel() for one in parts.student.parameters()) for parts in (rows, usual)]
     assert sizes[0] > sizes[1]
     assert [group["fused"] for group in usual.optimizer.adamw.param_groups] == [True, True]

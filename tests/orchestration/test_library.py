@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import CheckpointError, StorageError
+from raydistill.orchestration import library as library_module
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
@@ -303,6 +304,23 @@ def test_what_cannot_be_listed_lends_nothing(
     assert borrower.begin(KEY, teacher().identity, {}) == ("run" if closed == tmp_path else "reused")
 
 
+def test_what_was_known_is_lent_while_the_storage_cannot_be_listed(
+    lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that was there a minute ago is trained for hours, because the network was down for a moment."""
+    library = Library(RunStore.at(tmp_path / "borrower"), fakes.verify)
+    assert library.borrow("other work", "grades/0-teacher/trials/x") is None
+    monkeypatch.setattr(library_module, "LOOK_SECONDS", 0.0)
+    library._look_again = 0.0
+
+    def refused(run: RunStore, name: str) -> list[str]:
+        raise StorageError("no network")
+
+    monkeypatch.setattr(RunStore, "folders", refused)
+    borrower = ladder(tmp_path / "borrower", library=library)
+    assert borrower.begin(KEY, teacher().identity, {}) == "reused"
+
+
 def test_paths_of_another_file_system_stay_as_they_are() -> None:
     """On HDFS paths are absolute: without the slash a checkpoint lies in somebody's home, and is found by nobody."""
     absolute = RemoteFolder(fs.LocalFileSystem(), "/data/runs/first")
@@ -313,3 +331,7 @@ def test_paths_of_another_file_system_stay_as_they_are() -> None:
     assert (relative.above().folder, relative.above().below("second").folder) == ("", "second")
     bucket = RemoteFolder(fs.LocalFileSystem(), "bucket/runs/first", "s3://bucket/runs/first?region=x")
     assert (bucket.above().folder, bucket.above().uri) == ("bucket/runs", "s3://bucket/runs?region=x")
+    whole = RemoteFolder(fs.LocalFileSystem(), "bucket", "s3://bucket")
+    assert (whole.above().folder, whole.above().uri) == ("bucket", "s3://bucket"), (
+        "all buckets of an account are no storage"
+    )

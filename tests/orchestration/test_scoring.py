@@ -18,7 +18,7 @@ from raydistill.orchestration import ladder_search, scoring
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.machines import Machines, Room
 from raydistill.orchestration.scoring import Scoring, Scorings, score
-from raydistill.orchestration.together import Team
+from raydistill.orchestration.together import DEATHS, Team
 from raydistill.planning.places import capacity
 from raydistill.planning.records import Promotion
 from raydistill.planning.state import CampaignState
@@ -102,7 +102,7 @@ def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
     scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
     # One of two machines of half as many CPUs each is lost for good in the last case, after it was trained on both.
     scorings.machines = Machines(resources, Room(capacity(resources, cpus, 0.0), cpus, 0.0, cpus, ({"CPU": cpus},)))
-    scorings.start(scorings.coordinator.state, max(1, scorings.machines.room.places))
+    scorings.start(scorings.coordinator.state, scorings.machines.room.places, alone=True)
     [one, *_] = scorings.running.values()
     assert one.group == (f"room for {size}" if size > 1 else None)
     assert one.room == 1
@@ -112,23 +112,42 @@ def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
     assert one.place in scorings.coordinator.state.tests
 
 
-@pytest.mark.parametrize("problem", [RayActorError(), RoomError("1 of 2 processes had not started")])
+@pytest.mark.parametrize("problem", [*DEATHS, RoomError("1 of 2 processes had not started")], ids=str)
 def test_scoring_that_lost_a_machine_begins_anew_with_as_many_as_there_is_room_for(
-    scorings: Scorings, monkeypatch: pytest.MonkeyPatch, problem: Exception
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch, problem: Exception | type[Exception]
 ) -> None:
     """A campaign whose last score waits for ever for a machine that does not come back; or goes without a score for one death."""
     monkeypatch.setattr(scoring, "remove_placement_group", lambda group: None)
     monkeypatch.setattr(Team, "room", lambda team: f"room for {team.size}")
     resources, state = ResourcesSection(workers_per_trial=2), scorings.coordinator.state
     scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
-    scorings.machines = Machines(resources, Room(1, 2.0, 0.0, 1.0, ({"CPU": 1.0}, {"CPU": 1.0})))
-    scorings.start(state, 1)
+    scorings.machines = Machines(resources, machines_of(resources, 1.0, 1.0))
+    scorings.start(state, scorings.machines.room.places, alone=True)
     assert [one.group for one in scorings.running.values()] == ["room for 2"]
-    end(scorings, monkeypatch, lambda place: problem)
+    end(scorings, monkeypatch, lambda place: problem if isinstance(problem, Exception) else seen(problem))
     assert (scorings.running, scorings.failures, state.tests) == ({}, {}, {})
-    scorings.machines.room = Room(1, 1.0, 0.0, 1.0, ({"CPU": 1.0},))
-    scorings.start(state, 1)
-    assert [one.group for one in scorings.running.values()] == [None]
+    scorings.machines.room = machines_of(resources, 1.0)
+    assert scorings.machines.room.places == 0, "there is no room for a trial"
+    scorings.start(state, 0, alone=False)
+    assert scorings.running == {}
+    for _ in range(2):
+        scorings.start(state, 0, alone=True)
+        assert [one.group for one in scorings.running.values()] == [None]
+    scorings.running.clear()
+    scorings.machines.room = machines_of(resources)
+    scorings.start(state, 0, alone=True)
+    assert scorings.running == {}, "no machine is left"
+
+
+def machines_of(resources: ResourcesSection, *cpus: float) -> Room:
+    """The room on machines of so many CPUs."""
+    each = tuple({"CPU": one} for one in cpus)
+    return Room(capacity(resources, sum(cpus), 0.0), sum(cpus), 0.0, max(cpus, default=0.0), each)
+
+
+def seen(death: type[Exception]) -> Exception:
+    """An error of this kind, of which some want to know more than others."""
+    return death.__new__(death)
 
 
 def test_scoring_whose_processes_keep_dying_is_given_up(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
