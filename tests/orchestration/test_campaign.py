@@ -246,9 +246,12 @@ def test_damaged_checkpoint_is_replaced_before_it_teaches(
     assert retrained == ([1, 2, 3] if damaged == "best" else [1, 2, 3, 1, 2, 3])
 
 
-def test_checkpoint_that_cannot_be_scored_keeps_nothing_from_being_trained(cluster: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("back_end", [INLINE, {"resources": TRAIN["resources"]}], ids=["by one process", "by two"])
+def test_checkpoint_that_cannot_be_scored_keeps_nothing_from_being_trained(
+    cluster: None, tmp_path: Path, back_end: dict[str, Any]
+) -> None:
     """A campaign that ends in the middle of its training, on every --resume, because its first model is too large to be ranked with."""
-    config, root = fakes.campaign(**INLINE), tmp_path / "run"
+    config, root = fakes.campaign(**back_end), tmp_path / "run"
     grades = [plan.folder for plan in grade_plans(config, fakes.ground(config))]
     fakes.control(root, unscored={grades[0]: "the ranking did not fit", grades[1]: "dies"})
     with pytest.raises(
