@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Iterator
 
-from ray.util import placement_group, remove_placement_group
+from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.orchestration.cluster import may_grow
 from raydistill.orchestration.machines import Room, room_of
+from raydistill.orchestration.together import Team
 from raydistill.planning.places import least_cpus, workers_that_fit
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,7 @@ def awaited_room(resources: ResourcesSection) -> Room:
 @contextlib.contextmanager
 def _asked_for(resources: ResourcesSection) -> Iterator[None]:
     """Ask for the room of one trial: what starts machines on demand starts them for requests that wait."""
-    amounts = {"CPU": least_cpus(resources), "GPU": resources.gpus_per_worker}
-    bundle = {kind: amount for kind, amount in amounts.items() if amount > 0}
-    request = placement_group([bundle] * resources.least_workers, strategy=resources.placement.upper())
+    request = Team.of(resources, resources.least_workers, least_cpus(resources)).room()
     try:
         yield
     finally:

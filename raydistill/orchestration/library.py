@@ -112,18 +112,18 @@ class Library:
 
     def _look(self) -> None:
         """See what work lies where; not for every trial of a search, because in a bucket each folder is a request."""
-        if time.monotonic() < self._look_again:
+        now = time.monotonic()
+        if now < self._look_again:
             return
+        self._look_again = now + LOOK_SECONDS
         try:
             runs = runs_beside(self.store)
         except StorageError as problem:
             logger.info("the storage cannot be listed, so nothing new is taken from other runs: %s", problem.received)
-            self._look_again = time.monotonic() + LOOK_SECONDS
             return
         # Side by side, because reports of trials wait for whoever begins one.
         with ThreadPoolExecutor(STREAMS) as pool:
             self._shelves = list(zip(runs, pool.map(_work_of, runs), strict=True))
-        self._look_again = time.monotonic() + LOOK_SECONDS
 
     def _bring(self, run: RunStore, report: dict[str, Any], directory: str) -> dict[str, Any]:
         brought = {name: report[name] for name in ("epoch", "metrics", "digest", "time")}

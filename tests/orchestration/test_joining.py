@@ -11,7 +11,7 @@ import pytest
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import RoomError
-from raydistill.orchestration import joining, machines
+from raydistill.orchestration import joining, machines, together
 from raydistill.orchestration.campaign import Campaign
 
 TWO_WITH_GPUS = ResourcesSection(workers_per_trial=2, gpus_per_worker=1, placement="spread")
@@ -28,7 +28,7 @@ class FakeCluster:
         monkeypatch.setattr(machines.ray, "nodes", lambda: self.machines)
         monkeypatch.setattr(machines, "leaving_machines", set)
         monkeypatch.setattr(joining, "may_grow", lambda: grows)
-        monkeypatch.setattr(joining, "placement_group", self.ask)
+        monkeypatch.setattr(together, "placement_group", self.ask)
         monkeypatch.setattr(joining, "remove_placement_group", self.pending.remove)
         monkeypatch.setattr(joining.time, "sleep", self.look)
 
