@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MEASURED = ("steps", "kept", "epochs", "profile", "savings", "contrastive", "ranking", "texts", "growth")
+MEASURED = ("steps", "kept", "epochs", "profile", "savings", "contrastive", "ranking", "texts", "growth", "large")
 OVERHEADS = ("replay", "calls", "inline", "train", "workers")
 """Of orchestration: these need Ray."""
 PARTS = (*MEASURED, *OVERHEADS)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raydistill.benchmarks.bench import Bench, Row
 from raydistill.benchmarks.parts import OVERHEADS
-from raydistill.benchmarks.suite import Row, Suite
+from raydistill.benchmarks.suite import ROWS
 from raydistill.config.load import load_config
 from raydistill.reporting.table import ABSENT, Table
 
@@ -36,7 +37,7 @@ def measured(
         return
     from raydistill.orchestration.workshop import survey
 
-    yield from Suite(campaign, survey(campaign), out, turns, source).rows(part)
+    yield from ROWS[part](Bench(campaign, survey(campaign), out, turns, source))
 
 
 def keep(part: str, rows: Sequence[Row], path: Path) -> None:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
 from raydistill.data.tokens import piece_texts, tokenize_pieces
+from raydistill.errors import DataError
 from raydistill.evaluation.distinct import distinct_texts
 from raydistill.evaluation.encode import encode_entities
-from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import Precision
 from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import locate_encoder
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
+
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,32 +42,59 @@ class Rate:
         count: how many.
         seconds: for all of them, the median.
         floor: seconds that the arithmetic alone takes; None = there is little.
+        peak_bytes: resident memory of the process that did it, at its peak; None = it was not looked at.
     """
 
     what: str
     count: int
     seconds: float
     floor: float | None = None
+    peak_bytes: int | None = None
 
     @property
     def row(self) -> dict[str, float]:
         """The figures of a table's row."""
-        share = {} if self.floor is None else {"floor %": 100 * self.floor / self.seconds}
-        return {"count": float(self.count), "seconds": self.seconds, "per second": self.count / self.seconds, **share}
+        found = {"count": float(self.count), "seconds": self.seconds, "per second": self.count / self.seconds}
+        if self.floor is not None:
+            found["floor %"] = 100 * self.floor / self.seconds
+        return found if self.peak_bytes is None else {**found, "peak MB": self.peak_bytes / 1e6}
 
 
-def preparing(source: str) -> Rate:
-    """Triples and entities of a public layout that are read, audited and written in a second."""
-    folder = Path(tempfile.mkdtemp(prefix="raydistill-"))
-    try:
+def preparing(source: str, out: Path) -> Rate:
+    """Triples and entities of a public layout that `raydistill prepare` reads, audits and writes in a second, its start included.
+
+    Args:
+        source: what it is given.
+        out: where the dataset lies meanwhile.
+
+    Raises:
+        DataError: it could not be prepared; the command has said why.
+    """
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        target = Path(folder) / "dataset"
         began = time.perf_counter()
-        prepare(source, folder / "dataset")
+        # In a process of its own, so that its memory is no other work's.
+        command = [sys.executable, "-m", "raydistill", "prepare", source, "--out", str(target)]
+        with psutil.Popen(command, stdout=subprocess.DEVNULL) as child:
+            peak = _peak_bytes(child)
         seconds = time.perf_counter() - began
-        dataset = Dataset.load(folder / "dataset")
+        if child.returncode:
+            raise DataError(
+                f"{source} could not be prepared", expected="a public layout", remedy="see what was said above"
+            )
+        dataset = Dataset.load(target)
         triples = sum(len(split) for split in (dataset.train, dataset.valid, dataset.test))
-        return Rate("prepare", triples + dataset.num_entities, seconds)
-    finally:
-        shutil.rmtree(folder)
+        return Rate("prepare", triples + dataset.num_entities, seconds, peak_bytes=peak)
+
+
+def _peak_bytes(child: psutil.Popen) -> int:
+    """Resident memory of a process at its peak, when it is over."""
+    peak = 0
+    while child.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            peak = max(peak, child.memory_info().rss)
+        time.sleep(LOOK_SECONDS)
+    return peak
 
 
 def tokenising(dataset: Dataset, encoder: str) -> Rate:

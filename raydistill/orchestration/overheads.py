@@ -7,34 +7,22 @@ import statistics
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import ray
-from pyarrow import fs
+from typing import Literal, NamedTuple
 
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import ConfigError, LedgerError
-from raydistill.orchestration.asking import ask
+from raydistill.errors import ConfigError, RoomError
 from raydistill.orchestration.campaign import Campaign
-from raydistill.orchestration.chronicle import Chronicle
-from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.coordinator import start_coordinator
-from raydistill.orchestration.ledger import Ledger
-from raydistill.orchestration.rundir import LEDGER
-from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.speeds import CLIENTS, EVENTS, calls_per_second, replay_seconds
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
-from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
 
 Backend = Literal["inline", "train"]
 Part = Literal["replay", "calls", "workers"] | Backend
 TRIALS = 4
-REPORTS = 100
-EVENTS = 10_000
-CLIENTS = 8
+MOST_WORKERS = 8
 SPREAD = LogUniform(log_uniform=(0.9, 1.1))
 GRADE = 1
 
@@ -66,8 +54,7 @@ def measured(part: Part, config: CampaignConfig, out: Path) -> dict[str, float |
     if part == "calls":
         return {"per_second": calls_per_second(out / part), "clients": CLIENTS}
     if part == "workers":
-        one, two = (examples_per_second(config, workers, out / f"workers{workers}") for workers in (1, 2))
-        return {"one": one, "two": two, "gain": two / one}
+        return _as_workers_double(config, out)
     return backend_cost(config, part, out)._asdict()
 
 
@@ -120,58 +107,18 @@ def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> floa
     return float(statistics.median(report["metrics"]["examples_per_second"] for report in record.reports[1:]))
 
 
-def calls_per_second(root: Path, clients: int = CLIENTS, seconds: float = 5.0) -> float:
-    """Questions a coordinator answers each second when so many processes ask one after another: what a trial's status is."""
-    rules = Rules("sequential", 0.0, False, 1, 2, epochs=(1, 1), sizes=(2, 1))
-    with connected():
-        coordinator = start_coordinator(RunStore.at(root), rules)
-        ask(coordinator.start.remote("0" * 64, ["main"], ["0-teacher", "1-layers1"]))
-        ask(coordinator.begin.remote(("main", 0, 0), "a" * 16, {}))
-        crowd: list[Any] = [ray.remote(_Client).options(num_cpus=0).remote(coordinator) for _ in range(clients)]
-        ray.get([one.count.remote(0.2) for one in crowd])
-        return float(sum(ray.get([one.count.remote(seconds) for one in crowd])) / seconds)
-
-
-def replay_seconds(root: Path, events: int = EVENTS) -> float:
-    """Seconds from a ledger of so many events, of trials with a hundred reports each, to the campaign's state."""
-    # Not synced one by one, which would take longer than all the rest.
-    ledger = Ledger(fs.SubTreeFileSystem("/", fs.LocalFileSystem()), str((root / LEDGER).absolute()))
-    names = {"lineages": ["main"], "grades": ["0-teacher", "1-layers1"]}
-    ledger.append({"kind": "campaign_started", "config_fingerprint": "0" * 64, **names, "time": 0.0})
-    metrics = {f"metric/{number}": number / 7 for number in range(20)}
-    files = {"checkpoint": None, "digest": None}
-    for number in range(1, events):
-        trial, epoch = divmod(number - 1, REPORTS + 1)
-        head = {"lineage": "main", "grade": 0, "number": trial, "time": float(number)}
-        if epoch == 0:
-            begun = {"identity": f"{trial:016x}", "parameters": {"learning_rate": trial / 7}, "epochs": REPORTS}
-            ledger.append({"kind": "trial_begun", **head, **begun})
-        else:
-            outcome = "finished" if epoch == REPORTS else "running"
-            ledger.append(
-                {"kind": "trial_reported", **head, **files, "epoch": epoch, "metrics": metrics, "outcome": outcome}
-            )
-    began = time.perf_counter()
-    found = len(Chronicle(root).events)
-    seconds = time.perf_counter() - began
-    if found != events:
-        raise LedgerError(f"{root}: {found} events were replayed", expected=f"{events}")
-    return seconds
-
-
-class _Client:
-    """Asks one question after another."""
-
-    def __init__(self, coordinator: Any) -> None:
-        self.coordinator = coordinator
-
-    def count(self, seconds: float) -> int:
-        """Answers within some seconds."""
-        calls, deadline = 0, time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            ask(self.coordinator.record.remote(("main", 0, 0)))
-            calls += 1
-        return calls
+def _as_workers_double(config: CampaignConfig, out: Path) -> dict[str, float | str]:
+    """Examples per second of one worker, of two and so on, as far as there is room; and how many times those of one."""
+    found: dict[int, float] = {}
+    for workers in (2**doubled for doubled in range(MOST_WORKERS.bit_length())):
+        try:
+            found[workers] = examples_per_second(config, workers, out / f"workers{workers}")
+        except RoomError:
+            if not found:
+                raise
+            break
+    rates = {f"{workers} workers, examples/s": rate for workers, rate in found.items()}
+    return {**rates, **{f"{workers} times one": rate / found[1] for workers, rate in found.items() if workers > 1}}
 
 
 def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignConfig:

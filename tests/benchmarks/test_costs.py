@@ -15,12 +15,15 @@ import torch
 
 from raydistill.benchmarks.epochs import EpochCost, epoch_cost
 from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
+from raydistill.benchmarks.parts import MEASURED
 from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import peak_bytes, random_vectors
+from raydistill.benchmarks.suite import ROWS
 from raydistill.benchmarks.tables import keep, table
-from raydistill.benchmarks.texts import agreement, assembling, encoding, synthetic_graph
+from raydistill.benchmarks.texts import agreement, assembling, encoding, preparing, synthetic_graph
 from raydistill.benchmarks.training import padding, step_cost
 from raydistill.config.trial import TrialConfig
+from raydistill.errors import DataError
 from raydistill.evaluation.encode import encode_entities
 from raydistill.kg.prepare import prepare
 from raydistill.teachers.shards import KeptTeachers
@@ -189,6 +192,25 @@ def test_made_up_graph_can_be_prepared(tmp_path: Path) -> None:
     dataset = prepare(source, tmp_path / "dataset")
     assert dataset.num_entities == 50
     assert len(dataset.train) > 900
+    found = preparing(str(source), tmp_path)
+    assert found.count == 50 + sum(len(split) for split in (dataset.train, dataset.valid, dataset.test))
+    # What Python and Arrow take alone, and far less than of a large graph.
+    assert found.peak_bytes is not None
+    assert 30e6 < found.peak_bytes < 1e9
+    assert {"seconds", "per second", "peak MB"} <= found.row.keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "dataset"}
+
+
+def test_preparing_what_cannot_be_prepared_is_refused(tmp_path: Path) -> None:
+    """The seconds of a refusal, taken for those of a graph."""
+    (tmp_path / "source").mkdir()
+    with pytest.raises(DataError, match="could not be prepared"):
+        preparing(str(tmp_path / "source"), tmp_path)
+
+
+def test_every_part_has_its_rows() -> None:
+    """A part that is offered and cannot be measured."""
+    assert tuple(ROWS) == MEASURED
 
 
 def test_missing_figures_are_dashes() -> None:

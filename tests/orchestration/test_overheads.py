@@ -7,7 +7,9 @@ from pathlib import Path
 import fakes
 import pytest
 
-from raydistill.errors import ConfigError
+from raydistill.config.schema import CampaignConfig
+from raydistill.errors import ConfigError, RoomError
+from raydistill.orchestration import overheads
 from raydistill.orchestration.overheads import measured
 
 
@@ -19,3 +21,31 @@ def test_single_report_is_refused_before_anything_runs(tmp_path: Path, part: str
     with pytest.raises(ConfigError, match=f"the last grade has {epochs} epoch"):
         measured(part, config, tmp_path)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("room", "counts"), [(1, [1]), (3, [1, 2]), (100, [1, 2, 4, 8])])
+def test_workers_double_as_far_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, counts: list[int]
+) -> None:
+    """A machine of eight cores, of which two are measured; or one of a single core, whose figures are lost with the error of the next."""
+
+    def rate(config: CampaignConfig, workers: int, out: Path) -> float:
+        if workers > room:
+            raise RoomError("no room")
+        return 10.0 * workers - workers**2
+
+    monkeypatch.setattr(overheads, "examples_per_second", rate)
+    found = measured("workers", fakes.campaign(), tmp_path)
+    assert [found.pop(f"{workers} workers, examples/s") for workers in counts] == [10 * n - n**2 for n in counts]
+    assert found == {f"{n} times one": pytest.approx((10 * n - n**2) / 9) for n in counts[1:]}
+
+
+def test_machine_without_room_for_one_worker_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty row."""
+
+    def rate(config: CampaignConfig, workers: int, out: Path) -> float:
+        raise RoomError("no room")
+
+    monkeypatch.setattr(overheads, "examples_per_second", rate)
+    with pytest.raises(RoomError):
+        measured("workers", fakes.campaign(), tmp_path)
