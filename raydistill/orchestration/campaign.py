@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+import ray
 from pyarrow import fs
 
 from raydistill.config.load import anchored
@@ -136,13 +137,8 @@ class Campaign:
             observe,
             check=check,
         )
-        # Beside the coordinator's own process, and not after it.
-        driver.runners.prepare()
-        ask(coordinator.start.remote(fingerprint, [one.name for one in lineages], [plan.folder for plan in plans]))
-        if ground.given_teacher is not None:
-            for lineage in lineages:
-                ask(coordinator.promote_given.remote(lineage.name, ground.given_teacher))
         try:
+            _begin(driver, fingerprint)
             return driver.run()
         finally:
             # Not what the driver writes that has taken the run from this one.
@@ -163,6 +159,22 @@ class Campaign:
                 "command with --resume",
             )
         return Machines(self.config.resources, room)
+
+
+def _begin(driver: Driver, fingerprint: str) -> None:
+    """Tell a coordinator of its campaign, and start the first search's process beside its own, and not after it."""
+    coordinator, names = driver.coordinator, [one.name for one in driver.lineages]
+    try:
+        driver.runners.prepare()
+        ask(coordinator.start.remote(fingerprint, names, [plan.folder for plan in driver.plans]))
+        if driver.ground.given_teacher is not None:
+            for name in names:
+                ask(coordinator.promote_given.remote(name, driver.ground.given_teacher))
+    except BaseException:
+        # On a cluster that goes on nobody else would end them.
+        driver.runners.stop([], at_once=True)
+        ray.kill(coordinator)
+        raise
 
 
 @contextlib.contextmanager

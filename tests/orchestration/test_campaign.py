@@ -15,7 +15,8 @@ import pytest
 import ray
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError, RoomError, RunDirectoryError, ScoringError
+from raydistill.errors import LedgerError, PromotionError, RoomError, RunDirectoryError, ScoringError
+from raydistill.orchestration import campaign as campaign_module
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.processes import titled
@@ -202,6 +203,34 @@ def test_coordinator_ends_with_its_campaign_on_a_cluster_that_goes_on(cluster: N
     deadline = time.monotonic() + 60
     while coordinators() - before:
         assert time.monotonic() < deadline, f"{held.value} is held, and the coordinator with it"
+        time.sleep(0.1)
+
+
+def test_nothing_stays_of_a_campaign_that_never_began(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator, and the process of a search, that are left on a cluster because the ledger could not be written at the very beginning."""
+    titles = ("ray::Coordinator", "ray::StudyRunner")
+
+    def there() -> set[int]:
+        return {one.pid for title in titles for one in titled(psutil.Process().children(recursive=True), title)}
+
+    def refuse(answer: Any) -> None:
+        ray.get(answer)
+        deadline = time.monotonic() + 30
+        while len(there() - before) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seen.append(len(there() - before))
+        raise LedgerError("no room for the first event")
+
+    before, seen = there(), list[int]()
+    monkeypatch.setattr(campaign_module, "ask", refuse)
+    with pytest.raises(LedgerError, match="no room") as held:
+        run(fakes.campaign(**INLINE), tmp_path / "run")
+    assert seen == [2]
+    deadline = time.monotonic() + 15
+    while there() - before:
+        assert time.monotonic() < deadline, f"{held.value} is held, and they with it"
         time.sleep(0.1)
 
 
