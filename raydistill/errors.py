@@ -133,6 +133,10 @@ class ScoringError(TrainingError):
     """A promoted checkpoint could not be scored on the test split, which is all that is missing."""
 
 
+class ProcessError(TrainingError):
+    """One of several processes that worked together was lost. The same work may come to its end when it is begun anew."""
+
+
 class ClusterError(RayDistillError):
     """The cluster a campaign runs on was lost."""
 

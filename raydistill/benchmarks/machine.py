@@ -57,14 +57,17 @@ def operations_per_token(model: BiEncoder) -> int:
     return 2 * sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
 
 
-def floor_seconds(tokens: float, student: BiEncoder, teacher: BiEncoder | None, rate: float) -> float:
-    """Seconds a step cannot be faster than: a forward pass of the teacher, one of the student, and two more on the way back.
+def floor_seconds(
+    tokens: float, student: BiEncoder, rate: float, *, taught: float = 0, teacher: BiEncoder | None = None
+) -> float:
+    """Seconds a step cannot be faster than: a forward pass of the student and two more on the way back, and one of the teacher.
 
     Args:
-        tokens: that the models read in it.
+        tokens: that the student reads in it.
         student: the model that learns.
-        teacher: the model that it learns from, where it reads along; None = it does not, or its outputs are kept.
         rate: operations per second.
+        taught: tokens that the teacher reads.
+        teacher: the model that it learns from, where it reads along; None = it does not, or its outputs are kept.
     """
-    forward = operations_per_token(teacher) if teacher is not None else 0
-    return tokens * (forward + 3 * operations_per_token(student)) / rate
+    forward = taught * operations_per_token(teacher) if teacher is not None else 0
+    return (forward + tokens * 3 * operations_per_token(student)) / rate

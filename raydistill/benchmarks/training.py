@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raydistill.benchmarks.machine import floor_seconds, waiting
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
+from raydistill.data.texts import Texts
 from raydistill.models.biencoder import BiEncoder
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher
@@ -32,10 +34,10 @@ class StepCost:
     Attributes:
         layers: of the student.
         examples: triples in a step, one direction each.
-        tokens: that the student reads in a step.
+        tokens: that the student reads in a step, the mean.
         padding: share of padding in what it is given.
         seconds: of a step.
-        parts: seconds of its parts.
+        parts: the share of each of its parts.
         floor: seconds that the arithmetic alone takes.
         loss: the mean over all steps that were taken, the first ones included.
     """
@@ -52,12 +54,12 @@ class StepCost:
     @property
     def row(self) -> dict[str, float]:
         """The figures of a table's row."""
-        rest = self.seconds - sum(self.parts.values())
+        rest = 1 - sum(self.parts.values())
         return {
             "examples/s": self.examples / self.seconds,
             "tokens/s": self.tokens / self.seconds,
-            **{f"{name} %": 100 * self.parts.get(name, 0.0) / self.seconds for name in PARTS},
-            "rest %": 100 * rest / self.seconds,
+            **{f"{name} %": 100 * self.parts.get(name, 0.0) for name in PARTS},
+            "rest %": 100 * rest,
             "padding %": 100 * self.padding,
             "floor %": 100 * self.floor / self.seconds,
             "loss": self.loss,
@@ -67,8 +69,8 @@ class StepCost:
 def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = None) -> StepCost:
     """Take some steps of a trial and see where their time goes.
 
-    On a GPU the seconds of a step are those of many that follow each other without waiting, and its parts are looked at in other steps, which wait at the
-    border of each part; only the time that the loop waits for data is taken from the former.
+    On a GPU the seconds of a step are those of many that follow each other without waiting, and so is the share of them that the loop waits for data; the shares
+    of its other parts are of further steps, which wait at the border of each part.
 
     Args:
         trial: the trial.
@@ -79,19 +81,24 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
     parts = build_parts(trial, World.alone(), kept=None if kept is None else KeptTeachers(kept))
     trainer, wait = parts.trainer, waiting(parts.student.log_inverse_temperature.device)
     trainer.measure_gradients = False
+    live = trainer.teacher.model if isinstance(trainer.teacher, LiveTeacher) else None
+    own, taught = Readings(parts.student), Readings(live)
     endless = endless_steps(parts)
     each = 1 if wait is None else STEPS_ON_A_GPU
     for _ in timed_steps(endless, wait, WARM_UP, each):
         trainer.clock.take()
+    own.begin()
+    taught.begin()
     taken, shares = _looked_at(trainer, endless, steps, each)
+    tokens, tokens_of_teacher = own.tokens / (steps * each), taught.tokens / (steps * each)
     if wait is not None:
-        data = statistics.median(one.get("data", 0.0) for one in shares)
+        data = [one.get("data", 0.0) for one in shares]
         trainer.clock = Clock(wait)
-        shares = [{**one, "data": data} for one in _looked_at(trainer, endless, steps, 1)[1]]
+        shares = [
+            {**one, "data": some} for one, some in zip(_looked_at(trainer, endless, steps, 1)[1], data, strict=True)
+        ]
     loss = trainer.averages()["loss"]
     batches = _same_batches(parts, WARM_UP + steps)[WARM_UP:]
-    tokens = statistics.median(sum(_tokens(batch)) for batch in batches)
-    live = trainer.teacher.model if isinstance(trainer.teacher, LiveTeacher) else None
     return StepCost(
         trial.layers,
         statistics.median(len(batch) for batch in batches),
@@ -99,21 +106,40 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
         statistics.median(padding(batch, parts.student) for batch in batches),
         statistics.median(taken),
         {name: statistics.median(one.get(name, 0.0) for one in shares) for name in PARTS},
-        floor_seconds(tokens, parts.student, live, rate),
+        floor_seconds(tokens, parts.student, rate, taught=tokens_of_teacher, teacher=live),
         loss,
     )
+
+
+class Readings:
+    """Counts the tokens that a model reads, both views of a text and what is read twice included; None = nobody reads."""
+
+    def __init__(self, model: BiEncoder | None) -> None:
+        self.tokens = 0
+        if model is not None:
+            encode = model.encode
+
+            def counted(texts: Texts, *given: Any, **named: Any) -> Any:
+                self.tokens += len(texts.tokens)
+                return encode(texts, *given, **named)
+
+            model.encode = counted  # type: ignore[method-assign]
+
+    def begin(self) -> None:
+        """Count from here."""
+        self.tokens = 0
 
 
 def _looked_at(
     trainer: Trainer, endless: Iterator[int], count: int, each: int
 ) -> tuple[list[float], list[dict[str, float]]]:
-    """Seconds of a step, and of its parts, in each of `count` runs of `each` steps."""
+    """Seconds of a step, and the share that each part has in it, in each of `count` runs of `each` steps."""
     wait = waiting(trainer.student.log_inverse_temperature.device)
     taken, shares = [], []
     trainer.clock.take()
     for seconds in timed_steps(endless, wait, count, each):
         taken.append(seconds)
-        shares.append({name: spent / each for name, spent in trainer.clock.take().items()})
+        shares.append({name: spent / (each * seconds) for name, spent in trainer.clock.take().items()})
     return taken, shares
 
 

@@ -74,6 +74,7 @@ class Driver:
     studies: dict[Place, Study] = field(default_factory=dict)
     failures: dict[Place, PromotionError] = field(default_factory=dict)
     resting: set[Place] = field(default_factory=set)
+    unplaced: int = 0
     runners: Runners = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,13 +125,16 @@ class Driver:
             free = grow(self.jobs.values(), self.machines, *self._start_studies())
             self.scorings.start(self.state, free, alone=not self.jobs)
             failures = [*self.failures.values(), *self.scorings.failures.values()]
-            if failures and not self.jobs and not self.scorings.running:
+            if failures and not (self.jobs or self.unplaced or self.scorings.left(self.state)):
                 raise failures[0]
             done = self._wait()
             # Before results are looked at: the error that ended the campaign explains them.
             self._listen()
             for reference in done:
-                self._finish(reference)
+                if reference in self.jobs:
+                    self._finish_study(reference, self.jobs.pop(reference))
+                else:
+                    self.scorings.finish(reference)
             self._listen()
 
     def _wait(self) -> list[Any]:
@@ -173,6 +177,7 @@ class Driver:
             if share:
                 self._start(Job(replace(study, concurrency=share), None, share * weight))
                 free -= share * weight
+        self.unplaced = shares.count(0)
         # Room of trials that have ended is free for others as soon as it is known which studies do not follow in it.
         self.runners.let_go()
         for study in (study for study in waiting if study.fingerprint in done):
@@ -212,12 +217,6 @@ class Driver:
         job.runner = self.runners.take()
         logger.info("%s: %d trials at once", self._title(job.study.place), job.study.concurrency)
         self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
-
-    def _finish(self, reference: Any) -> None:
-        if reference in self.jobs:
-            self._finish_study(reference, self.jobs.pop(reference))
-        else:
-            self.scorings.finish(reference)
 
     def _finish_study(self, reference: Any, job: Job) -> None:
         try:

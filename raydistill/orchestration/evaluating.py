@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
-from ray.exceptions import RayError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import ConfigError, RoomError, ScoringError
+from raydistill.errors import ConfigError, ProcessError, RoomError, ScoringError
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.joining import awaited_room
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.submission import absolute
-from raydistill.orchestration.together import ATTEMPTS, DEATHS, Team, together
+from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.planning.places import least_cpus, workers_that_fit
 
 if TYPE_CHECKING:
@@ -46,19 +45,19 @@ def evaluate_together(
                 return cast("LinkPredictionReport", together(_evaluate, (*told, max(1, int(team.cpus))), team, room))
             except RoomError as problem:
                 logger.warning("%s; waiting for it", problem.received)
-            except DEATHS as problem:
+            except ProcessError as problem:
                 deaths += 1
                 if deaths == ATTEMPTS:
                     raise _given_up(workers, problem) from problem
-                logger.warning("one of %d processes died; they begin anew", workers)
+                logger.warning("%s; they begin anew", problem.received)
             finally:
                 remove_placement_group(room)
 
 
-def _given_up(workers: int, problem: RayError) -> ScoringError:
+def _given_up(workers: int, problem: ProcessError) -> ScoringError:
     return ScoringError(
-        f"{workers} processes have begun {ATTEMPTS} times, and one died each time: {str(problem).strip().splitlines()[0]}",
-        expected="memory for the model in each process, and for the vectors of all entities in all of them",
+        f"{workers} processes have begun {ATTEMPTS} times, the last time {problem.received}",
+        expected=problem.expected,
         consequence="nothing was scored",
         remedy="give it more workers, or machines with more memory",
     )

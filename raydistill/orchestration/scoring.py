@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import RayDistillError, RoomError, ScoringError
+from raydistill.errors import ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.together import ATTEMPTS, DEATHS, Team, together
+from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.state import CampaignState
 
@@ -38,12 +38,14 @@ class Scoring:
         place: whose checkpoint.
         checkpoint: where it lies.
         room: places of trials that it takes.
+        cpus: of each of its processes.
         group: the room it has set aside on the cluster; None where it is one process.
     """
 
     place: Place
     checkpoint: str
     room: int
+    cpus: float
     group: PlacementGroup | None = None
 
     def give_back(self) -> None:
@@ -89,6 +91,7 @@ class Scorings:
             free: trials that would fit beside what runs.
             alone: whether no study runs: where machines are left, one scoring then runs even if a trial would find no room on them.
         """
+        self._let_go_of_what_waits()
         under_way = {state.promotions[one.place].digest for one in self.running.values()}
         for place, promotion in state.promotions.items():
             if place in state.tests or place in self.failures or promotion.digest in under_way:
@@ -104,8 +107,24 @@ class Scorings:
                 under_way.add(promotion.digest)
                 group = team.room() if team.size > 1 else None
                 reference = self._start(promotion.checkpoint, self.studies[place].threads, team, group)
-                self.running[reference] = Scoring(place, promotion.checkpoint, room, group)
+                self.running[reference] = Scoring(place, promotion.checkpoint, room, cpus, group)
                 free -= room
+
+    def left(self, state: CampaignState) -> bool:
+        """Whether a promoted checkpoint is still to be scored, now or when there are machines for it."""
+        return any(place not in state.tests and place not in self.failures for place in state.promotions)
+
+    def _let_go_of_what_waits(self) -> None:
+        """End a scoring by one process whose machine was lost, where no other has as many CPUs: Ray would wait for one with it. By several, it hears of it itself."""
+        for reference, one in list(self.running.items()):
+            if one.group is None and self.machines.within(one.cpus) < one.cpus:
+                logger.warning(
+                    "%s, grade %d: no machine with %g CPUs is left for the score; it is begun anew",
+                    *one.place,
+                    one.cpus,
+                )
+                ray.cancel(reference)
+                del self.running[reference]
 
     def finish(self, reference: Any) -> None:
         """Record what a scoring found; or keep in `failures` why it found nothing, or died too often."""
@@ -124,7 +143,8 @@ class Scorings:
 
     def _begins_anew(self, place: Place, problem: RayError | RayDistillError) -> bool:
         """Whether several are to score it once more, by as many as there is room for then: a machine may have been lost."""
-        died = isinstance(problem, DEATHS)
+        # A task that tells of an error has not died; or it tells that one of several did.
+        died = isinstance(problem, ProcessError) or not isinstance(problem, (RayTaskError, RayDistillError))
         self.deaths[place] += died
         again = isinstance(problem, RoomError) or (died and self.deaths[place] < ATTEMPTS)
         if again:

@@ -12,7 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import RayDistillError, RoomError
+from raydistill.errors import ProcessError, RayDistillError, RoomError
 from raydistill.orchestration.asking import ask
 from raydistill.planning.places import process_group_of
 
@@ -27,6 +27,8 @@ START_SECONDS = 600.0
 EXCHANGE_SECONDS = 1800.0
 LEAVE_SECONDS = 30.0
 """How long the others may take to end when the first one is done."""
+DEATH_SECONDS = 120.0
+"""How long they may where it is not known why it ended: that a machine is lost, a cluster notices after half a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,22 @@ def together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, roo
 
     Raises:
         RoomError: there was no room for them, or not for long enough to start them all.
-        RayError: one of DEATHS, where a process died.
+        ProcessError: one of them died.
         RayDistillError: of the kind that `work` raised.
     """
+    try:
+        return _together(work, arguments, team, room)
+    except DEATHS as problem:
+        # Ray's own error does not leave a task as what it is: it cannot be pickled (Ray 2.60).
+        raise ProcessError(
+            f"one of {team.size} processes died: {next(iter(str(problem).strip().splitlines()), type(problem).__name__)}",
+            expected="memory for the model in each process, and for the vectors of all entities in all of them",
+            consequence="the others would wait for it",
+            remedy="begin anew; where it dies again, take more workers, or machines with more memory",
+        ) from None
+
+
+def _together(work: Callable[..., Any], arguments: Sequence[Any], team: Team, room: PlacementGroup) -> Any:
     if not room.wait(ROOM_SECONDS):
         raise _no_room(f"no room for {team.size} processes after {ROOM_SECONDS:g} s", team)
     members: list[Any] = []
@@ -119,21 +134,27 @@ def _answer(answers: Sequence[Any]) -> Any:
         done, waiting = ray.wait(waiting, timeout=patience)
         if not done:
             break
-        # Whoever has ended, well or not, leaves the others nothing to wait for.
-        patience = LEAVE_SECONDS
         for one in done:
             try:
                 ask(one)
             except Exception as problem:
                 problems.append(problem)
+        # Whoever has ended, well or not, leaves the others nothing to wait for; but of an exchange that came to nothing one of them may tell why.
+        echoes = problems and all(map(_is_echo, problems))
+        patience = DEATH_SECONDS if echoes else LEAVE_SECONDS
     if problems:
         raise min(problems, key=_explains)
     return ask(answers[0])
 
 
 def _explains(problem: Exception) -> int:
-    """Ours before a death, and a death before what its echo is."""
-    return 0 if isinstance(problem, RayDistillError) else 1 if not isinstance(problem, RayTaskError) else 2
+    """Ours before a death, and a death before what may be its echo."""
+    return 0 if isinstance(problem, RayDistillError) else 2 if _is_echo(problem) else 1
+
+
+def _is_echo(problem: Exception) -> bool:
+    """Whether a process lives, and tells of an error that is none of ours: an exchange in which another is missing is one."""
+    return isinstance(problem, RayTaskError)
 
 
 class _Member:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import DataError, ShapeError
+from raydistill.evaluation import protocol
 from raydistill.evaluation.protocol import LinkPredictionTask
-from raydistill.evaluation.ranks import TIE_RULES
+from raydistill.evaluation.ranking import rank_candidates
+from raydistill.evaluation.ranks import TIE_RULES, Ranks
 from raydistill.evaluation.report import LinkPredictionReport
 from raydistill.evaluation.reranking import NeighborReranking
 from raydistill.kg.triples import IntArray
@@ -96,6 +98,42 @@ def test_report_equals_a_loop_over_triples(neighbors: bool) -> None:
         for relation in range(RELATIONS):
             chosen = [rank for way, r, rank in found if r == relation and direction in (way, "both")]
             assert report.per_relation[relation][f"{direction}/mr{suffix}"] == pytest.approx(np.mean(chosen), abs=1e-12)
+
+
+@pytest.mark.parametrize(("queries_at_once", "answers_at_once"), [(1, 1), (4, 16), (64, 64), (5, 10**6)])
+def test_queries_are_ranked_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, queries_at_once: int, answers_at_once: int
+) -> None:
+    """Known answers of ten million pairs at once, as of FB15k-237's test split; or a block whose lists are another's."""
+    train, test, truth = graph(2)
+    task = LinkPredictionTask.from_triples(test, truth, train)
+    queries, entities = vectors(task)
+    whole = task.rank(queries, entities)
+    monkeypatch.setattr(protocol, "_QUERIES_AT_ONCE", queries_at_once)
+    monkeypatch.setattr(protocol, "_ANSWERS_AT_ONCE", answers_at_once)
+    seen: list[tuple[int, int]] = []
+
+    def watched(asked: Tensor, *given: Any, **named: Any) -> Ranks:
+        seen.append((len(asked), len(given[3])))
+        return rank_candidates(asked, *given, **named)
+
+    monkeypatch.setattr(protocol, "rank_candidates", watched)
+    some = task.rank(queries, entities)
+    assert all(torch.equal(a, b) for a, b in zip(vars(some).values(), vars(whole).values(), strict=True))
+    longest = int(np.diff(task.known_offsets).max())
+    assert len(seen) > 1
+    assert sum(count for count, _ in seen) == len(task.gold)
+    assert all(count <= queries_at_once + 1 and answers <= answers_at_once + longest for count, answers in seen)
+
+
+def test_known_answers_are_listed_once_for_equal_queries() -> None:
+    """Lists that grow with the square of how often a query is asked."""
+    train, test, truth = graph(3)
+    task = LinkPredictionTask.from_triples(test, truth, train)
+    for row, (head, relation) in enumerate(zip(task.distinct_heads, task.distinct_relations, strict=True)):
+        listed = task.known_ids[task.known_offsets[row] : task.known_offsets[row + 1]]
+        assert listed.tolist() == truth.known_tails(np.array([head]), np.array([relation]))[1].tolist()
+    assert len(task.known_offsets) == len(task.distinct_heads) + 1 < len(task.gold)
 
 
 def test_ranks_equal_pykeen_evaluator() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.errors import ShapeError
-from raydistill.evaluation import encode
+from raydistill.evaluation import encode, protocol
 from raydistill.evaluation.distinct import distinct_texts
 from raydistill.evaluation.protocol import LinkPredictionTask
 from raydistill.evaluation.ranks import Ranks
@@ -191,6 +191,17 @@ def test_workers_report_what_one_alone_reports(
         assert torch.equal(counts(report.ranks), counts(alone.ranks))
         assert report.metrics == alone.metrics
         assert report.to_dict() == alone.to_dict()
+
+
+def test_workers_rank_the_same_queries_at_a_time(
+    world: Callable[[int], tuple[BiEncoder, TextAssembler, LinkPredictionTask]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that add up the counts of different queries, or wait for each other for ever."""
+    model, assembler, task = world(100)
+    alone = encode.evaluate(model, assembler, task)
+    monkeypatch.setattr(protocol, "_ANSWERS_AT_ONCE", 1)
+    for report in together(3, lambda worker: encode.evaluate(model, assembler, task, workers=worker)):
+        assert torch.equal(counts(report.ranks), counts(alone.ranks))
 
 
 @pytest.mark.parametrize("size", [2, 9])

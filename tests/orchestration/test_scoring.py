@@ -10,15 +10,15 @@ from typing import Any
 
 import fakes
 import pytest
-from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import OutOfMemoryError, RoomError, ScoringError
+from raydistill.errors import OutOfMemoryError, ProcessError, RoomError, ScoringError
 from raydistill.orchestration import ladder_search, scoring
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.machines import Machines, Room
 from raydistill.orchestration.scoring import Scoring, Scorings, score
-from raydistill.orchestration.together import DEATHS, Team
+from raydistill.orchestration.together import Team
 from raydistill.planning.places import capacity
 from raydistill.planning.records import Promotion
 from raydistill.planning.state import CampaignState
@@ -112,7 +112,16 @@ def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
     assert one.place in scorings.coordinator.state.tests
 
 
-@pytest.mark.parametrize("problem", [*DEATHS, RoomError("1 of 2 processes had not started")], ids=str)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ProcessError("one of 2 processes died"),
+        RayActorError,
+        WorkerCrashedError,
+        RoomError("1 of 2 processes had not started"),
+    ],
+    ids=str,
+)
 def test_scoring_that_lost_a_machine_begins_anew_with_as_many_as_there_is_room_for(
     scorings: Scorings, monkeypatch: pytest.MonkeyPatch, problem: Exception | type[Exception]
 ) -> None:
@@ -124,7 +133,7 @@ def test_scoring_that_lost_a_machine_begins_anew_with_as_many_as_there_is_room_f
     scorings.machines = Machines(resources, machines_of(resources, 1.0, 1.0))
     scorings.start(state, scorings.machines.room.places, alone=True)
     assert [one.group for one in scorings.running.values()] == ["room for 2"]
-    end(scorings, monkeypatch, lambda place: problem if isinstance(problem, Exception) else seen(problem))
+    end(scorings, monkeypatch, lambda place: problem if isinstance(problem, Exception) else problem())
     assert (scorings.running, scorings.failures, state.tests) == ({}, {}, {})
     scorings.machines.room = machines_of(resources, 1.0)
     assert scorings.machines.room.places == 0, "there is no room for a trial"
@@ -145,11 +154,6 @@ def machines_of(resources: ResourcesSection, *cpus: float) -> Room:
     return Room(capacity(resources, sum(cpus), 0.0), sum(cpus), 0.0, max(cpus, default=0.0), each)
 
 
-def seen(death: type[Exception]) -> Exception:
-    """An error of this kind, of which some want to know more than others."""
-    return death.__new__(death)
-
-
 def test_scoring_whose_processes_keep_dying_is_given_up(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "remove_placement_group", lambda group: None)
     monkeypatch.setattr(Team, "room", lambda team: "room")
@@ -159,9 +163,50 @@ def test_scoring_whose_processes_keep_dying_is_given_up(scorings: Scorings, monk
     for _ in range(3):
         scorings.start(scorings.coordinator.state, 1)
         places += [one.place for one in scorings.running.values()]
-        end(scorings, monkeypatch, lambda place: RayActorError())
+        end(scorings, monkeypatch, lambda place: ProcessError("one of 2 processes died"))
     assert places == [("main", 0)] * 3
     assert list(scorings.failures) == [("main", 0)]
+
+
+def test_error_that_is_no_death_is_not_tried_again(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the program, three times over."""
+    monkeypatch.setattr(scoring, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(Team, "room", lambda team: "room")
+    scorings.config = fakes.campaign(resources={"workers_per_trial": 2})
+    scorings.machines = Machines(ResourcesSection(workers_per_trial=2), Room(1, 4.0, 0.0, 4.0, ({"CPU": 4.0},)))
+    scorings.start(scorings.coordinator.state, 1)
+    end(scorings, monkeypatch, lambda place: RayTaskError("together", "Traceback\nKeyError: 3", KeyError(3)))
+    assert list(scorings.failures) == [("main", 0)]
+
+
+def test_scoring_whose_machine_is_lost_does_not_wait_for_another_like_it(
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task with more CPUs than any machine has is begun again by Ray, and waits for ever: the campaign does not end, and nobody says why."""
+    cancelled: list[Any] = []
+    monkeypatch.setattr(scoring.ray, "cancel", cancelled.append)
+    resources, state = ResourcesSection(), scorings.coordinator.state
+    scorings.studies["main", 0].cpus = 8.0  # type: ignore[misc]
+    scorings.machines.room = machines_of(resources, 2.0, 8.0)
+    scorings.start(state, 8, alone=True)
+    [big] = scorings.running
+    assert scorings.running[big].cpus == 8.0
+    scorings.start(state, 0, alone=True)
+    assert (list(scorings.running), cancelled) == ([big], [])
+    scorings.machines.room = machines_of(resources, 2.0)
+    scorings.start(state, 0, alone=True)
+    assert cancelled == [big]
+    assert [(one.place, one.cpus) for one in scorings.running.values()] == [(("main", 0), 2.0)]
+
+
+def test_scores_are_left_until_they_are_there_or_given_up(scorings: Scorings) -> None:
+    """A campaign that ends for the failure of one, before machines are there for the others."""
+    state = scorings.coordinator.state
+    assert scorings.left(state)
+    scorings.failures = {("main", grade): ScoringError("no") for grade in (0, 1)}
+    assert scorings.left(state)
+    state.tests["main", 2] = {"mrr": 1.0}
+    assert not scorings.left(state)
 
 
 def test_room_of_what_is_cancelled_is_given_back(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +214,8 @@ def test_room_of_what_is_cancelled_is_given_back(scorings: Scorings, monkeypatch
     given_back: list[Any] = []
     monkeypatch.setattr(scoring, "remove_placement_group", given_back.append)
     monkeypatch.setattr(scoring.ray, "cancel", lambda reference: None)
-    scorings.running["first"] = Scoring(("main", 0), "/run/0", 1, "room")  # type: ignore[arg-type]
-    scorings.running["second"] = Scoring(("main", 1), "/run/1", 1)
+    scorings.running["first"] = Scoring(("main", 0), "/run/0", 1, 1.0, "room")  # type: ignore[arg-type]
+    scorings.running["second"] = Scoring(("main", 1), "/run/1", 1, 1.0)
     scorings.cancel()
     assert (given_back, scorings.running) == (["room"], {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,15 +15,15 @@ import pytest
 import ray
 import yaml
 from click.testing import CliRunner
-from ray.exceptions import RayActorError
 from ray.util import remove_placement_group
 
 from raydistill.cli.main import commands
 from raydistill.config.load import load_config
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import ConfigError, OutOfMemoryError, RoomError, ScoringError
+from raydistill.errors import ConfigError, OutOfMemoryError, ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration import evaluating
 from raydistill.orchestration import together as collaboration
+from raydistill.orchestration.asking import ask
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.machines import Room
@@ -67,8 +68,20 @@ def test_room_is_given_back(team: Work) -> None:
 @pytest.mark.ray
 def test_death_of_one_is_told_before_what_the_others_say_of_it(team: Work, tmp_path: Path) -> None:
     """An error that speaks of a connection where it was a death, which is tried again."""
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(ProcessError, match="one of 2 processes died"):
         team(members.dies, str(tmp_path / "mark"))
+
+
+@pytest.mark.ray
+def test_death_is_told_across_a_task(team: Work, tmp_path: Path) -> None:
+    """Ray's own error, which cannot be pickled and comes out as one that nobody knows: the campaign goes without a score for a single death."""
+    room = TEAM.room()
+    try:
+        asked = ray.remote(together).options(num_cpus=0).remote(members.dies, (str(tmp_path / "mark"),), TEAM, room)
+        with pytest.raises(ProcessError, match="one of 2 processes died"):
+            ask(asked)
+    finally:
+        remove_placement_group(room)
 
 
 @pytest.mark.ray
@@ -187,8 +200,7 @@ def test_workers_without_room_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was killed for memory passes for a fault of the program; or is started for ever; or room that others use is none."""
     there(monkeypatch, Room(1, 2.0, 0.0, 2.0, ({"CPU": 2.0},)))
-    ends: list[Exception | str] = [RoomError("not started"), RayActorError(), RoomError("not started"), "report"]
-    of_memory = ray.exceptions.OutOfMemoryError
+    ends: list[Exception | str] = [RoomError("not started"), ProcessError("died"), RoomError("not started"), "report"]
     given_back: list[object] = []
 
     def fake(*told: object) -> object:
@@ -204,11 +216,83 @@ def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.
     asked = "checkpoint", "data", "test", None, 32, 2
     assert evaluating.evaluate_together(*asked) == "report"
     assert given_back == [2] * 4
-    ends += [of_memory("killed"), RayActorError(), of_memory("killed")]
-    with pytest.raises(ScoringError, match="one died each time") as given_up:
+    ends += [ProcessError(f"one of 2 processes died: {number}", remedy="take more workers") for number in range(3)]
+    with pytest.raises(ScoringError, match="begun 3 times, the last time one of 2 processes died: 2") as given_up:
         evaluating.evaluate_together(*asked)
     assert "more workers" in given_up.value.remedy
     assert len(given_back) == 7
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        ray.exceptions.RayActorError(),
+        ray.exceptions.OutOfMemoryError("killed"),
+        ray.exceptions.ObjectLostError("a", None, "b"),
+    ],
+)
+def test_every_death_is_told_as_one(monkeypatch: pytest.MonkeyPatch, death: Exception) -> None:
+    """A process that was killed for memory passes for a fault of the program."""
+
+    def fake(*told: object) -> object:
+        raise death
+
+    monkeypatch.setattr(collaboration, "_together", fake)
+    with pytest.raises(ProcessError, match=r"one of 2 processes died: .") as told:
+        together(members.added, (1,), TEAM, None)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(told.value)).received == told.value.received
+
+
+class Answers:
+    """What processes say, one after another; "late" = the next does not come before whoever waits loses patience."""
+
+    def __init__(self, *said: object) -> None:
+        self.said, self.patience = list(said), list[float | None]()
+
+    def wait(self, waiting: list[int], timeout: float | None) -> tuple[list[int], list[int]]:
+        self.patience.append(timeout)
+        done = [] if self.said[waiting[0]] == "late" else waiting[:1]
+        return done, waiting[len(done) :]
+
+    def ask(self, reference: int) -> object:
+        said = self.said[reference]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+ECHO = ray.exceptions.RayTaskError(
+    "work", "Traceback\nRuntimeError: connection closed", RuntimeError("connection closed")
+)
+DEATH = ray.exceptions.RayActorError()
+
+
+@pytest.mark.parametrize(
+    ("said", "problem", "patience"),
+    [
+        (("found", "found"), None, [None, 30.0]),
+        (("found", "late"), None, [None, 30.0]),
+        ((ECHO, DEATH), DEATH, [None, 120.0]),
+        ((ECHO, "late"), ECHO, [None, 120.0]),
+        ((ECHO, ECHO, DEATH), DEATH, [None, 120.0, 120.0]),
+        ((DEATH, ECHO), DEATH, [None, 30.0]),
+        ((ECHO, RoomError("ours"), DEATH), "ours", [None, 120.0, 30.0]),
+    ],
+)
+def test_what_explains_the_end_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, said: tuple[object, ...], problem: object, patience: list[float | None]
+) -> None:
+    """A lost machine is noticed later than the connection to it breaks: the user reads of a connection, and nothing is begun anew."""
+    answers = Answers(*said)
+    monkeypatch.setattr(collaboration.ray, "wait", answers.wait)
+    monkeypatch.setattr(collaboration, "ask", answers.ask)
+    if problem is None:
+        assert collaboration._answer([*range(len(said))]) == "found"
+    else:
+        with pytest.raises((RayDistillError, ray.exceptions.RayError)) as told:
+            collaboration._answer([*range(len(said))])
+        assert told.value is problem or getattr(told.value, "received", None) == problem
+    assert answers.patience == patience
 
 
 def test_team_gets_what_a_worker_of_a_trial_gets() -> None:
