@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,19 +19,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
+    from raydistill.cli.failures import explained
     from raydistill.orchestration.chaos import Plan, chaos
 
     outcomes = []
-    for outcome in chaos(
-        Plan(given.config, tuple(given.set), given.kills, given.every), given.out, given.campaigns, given.seed
-    ):
-        outcomes.append(outcome)
-        print(json.dumps(asdict(outcome)), flush=True)
-        (given.out / "chaos.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=2) + "\n")
+    with explained():
+        plan = Plan(given.config, tuple(given.set), given.kills, given.every)
+        for outcome in chaos(plan, given.out, given.campaigns, given.seed):
+            outcomes.append(outcome)
+            print(json.dumps(asdict(outcome)), flush=True)
+            (given.out / "chaos.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=2) + "\n")
     sound = sum(one.sound for one in outcomes)
     goodput = sum(one.useful for one in outcomes) / max(sum(one.seconds for one in outcomes), 1e-9)
     print(f"{sound} of {len(outcomes)} campaigns ended as if undisturbed; goodput {100 * goodput:.0f} %")
-    sys.exit(sound < len(outcomes))
+    raise SystemExit(sound < len(outcomes))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from raydistill.benchmarks.texts import (
     Rate,
     agreement,
     assembling,
+    beside_float32,
     encoding,
     preparing,
     synthetic_graph,
@@ -43,13 +44,17 @@ LARGE = (5_000_000, 20_000_000)
 
 def text_rows(bench: Bench) -> Iterator[Row]:
     """Preparing, tokenising, batches, and encoding entities, also beside sentence-transformers."""
-    if bench.source is not None:
+    if bench.source is None:
+        yield {"texts": "prepare: left out, no --source is given"}
+    else:
         yield _row(preparing(bench.source, bench.out))
     yield _row(tokenising(bench.dataset, bench.config.encoder.name))
     trial = bench.trials("fp32")[0]
     yield _row(assembling(trial, bench.turns * 4))
     for precision in bench.precisions:
         yield _row(encoding(trial, precision, bench.turns, ENCODED, bench.rate(precision)))
+    if "bf16" in bench.precisions:
+        yield {"texts": "bf16 beside fp32", **beside_float32(trial, ENCODED)}
     yield from bench.left_out("texts")
     if not is_installed(SENTENCE_TRANSFORMERS):
         yield {"texts": "encode sentence-transformers: not installed"}

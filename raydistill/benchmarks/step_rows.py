@@ -35,13 +35,18 @@ def step_rows(bench: Bench) -> Iterator[Row]:
 
 
 def kept_rows(bench: Bench) -> Iterator[Row]:
-    """Steps of the last grade under a teacher that reads along, and under what is kept of one: the same steps on the same texts, whose loss is the same; first all training texts are encoded."""
+    """Steps of the last grade under a teacher that reads along, and under what is kept of one: the same steps on the same texts, whose loss is the same; and under one that reads
+    along masks that are drawn anew for each text and epoch, as nothing can be kept of. What is kept is made in the first step."""
+    ways = (
+        ("reads along", {"corruptions": 1, "remember_teacher": False}),
+        ("is kept", {"corruptions": 1, "remember_teacher": True}),
+        ("reads along, fresh masks", {"corruptions": None, "remember_teacher": False}),
+    )
     for precision in bench.precisions:
         rate, [*_, last] = bench.rate(precision), bench.trials(precision)
-        for folder, how in ((None, "reads along"), (bench.out / "kept", "is kept")):
-            changes = {"corruptions": 1, "remember_teacher": folder is not None}
+        for how, changes in ways:
             trial = last.model_copy(update={"training": last.training.model_copy(update=changes)})
-            cost = step_cost(trial, rate, bench.turns, folder)
+            cost = step_cost(trial, rate, bench.turns, bench.out / "kept" if changes["remember_teacher"] else None)
             yield {"teacher": f"{how}, {trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
     yield from bench.left_out("teacher")
 
@@ -56,19 +61,20 @@ def epoch_rows(bench: Bench) -> Iterator[Row]:
 
 
 def profile_rows(bench: Bench) -> Iterator[Row]:
-    """Seconds of a step by kind of operation: ours and the naive way's."""
-    [*_, trial] = bench.trials("fp32")
+    """Seconds of a step by kind of operation: ours in the precision that the machine is fast in, and the naive way's in its own."""
+    [*_, trial] = bench.trials(bench.precisions[-1])
     parts = build_parts(trial, World.alone())
     parts.trainer.measure_gradients = False
     ours, (naive, batches) = endless_steps(parts), bench.naive_way(trial)
     for name, step in (("ours", lambda: next(ours)), ("naive", lambda: naive.step(next(batches)))):
         found = shares(step, bench.turns, best_device())
-        yield {"profile": f"{trial.layers} layers, {name}", "seconds": sum(found.values()), **found}
+        precision = trial.training.precision if name == "ours" else "fp32"
+        yield {"profile": f"{trial.layers} layers, {name}, {precision}", "seconds": sum(found.values()), **found}
 
 
 def saving_rows(bench: Bench) -> Iterator[Row]:
-    """Steps of the last grade with and without each way to save work."""
-    [*_, trial] = bench.trials("fp32")
+    """Steps of the last grade with and without each way to save work, in the precision that the machine is fast in."""
+    [*_, trial] = bench.trials(bench.precisions[-1])
     yield from savings(trial, bench.turns)
     yield assembly_saving(trial, *bench.naive_way(trial))
 

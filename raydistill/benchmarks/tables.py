@@ -11,6 +11,7 @@ from raydistill.benchmarks.bench import Bench, Row
 from raydistill.benchmarks.parts import OVERHEADS
 from raydistill.benchmarks.suite import ROWS
 from raydistill.config.load import load_config
+from raydistill.errors import CapabilityError
 from raydistill.reporting.table import ABSENT, Table
 
 
@@ -33,7 +34,11 @@ def measured(
         # Where Ray is not installed, the other parts are measured all the same.
         from raydistill.orchestration import overheads
 
-        yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
+        try:
+            yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
+        except CapabilityError as problem:
+            # Of all parts, others can be measured with this configuration.
+            yield {"overhead": part, "left out": f"{problem.received}; {problem.remedy}"}
         return
     from raydistill.orchestration.workshop import survey
 

@@ -22,7 +22,7 @@ from raydistill.config.trial import TrialConfig
 from raydistill.data.tokens import piece_texts, tokenize_pieces
 from raydistill.errors import DataError
 from raydistill.evaluation.distinct import distinct_texts
-from raydistill.evaluation.encode import encode_entities
+from raydistill.evaluation.encode import encode_entities, evaluate, link_prediction_task
 from raydistill.kg.store import Dataset
 from raydistill.models.biencoder import Precision
 from raydistill.models.loading import load_tokenizer
@@ -134,6 +134,20 @@ def agreement(trial: TrialConfig, precision: Precision, vectors: Tensor) -> floa
     model.precision = precision
     own = encode_entities(model, parts.assembler, len(vectors))
     return float(cosine_similarity(own.float().cpu(), vectors.float().cpu(), dim=1).min())
+
+
+def beside_float32(trial: TrialConfig, entities: int) -> dict[str, float]:
+    """What is lost where a trial's student encodes in bfloat16: the lowest cosine to float32's vectors of the first texts, and MRR on the test split in both."""
+    parts = build_parts(trial, World.alone())
+    dataset = Dataset.load(trial.data.path, verify=False)
+    model, task, found = parts.student.eval(), link_prediction_task(dataset, "test"), dict[str, float]()
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        model.precision = precision
+        found[f"MRR {precision}"] = evaluate(model, parts.assembler, task).metrics["test/both/mrr"]
+    model.precision = "fp32"
+    vectors = encode_entities(model, parts.assembler, min(entities, task.num_entities))
+    return {"lowest cosine": agreement(trial, "bf16", vectors), **found}
 
 
 def assembling(trial: TrialConfig, steps: int) -> Rate:

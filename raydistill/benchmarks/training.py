@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raydistill.benchmarks.machine import floor_seconds, waiting
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder
+from raydistill.models.biencoder import BiEncoder, Tower, TowerOutput
+from raydistill.models.features import Needs
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.clock import Clock
@@ -24,6 +24,7 @@ from raydistill.training.trainer import Trainer
 
 WARM_UP = 2
 STEPS_ON_A_GPU = 20
+NOTHING = Needs()
 PARTS = ("data", "teacher", "forward", "terms", "backward", "optimizer")
 
 
@@ -39,6 +40,7 @@ class StepCost:
         seconds: of a step.
         parts: the share of each of its parts.
         floor: seconds that the arithmetic alone takes.
+        ready: seconds that the first step takes beyond others: what is compiled, or kept of a teacher, is made in it.
         loss: the mean over all steps that were taken, the first ones included.
     """
 
@@ -49,6 +51,7 @@ class StepCost:
     seconds: float
     parts: dict[str, float]
     floor: float
+    ready: float
     loss: float
 
     @property
@@ -62,6 +65,7 @@ class StepCost:
             "rest %": 100 * rest,
             "padding %": 100 * self.padding,
             "floor %": 100 * self.floor / self.seconds,
+            "ready s": self.ready,
             "loss": self.loss,
         }
 
@@ -85,11 +89,11 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
     own, taught = Readings(parts.student), Readings(live)
     endless = endless_steps(parts)
     each = 1 if wait is None else STEPS_ON_A_GPU
-    for _ in timed_steps(endless, wait, WARM_UP, each):
-        trainer.clock.take()
+    first, *_ = timed_steps(endless, wait, WARM_UP, each)
     own.begin()
     taught.begin()
     taken, shares = _looked_at(trainer, endless, steps, each)
+    whole = statistics.median(taken)
     tokens, tokens_of_teacher = own.tokens / (steps * each), taught.tokens / (steps * each)
     if wait is not None:
         data = [one.get("data", 0.0) for one in shares]
@@ -104,9 +108,10 @@ def step_cost(trial: TrialConfig, rate: float, steps: int, kept: Path | None = N
         statistics.median(len(batch) for batch in batches),
         tokens,
         statistics.median(padding(batch, parts.student) for batch in batches),
-        statistics.median(taken),
+        whole,
         {name: statistics.median(one.get(name, 0.0) for one in shares) for name in PARTS},
         floor_seconds(tokens, parts.student, rate, taught=tokens_of_teacher, teacher=live),
+        each * (first - whole),
         loss,
     )
 
@@ -119,9 +124,11 @@ class Readings:
         if model is not None:
             encode = model.encode
 
-            def counted(texts: Texts, *given: Any, **named: Any) -> Any:
+            def counted(
+                texts: Texts, tower: Tower, needs: Needs = NOTHING, before_part: Callable[[int], None] | None = None
+            ) -> TowerOutput:
                 self.tokens += len(texts.tokens)
-                return encode(texts, *given, **named)
+                return encode(texts, tower, needs, before_part)
 
             model.encode = counted  # type: ignore[method-assign]
 

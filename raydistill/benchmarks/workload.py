@@ -48,24 +48,25 @@ def one_trial_of_each_grade(config: CampaignConfig, ground: Ground, out: Path) -
 
 
 def drawn_triples(dataset: Dataset, batch: int, count: int) -> list[list[Triple]]:
-    """So many batches of training triples, inverse ones included, drawn at random."""
+    """So many whole batches of training triples, inverse ones included, in an order drawn at random; of a small graph they come again."""
     both = with_inverses(dataset.train, dataset.num_relations)
-    chosen = np.random.default_rng(0).permutation(len(both))[: batch * count]
-    return [[tuple(row) for row in both[part].tolist()] for part in np.array_split(chosen, count)]
+    chosen = np.resize(np.random.default_rng(0).permutation(len(both)), (count, batch))
+    return [[tuple(row) for row in both[some].tolist()] for some in chosen]
 
 
 def naive_trainer(dataset: Dataset, encoder: Path, trial: TrialConfig) -> NaiveDistillation:
-    """The naive way to train a trial's student under the whole encoder.
+    """The naive way to train a trial's student under its teacher.
 
     Args:
         dataset: the graph.
-        encoder: its folder.
-        trial: whose layers, mask ratio and texts it has.
+        encoder: folder of the pre-trained encoder, whose layers the student has unless it begins with its teacher's.
+        trial: whose layers, teacher, mask ratio and texts it has; a student's, not a teacher's.
     """
-    whole, rule = (
-        load_encoder(encoder).to(best_device()),
-        TextRule(trial.data.max_neighbors, trial.data.short_description_words),
-    )
+    assert trial.teacher is not None, "nobody teaches it"
+    teacher = load_encoder(Path(trial.teacher.path) / "query_encoder")
+    initial = teacher if trial.init == "teacher" else load_encoder(encoder)
+    student = take_layers(initial, trial.layer_map)
+    rule = TextRule(trial.data.max_neighbors, trial.data.short_description_words)
     texts = NaiveTexts(dataset, load_tokenizer(encoder), rule, trial.data.max_tokens)
-    student = take_layers(whole, trial.layer_map)
-    return NaiveDistillation(student, whole, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio)
+    both = student.to(best_device()), teacher.to(best_device())
+    return NaiveDistillation(*both, texts, dataset.train, dataset.num_relations, mask_ratio=trial.mask_ratio)

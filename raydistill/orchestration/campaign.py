@@ -158,6 +158,10 @@ class Campaign:
                 remedy="lower resources, wait for the cluster's machines, or set concurrent_trials where it grows on demand; then run the same "
                 "command with --resume",
             )
+        if room.gpus and not needs.gpus_per_worker:
+            logger.warning(
+                "the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0", room.gpus
+            )
         return Machines(self.config.resources, room)
 
 

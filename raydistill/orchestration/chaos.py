@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from raydistill.errors import CheckpointError, ConfigError, DataError, RayDistillError, TrainingError
 from raydistill.orchestration.processes import titled
 from raydistill.orchestration.rundir import open_run
 
@@ -31,6 +32,8 @@ VICTIMS = (
 )
 """The driver, and the beginnings of the titles that Ray gives to a campaign's processes."""
 LONGEST_SECONDS = 3600.0
+KINDS: dict[int, type[RayDistillError]] = {one.exit_code: one for one in (ConfigError, DataError, CheckpointError)}
+"""What a driver's exit code says of its error; whatever else ended it, training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Outcome:
         redone: trials that had finished before a kill and were trained again.
         orphans: processes of it that were left 15 seconds after its end.
         seconds: wall time.
-        useful: seconds that the trials of the undisturbed campaign took, from beginning to last report.
+        useful: seconds that the steps of the undisturbed campaign took; not the start of its processes, validations and checkpoints.
     """
 
     seed: int
@@ -96,6 +99,15 @@ def said_by(root: Path) -> Path:
     return root.with_name(f"{root.name}.log")
 
 
+def _ended(root: Path, code: int) -> RayDistillError:
+    """The error that a driver ended with, in its own words: the last line it said, and what is indented below it."""
+    said = said_by(root).read_text(encoding="utf-8", errors="replace").splitlines()
+    begins = max((place for place, line in enumerate(said) if line[:1].strip()), default=0)
+    words = "\n".join(said[begins:]).removeprefix("error: ").rstrip()
+    kind = KINDS.get(code, TrainingError)
+    return kind(f"{root}: the driver ended with {code} (see {said_by(root)}): {words or 'it said nothing'}")
+
+
 def kill(victim: str, driver: subprocess.Popen[Any]) -> bool:
     """Kill the driver, or the first process below it with this title; False where there is none at the moment."""
     if victim == DRIVER:
@@ -122,9 +134,9 @@ def finished_epochs(root: Path) -> dict[tuple[str, int, int], list[float]]:
 
 
 def training_seconds(root: Path) -> float:
-    """Seconds from the beginning of each trial to its last report, added up."""
+    """Seconds of all training steps."""
     return sum(
-        float(trial.reports[-1]["time"]) - trial.begun for trial in open_run(root).trials.values() if trial.reports
+        float(report["metrics"]["seconds"]) for trial in open_run(root).trials.values() for report in trial.reports
     )
 
 
@@ -138,7 +150,8 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
         seed: decides moments and victims.
 
     Raises:
-        RuntimeError: a driver ended with an error of its own.
+        RayDistillError: a driver ended with an error of its own.
+        RuntimeError: the campaign does not come to its end.
     """
     chance, kills, family = random.Random(seed), list[str](), set[psutil.Process]()
     finished: dict[tuple[str, int, int], list[float]] = {}
@@ -154,7 +167,7 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
                 break
             if code is not None:
                 if code != -9:
-                    raise RuntimeError(f"{root}: the driver ended with {code}; see {said_by(root)}")
+                    raise _ended(root, code)
                 driver = start(plan.config, root, plan.overrides)
             if time.monotonic() > began + LONGEST_SECONDS:
                 raise RuntimeError(f"{root}: not over after {LONGEST_SECONDS:g} s; kills: {kills}")
@@ -185,11 +198,12 @@ def chaos(plan: Plan, out: Path, campaigns: int, seed: int = 0) -> Iterator[Outc
     """Run the campaign once undisturbed, then again and again with kills.
 
     Raises:
-        RuntimeError: a driver ended with an error of its own.
+        RayDistillError: a driver ended with an error of its own.
+        RuntimeError: a campaign does not come to its end.
     """
     undisturbed = out / "undisturbed"
     driver = start(plan.config, undisturbed, plan.overrides)
     if driver.wait():
-        raise RuntimeError(f"the undisturbed campaign ended with {driver.returncode}; see {said_by(undisturbed)}")
+        raise _ended(undisturbed, driver.returncode)
     for number in range(campaigns):
         yield disturbed(plan, out / f"{number:02d}", undisturbed, seed + number)

@@ -19,9 +19,10 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node
+from ray.exceptions import AuthenticationError
 
-from raydistill.errors import ConfigError
 from raydistill.orchestration import reaper
+from raydistill.orchestration.refusals import check_kind, not_joined, not_started
 
 PREFIX = "rd-"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -42,6 +43,8 @@ ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Whoever was given no GPU shall see none: Ray hides them only where it is told to, and torch takes what it sees.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
 PRIVATE = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
@@ -62,12 +65,14 @@ def connected(address: str | None = None, *, num_cpus: int | None = None) -> Ite
         num_cpus: CPUs of our own cluster; None = all.
 
     Raises:
-        ConfigError: the cluster cannot be reached.
+        ConfigError: the cluster cannot be reached, or a token that is named is not there.
     """
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if not address or address == "auto":
+        # As Ray has it: "auto" is looked for on this machine only where no address is set.
+        address = os.environ.get("RAY_ADDRESS") or address or "local"
     connect = _own_cluster(num_cpus) if address == "local" else _other_cluster(address)
     with connect:
         yield
@@ -81,15 +86,12 @@ def may_grow() -> bool:
 
 @contextlib.contextmanager
 def _other_cluster(address: str) -> Iterator[None]:
+    check_kind(address)
     try:
         with _loopback() if _is_inward(address) else contextlib.nullcontext():
             ray.init(address, runtime_env={"env_vars": ENVIRONMENT}, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise ConfigError(
-            f"Ray cluster {address}: {str(problem).splitlines()[0]}",
-            expected="a running cluster, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
-            remedy="check RAY_ADDRESS; without it raydistill starts a cluster of its own",
-        ) from None
+    except (AuthenticationError, ConnectionError, ValueError, RuntimeError) as problem:
+        raise not_joined(address, problem) from None
     try:
         yield
     finally:
@@ -115,20 +117,27 @@ def _own_cluster(num_cpus: int | None) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder()))
     with _reaped(folder), _environment({**ENVIRONMENT, **PRIVATE, **_token(folder)}), _loopback(), _bare():
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=200_000_000,
-                # Ray opens its own folder to every user; the one above it, with the token, stays ours.
-                _temp_dir=str(folder / "r"),
-            )
+            _start(num_cpus, folder)
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(num_cpus: int | None, folder: Path) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=200_000_000,
+            # Ray opens its own folder to every user; the one above it, with the token, stays ours.
+            _temp_dir=str(folder / "r"),
+        )
+    except AuthenticationError as problem:
+        raise not_started(problem) from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import ConfigError, RoomError
+from raydistill.errors import CapabilityError, RoomError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.speeds import CLIENTS, EVENTS, calls_per_second, replay_seconds
 from raydistill.orchestration.study import trial_directory
@@ -67,7 +67,7 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         out: where to write; the teacher in `out/inline` is used again for the other back end.
 
     Raises:
-        ConfigError: that grade has a single report.
+        CapabilityError: that grade has a single report.
     """
     measured = _measured(config, backend, out)
     below = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
@@ -125,7 +125,7 @@ def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignCo
     last = config.grades[-1]
     epochs, every = last.epochs or config.training.epochs, config.training.evaluate_every
     if epochs <= every:
-        raise ConfigError(
+        raise CapabilityError(
             f"the last grade has {epochs} epoch{'s' if epochs > 1 else ''}, of which training.evaluate_every {every} has one reported",
             expected="at least 2 reports, since the time between them is measured",
             remedy="set training.epochs or epochs of that grade higher, or training.evaluate_every lower",

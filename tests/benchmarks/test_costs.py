@@ -21,13 +21,22 @@ from raydistill.benchmarks.profiles import kind_of, shares
 from raydistill.benchmarks.ranking import first_queries, peak_bytes, random_vectors, ranking_cost
 from raydistill.benchmarks.suite import ROWS
 from raydistill.benchmarks.tables import keep, table
-from raydistill.benchmarks.texts import agreement, assembling, encoding, preparing, synthetic_graph
+from raydistill.benchmarks.texts import (
+    agreement,
+    assembling,
+    beside_float32,
+    encoding,
+    preparing,
+    synthetic_graph,
+)
 from raydistill.benchmarks.training import padding, step_cost
+from raydistill.benchmarks.workload import drawn_triples, naive_trainer
 from raydistill.config.trial import TrialConfig
 from raydistill.errors import DataError
 from raydistill.evaluation.encode import encode_entities, link_prediction_task
 from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
+from raydistill.kg.triples import with_inverses
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.training.gather import World
 from raydistill.training.parts import build_parts
@@ -73,7 +82,8 @@ def test_costs_of_a_step_are_those_of_its_batches(
     batches = [parts.trainer.builder.build(some) for epoch in (0, 1, 2) for some in parts.trainer.source.batches(epoch)]
     tokens = np.mean([int(one.queries.lengths.sum() + one.candidates.lengths.sum()) for one in batches[2:5]])
     assert cost.tokens == pytest.approx(tokens)
-    assert sum(cost.parts.values()) <= 1.01
+    # Medians of each part by itself, which need not be those of one step.
+    assert sum(cost.parts.values()) <= 1.5
     assert all(cost.parts[name] > 0 for name in ("data", "forward", "backward", "optimizer"))
     layers = 3 * trial.layers + (0 if kept else parts.trainer.teacher.num_layers)
     assert cost.floor == pytest.approx(tokens * layers * operations_per_token(parts.student) / trial.layers / 1e9)
@@ -206,6 +216,46 @@ def test_memory_is_looked_at_while_work_is_done() -> None:
 
     assert 55e6 < peak_bytes(work) < 120e6
     assert torch.allclose(random_vectors(5, 0).norm(dim=1), torch.ones(5))
+
+
+def test_bfloat16_is_held_against_float32(trial_config: Make) -> None:
+    """One precision compared with itself."""
+    found = beside_float32(trial_config(method={"name": "none"}, layers=1), 100)
+    assert 0.99 < found["lowest cosine"] < 1.0 - 1e-7
+    assert found["MRR fp32"] == pytest.approx(found["MRR bf16"], abs=0.2)
+    assert found["MRR fp32"] > 0
+
+
+def test_batches_of_a_small_graph_are_whole(dataset: Dataset) -> None:
+    """A batch of 18 triples that counts as one of 64: the naive way seems three times as fast."""
+    batches = drawn_triples(dataset, 64, 3)
+    assert [len(one) for one in batches] == [64] * 3
+    both = {tuple(row) for row in with_inverses(dataset.train, dataset.num_relations).tolist()}
+    assert {triple for one in batches for triple in one} == both
+    assert len(set(drawn_triples(dataset, 4, 2)[0] + drawn_triples(dataset, 4, 2)[1])) == 8, (
+        "none comes twice before all came"
+    )
+
+
+@pytest.mark.parametrize("init", ["pretrained", "teacher"])
+def test_naive_student_has_the_teacher_and_the_layers_of_ours(
+    trial_config: Make,
+    teacher_checkpoint: Callable[..., Any],
+    dataset: Dataset,
+    encoder_folder: Callable[..., Path],
+    init: str,
+) -> None:
+    """A student of two layers under all of the encoder's, beside ours under a teacher of three."""
+    trial = trial_config(
+        method={"name": "pmd"}, mask_ratio=0.2, teacher=teacher_checkpoint("bert"), init=init, layers=1, layer_map=(1,)
+    )
+    naive = naive_trainer(dataset, encoder_folder("bert"), trial)
+    ours = build_parts(trial, World.alone()).trainer
+    assert len(naive.teacher.encoder.layer) == ours.teacher.num_layers
+    for mine, theirs in zip(
+        naive.student.encoder.layer.parameters(), ours.student.query_encoder.encoder.layer.parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
 
 
 def test_ranking_costs_are_those_of_the_queries_asked(dataset: Dataset) -> None:

@@ -12,6 +12,7 @@ import fakes
 import pytest
 
 from raydistill.config.schema import CampaignConfig
+from raydistill.errors import CheckpointError, ConfigError, DataError, RayDistillError, TrainingError
 from raydistill.orchestration import chaos
 from raydistill.orchestration.chaos import DRIVER, Outcome, Plan, disturbed, promoted, training_seconds
 
@@ -23,6 +24,55 @@ def test_sound_campaign_was_killed_as_planned_and_lost_nothing() -> None:
     assert GOOD.sound
     for harm in ({"same": False}, {"redone": 1}, {"orphans": 1}, {"planned": 2}):
         assert not replace(GOOD, **harm).sound, harm  # type: ignore[arg-type]
+
+
+REFUSED = "error: c.yaml: 1 problem\n  - training.epcohs: unknown key\n  what to do: mend it\n"
+
+
+@pytest.mark.parametrize("disturb", [False, True])
+@pytest.mark.parametrize(
+    ("code", "kind", "said", "told"),
+    [
+        (2, ConfigError, f"a driver before it\n{REFUSED}\n", REFUSED.removeprefix("error: ").rstrip()),
+        (3, DataError, "error: no dataset\n", "no dataset"),
+        (4, CheckpointError, "error: damaged\n", "damaged"),
+        (5, TrainingError, "error: a trial failed\n", "a trial failed"),
+        (70, TrainingError, "unexpected error: KeyError: 1\n  a fault\n", "unexpected error: KeyError: 1\n  a fault"),
+        (1, TrainingError, "", "it said nothing"),
+        (1, TrainingError, "  in the middle\n", "  in the middle"),
+    ],
+)
+def test_driver_that_ends_by_itself_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    disturb: bool,
+    code: int,
+    kind: type[RayDistillError],
+    said: str,
+    told: str,
+) -> None:
+    """A misspelt --set ended as a traceback of the script, and its reason lay in a file."""
+
+    def start(config: Path, root: Path, overrides: Sequence[str]) -> subprocess.Popen[bytes]:
+        chaos.said_by(root).write_text(said)
+        return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
+
+    monkeypatch.setattr(chaos, "start", start)
+    plan, root = Plan(tmp_path / "c.yaml"), tmp_path / "undisturbed"
+    with pytest.raises(kind) as caught:
+        disturbed(plan, root, tmp_path, seed=0) if disturb else next(chaos.chaos(plan, tmp_path, campaigns=1))
+    assert type(caught.value) is kind
+    assert caught.value.received == f"{root}: the driver ended with {code} (see {chaos.said_by(root)}): {told}"
+
+
+def test_mistake_in_what_the_script_is_given_is_no_traceback(tmp_path: Path) -> None:
+    """A configuration that is not there, or a misspelt --set, looked like a fault of chaos."""
+    script = Path(__file__).parents[2] / "jobs/chaos.py"
+    command = [sys.executable, str(script), str(tmp_path / "absent.yaml"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / 'absent.yaml'}: no such file" in done.stderr
 
 
 @pytest.fixture

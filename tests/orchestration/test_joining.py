@@ -104,3 +104,20 @@ def test_trial_that_never_fits_this_machine_is_refused(
         campaign._machines()
     cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, "GPU": 2.0}}]
     assert campaign._machines().room.places >= 1
+
+
+@pytest.mark.parametrize(("gpus", "gpus_per_worker", "words"), [(2.0, 0, 1), (2.0, 1, 0), (0.0, 0, 0)])
+def test_gpus_that_nobody_uses_are_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    gpus: float,
+    gpus_per_worker: int,
+    words: int,
+) -> None:
+    """Somebody waits for days for what a GPU beside it does in an hour."""
+    cluster = FakeCluster(monkeypatch, grows=False)
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}}]
+    config = fakes.campaign(resources={"gpus_per_worker": gpus_per_worker})
+    Campaign(config, tmp_path / "run", fakes.workshop())._machines()
+    assert caplog.text.count("2 GPUs, and trials train on CPUs: resources.gpus_per_worker is 0") == words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import fakes
 import pytest
+import yaml
 
+from raydistill.benchmarks.tables import measured as rows_of
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ConfigError, RoomError
 from raydistill.orchestration import overheads
@@ -49,3 +52,19 @@ def test_machine_without_room_for_one_worker_says_so(tmp_path: Path, monkeypatch
     monkeypatch.setattr(overheads, "examples_per_second", rate)
     with pytest.raises(RoomError):
         measured("workers", fakes.campaign(), tmp_path)
+
+
+def test_part_that_a_configuration_cannot_show_is_left_out_with_a_word(
+    dataset_folder: Path, encoder_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The one command ends with an error before its last parts, hours after it began."""
+    content = {
+        "data": {"path": str(dataset_folder), "max_tokens": 32},
+        "encoder": {"name": str(encoder_folder("bert"))},
+        "grades": [{"layers": 1}],
+        "training": {"epochs": 1},
+    }
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(content))
+    [row] = rows_of("inline", str(tmp_path / "one.yaml"), [], tmp_path / "out", 1, None)
+    assert "has 1 epoch" in row["left out"]
+    assert "set training.epochs" in row["left out"]
