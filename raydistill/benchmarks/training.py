@@ -13,8 +13,8 @@ from raydistill.benchmarks.machine import floor_seconds, waiting
 from raydistill.config.trial import TrialConfig
 from raydistill.data.batches import TripleBatch
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder, Tower, TowerOutput
-from raydistill.models.features import Needs
+from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.features import Needs, TowerOutput
 from raydistill.teachers.shards import KeptTeachers
 from raydistill.teachers.views import LiveTeacher
 from raydistill.training.clock import Clock

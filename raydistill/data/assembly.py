@@ -64,8 +64,13 @@ class TextAssembler:
             self.layout.pair.middle,
             self.layout.pair.suffix,
         ]
-        self._special_start = len(pieces.tokens) + np.cumsum([0, *map(len, special)])
-        self.tokens = np.concatenate([pieces.tokens, *(np.asarray(part, np.int32) for part in special)])
+        # Apart from the pieces' tokens, which are memory-mapped and would have to be copied.
+        self._special = np.concatenate([np.asarray(part, np.int32) for part in special])
+        self._special_start = np.cumsum([0, *map(len, special)])
+
+    def token_ids(self) -> Ids:
+        """Token ids that texts of this graph can hold, `(ids,)`, ascending; masks and padding are not among them."""
+        return np.union1d(self.pieces.occurring(), self._special)
 
     def effective_exclusion(self, entities: Ids, excluded: Ids, relations: Ids | None = None) -> Ids:
         """`excluded` where leaving it out changes the text, else NOTHING: texts with equal results are equal texts.
@@ -169,14 +174,23 @@ class TextAssembler:
         start = np.concatenate([part.start for part in parts])[ordered]
         length = np.concatenate([part.length for part in parts])[ordered]
         kind_of_token = np.repeat(kind[ordered], length)
-        piece = np.where(np.isin(kind[ordered], (1, 3)), np.arange(len(ordered)), -1)
+        ordinary = np.isin(kind[ordered], (1, 3))
+        piece = np.where(ordinary, np.arange(len(ordered)), -1)
+        is_special = np.repeat(~ordinary, length)
         return Texts(
-            tokens=torch.from_numpy(self.tokens[runs(start, length)].astype(np.int64)),
+            tokens=torch.from_numpy(self._tokens(runs(start, length), is_special)),
             types=torch.from_numpy(np.asarray(frame.types, np.int64)[kind_of_token]),
-            special=torch.from_numpy(np.isin(kind_of_token, (0, 2, 4))),
+            special=torch.from_numpy(is_special),
             lengths=torch.from_numpy(np.bincount(text[ordered], length, num_texts).astype(np.int64)),
             spans=torch.from_numpy(np.repeat(piece, length)),
         )
+
+    def _tokens(self, places: Ids, special: NDArray[np.bool_]) -> Ids:
+        """Token ids at places among the special tokens, where `special` says so, else among the pieces'; all `(tokens,)`."""
+        found, ordinary = np.empty(len(places), np.int64), ~special
+        found[special] = self._special[places[special]]
+        found[ordinary] = self.pieces.tokens[places[ordinary]]
+        return found
 
 
 def _places(body: _Segments, num_texts: int) -> tuple[Ids, Ids]:

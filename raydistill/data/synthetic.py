@@ -73,7 +73,7 @@ def random_graph(dataset: Dataset, pieces: TokenPieces, seed: int) -> tuple[Data
     kinds = (pieces.name, pieces.name_colon, pieces.description, pieces.inner_name)
     rows = np.concatenate([*(kind(like) for kind in kinds), pieces.relation(relations)])
     offsets = np.concatenate([[0], np.cumsum(pieces.lengths(rows))])
-    tokens = draw.choice(np.unique(pieces.tokens), int(offsets[-1]))
+    tokens = draw.choice(pieces.occurring().astype(np.int32), int(offsets[-1]))
     described = ["described" if dataset.entity_descriptions[entity] else "" for entity in like.tolist()]
     graph = _texts(dataset, [""] * len(like), described)
     return graph, TokenPieces(tokens, offsets, len(like), dataset.num_relations)

@@ -8,8 +8,9 @@ pieces are exactly what tokenising the joined text gives, for WordPiece and byte
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ FORMAT = 2
 """Of the files; those of another one are left alone."""
 LONGEST_PIECE = 512
 """Tokens kept of a piece. No text is longer (`data.max_tokens` is bounded by it), so nothing that could be used is cut."""
+TOKENS_AT_ONCE = 2**20
+"""Looked at together, where all are gone through."""
+TEXTS_AT_ONCE = 20_000
+"""Given to the tokenizer together. What it makes of a text takes a hundred times the room of its token ids, until they are taken out."""
 
 
 @dataclass(frozen=True)
@@ -71,33 +76,51 @@ class TokenPieces:
         """Tokens of each piece."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
+    def occurring(self) -> NDArray[np.int64]:
+        """Token ids that occur, `(ids,)`, ascending."""
+        # Neither a copy of all tokens nor a sort: they may be memory-mapped because there are so many.
+        occurs = np.zeros(int(self.tokens.max(initial=-1)) + 1, bool)
+        for begin in range(0, len(self.tokens), TOKENS_AT_ONCE):
+            occurs[self.tokens[begin : begin + TOKENS_AT_ONCE]] = True
+        return np.flatnonzero(occurs)
 
-def piece_texts(dataset: Dataset) -> list[str]:
+
+@dataclass(frozen=True)
+class PieceTexts:
+    """The texts of all pieces in row order, each made when its turn comes: a list of them would take more room than the graph."""
+
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return 4 * self.dataset.num_entities + 2 * self.dataset.num_relations
+
+    def __iter__(self) -> Iterator[str]:
+        names, phrases = self.dataset.entity_names, self.dataset.relation_phrases
+        yield from names
+        yield from (f"{name}:" for name in names)
+        yield from (f" {text}" if text else "" for text in self.dataset.entity_descriptions)
+        yield from (f" {name}" for name in names)
+        yield from phrases
+        yield from map(inverse_phrase, phrases)
+
+
+def piece_texts(dataset: Dataset) -> PieceTexts:
     """The texts of all pieces in row order."""
-    names = list(dataset.entity_names)
-    phrases = list(dataset.relation_phrases)
-    return [
-        *names,
-        *(f"{name}:" for name in names),
-        *(f" {text}" if text else "" for text in dataset.entity_descriptions),
-        *(f" {name}" for name in names),
-        *phrases,
-        *(inverse_phrase(phrase) for phrase in phrases),
-    ]
+    return PieceTexts(dataset)
 
 
-def tokenize_pieces(texts: Sequence[str], tokenizer: Any, num_entities: int, num_relations: int) -> TokenPieces:
-    """Tokenise every piece once, without special tokens."""
+def tokenize_pieces(texts: Iterable[str], tokenizer: Any, num_entities: int, num_relations: int) -> TokenPieces:
+    """Tokenise every piece once, without special tokens, TEXTS_AT_ONCE at a time."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    rows = [
-        encoding.ids[:LONGEST_PIECE] for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)
-    ]
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    tokens = np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1]))
-    return TokenPieces(tokens, offsets, num_entities, num_relations)
+    tokens, counts, left = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], iter(texts)
+    while some := list(itertools.islice(left, TEXTS_AT_ONCE)):
+        # Under no name, so that one part's encodings are gone before the next one's come.
+        rows = [encoding.ids[:LONGEST_PIECE] for encoding in backend.encode_batch_fast(some, add_special_tokens=False)]
+        counts.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        tokens.append(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts[-1].sum())))
+    return TokenPieces(np.concatenate(tokens), np.cumsum(np.concatenate(counts)), num_entities, num_relations)
 
 
 def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: str) -> TokenPieces:

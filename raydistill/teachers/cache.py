@@ -43,7 +43,7 @@ class KeptView:
     Args:
         view_of: the texts as an epoch (from 0) sees them.
         folder_of: where an epoch's files lie: equal folders have equal contents; None = in memory.
-        turn: which of several contents an epoch has, where there are no files.
+        turn: which of several contents an epoch has; None = all epochs see the same.
         features: which states are kept beside the vectors.
         whole: whether those of all tokens are, instead of those of masked ones.
         texts_at_once: in a part; None = as many as in a file.
@@ -51,7 +51,7 @@ class KeptView:
 
     view_of: Callable[[Texts, int], Texts]
     folder_of: Callable[[int], Path] | None = None
-    turn: Callable[[int], int] = lambda epoch: 0
+    turn: Callable[[int], int] | None = None
     features: tuple[Feature, ...] = ()
     whole: bool = False
     texts_at_once: int | None = None
@@ -62,8 +62,8 @@ class CachedTeacher(AskedAboutAll):
 
     Args:
         live: the teacher.
-        queries: all distinct training queries, as they are.
-        candidates: all distinct training candidates, as they are.
+        texts: puts all distinct training queries together, and all distinct training candidates, as they are. It is asked when an epoch needs them; where no
+            later epoch can, they are let go then, because those of a large graph take gigabytes.
         views: what is kept.
         mask_id: what stands at masked tokens.
         first: which part to look at first, so that workers begin with different ones.
@@ -72,18 +72,15 @@ class CachedTeacher(AskedAboutAll):
     def __init__(
         self,
         live: LiveTeacher,
-        queries: Texts,
-        candidates: Texts,
+        texts: Callable[[], tuple[Texts, Texts]],
         views: Sequence[KeptView],
         mask_id: int,
         first: int = 0,
     ) -> None:
         self.live, self.first, self.other_inverse_temperatures = live, first, live.other_inverse_temperatures
         self.inverse_temperature, self.num_layers = live.inverse_temperature, live.num_layers
-        sides: dict[Tower, Texts] = dict(zip(SIDES, (queries, candidates), strict=True))
+        self._texts, self._parts = texts, dict[tuple[Tower, int], list[Texts]]()
         self._views = [_View(kept, mask_id) for kept in views]
-        sizes = {view.texts_at_once for view in self._views}
-        self._parts = {(side, size): _in_parts(texts, size) for side, texts in sides.items() for size in sizes}
 
     def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
         """Have the outputs for what an epoch sees ready; what was written to files before `stop` said so stays, and is found next time."""
@@ -98,6 +95,8 @@ class CachedTeacher(AskedAboutAll):
                     view.turn_to(epoch, {side: Table(self._shards(view, side, epoch, look)) for side in SIDES})
         except _StoppedError:
             return False
+        if all(view.kept.turn is None for view in self._views):
+            self._parts.clear()
         return self.live.at_epoch(epoch, stop)
 
     def encode(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
@@ -114,7 +113,7 @@ class CachedTeacher(AskedAboutAll):
 
     def _shards(self, view: _View, tower: Tower, epoch: int, look: BeforePart) -> list[Shard]:
         """Every part's outputs, computed where nobody has done so; `look` is called before every part and in between."""
-        parts = self._parts[tower, view.texts_at_once]
+        parts = self._parts_of(tower, view.texts_at_once)
 
         def seen(number: int) -> Texts:
             return view.kept.view_of(parts[number], epoch)
@@ -134,6 +133,14 @@ class CachedTeacher(AskedAboutAll):
                     if path is not None:
                         found[number] = self._kept_file(view, path, tower, seen(number), look)
         return [found[number] for number in range(len(parts))]
+
+    def _parts_of(self, tower: Tower, size: int) -> list[Texts]:
+        """The texts of a side, so many at a time."""
+        if not self._parts:
+            sizes = {view.texts_at_once for view in self._views}
+            sides = zip(SIDES, self._texts(), strict=True)
+            self._parts = {(side, each): _in_parts(texts, each) for side, texts in sides for each in sizes}
+        return self._parts[tower, size]
 
     def _kept_file(self, view: _View, path: Path, tower: Tower, part: Texts, look: BeforePart) -> Shard:
         shard = read_shard(path)
@@ -168,7 +175,9 @@ class _View:
         self._at, self._tables = self._place(epoch), tables
 
     def _place(self, epoch: int) -> Path | int:
-        return self.kept.turn(epoch) if self.kept.folder_of is None else self.kept.folder_of(epoch)
+        if self.kept.folder_of is not None:
+            return self.kept.folder_of(epoch)
+        return 0 if self.kept.turn is None else self.kept.turn(epoch)
 
     def find(self, texts: Texts, tower: Tower, needs: Needs, device: torch.device) -> TowerOutput | None:
         """What is kept for some texts; None where something is missing."""

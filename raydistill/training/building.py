@@ -104,7 +104,7 @@ def trim(assembler: TextAssembler, *models: OtherTeacher | None) -> None:
     padding = present[0].query_encoder.config.pad_token_id  # type: ignore[union-attr]
     # The encoder's own padding token may be another than the tokenizer's, and is the one that pads.
     extra = np.array([assembler.layout.mask_id, assembler.layout.pad_id, padding or 0], np.int64)
-    used = torch.from_numpy(np.unique(np.concatenate([assembler.tokens.astype(np.int64), extra])))
+    used = torch.from_numpy(np.union1d(assembler.token_ids(), extra))
     for model in present:
         trim_embeddings(model.query_encoder, used)
         trim_embeddings(model.entity_encoder, used)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def _source(config: TrialConfig, model: OtherTeacher, trainer: Trainer, kept: _K
     views = _views(config, trainer, kept, room, *wanted)
     if not views:
         return live
-    return CachedTeacher(live, *room.texts, views, trainer.corruption.mask_id, trainer.world.rank)
+    return CachedTeacher(live, room.texts, views, trainer.corruption.mask_id, trainer.world.rank)
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,8 @@ class _Room:
     builder: BatchBuilder
     triples: NDArray[np.int32]
 
-    @cached_property
     def texts(self) -> tuple[Texts, Texts]:
-        """All training texts. To put them together takes a while, so nobody does who keeps nothing."""
+        """All training texts. To put them together takes a while, and gigabytes where there are many, so they are not kept here."""
         return self.builder.all_texts(self.triples)
 
     def view(self, features: tuple[Feature, ...]) -> KeptView | None:
@@ -150,9 +149,10 @@ class _Room:
         fewest = 2 * len(np.unique(self.triples[:, 2]))
         if self.teacher.device.type != "cpu" or of_a_token * fewest > self.limit:
             return None
-        if of_a_token * sum(len(texts.tokens) for texts in self.texts) > self.limit:
+        sides = self.texts()
+        if of_a_token * sum(len(texts.tokens) for texts in sides) > self.limit:
             return None
-        longest = max(int(texts.lengths.max()) for texts in self.texts)
+        longest = max(int(texts.lengths.max()) for texts in sides)
         at_once = max(1, MIB_AT_ONCE * MIB // (of_a_token * longest))
         return KeptView(lambda texts, epoch: texts, features=features, whole=True, texts_at_once=at_once)
 
@@ -182,7 +182,7 @@ def _views(
         return corruption.fixed(texts, epoch).texts
 
     corrupted_at = folders(lambda epoch: [corruption.ratio, corruption.seed, turn(epoch)], layers)
-    return [*views, KeptView(seen, corrupted_at, turn, layers)]
+    return [*views, KeptView(seen, corrupted_at, turn if number > 1 else None, layers)]
 
 
 def _folders(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raydistill.data.assembly import NOTHING, TextAssembler
 from raydistill.data.texts import Texts
+from raydistill.data.tokens import TokenPieces
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import NeighborIndex, TextRule, clean_text, entity_text, inverse_phrase
 from raydistill.kg.triples import with_inverses
@@ -155,6 +156,36 @@ def test_effective_exclusion_tells_equal_texts_from_different_ones(
     if tokenizer.mask_token == "[MASK]":  # in bytes all names begin alike, so one may replace another at the limit
         assert (effective[~differs & ~alone] == NOTHING).all()
     assert max_tokens < 33 or differs.any() == bool(rule.max_neighbors)
+
+
+def test_token_ids_are_those_that_texts_hold(tokenizer: Any, dataset: Dataset, assembler_of: Assemble) -> None:
+    """An embedding row that is trimmed away although texts name it."""
+    assembler, everyone = assembler_of(tokenizer, dataset, max_tokens=512), np.arange(dataset.num_entities)
+    heads, relations = (part.reshape(-1) for part in np.indices((dataset.num_entities, 2 * dataset.num_relations)))
+    held = {*assembler.entity_texts(everyone).tokens.tolist(), *assembler.query_texts(heads, relations).tokens.tolist()}
+    ids = assembler.token_ids()
+    assert held <= set(ids.tolist())
+    assert ids.tolist() == sorted({*assembler.pieces.tokens.tolist(), *held})
+    assert ids.dtype == np.int64
+
+
+def test_pieces_are_not_copied(tokenizer: Any, dataset: Dataset, assembler_of: Assemble) -> None:
+    """Gigabytes of tokens that lie memory-mapped on disk, and in the memory of each worker besides."""
+    assembler = assembler_of(tokenizer, dataset)
+    held = [value for value in vars(assembler).values() if isinstance(value, np.ndarray)]
+    assert held
+    assert all(value.size < len(assembler.pieces.tokens) for value in held)
+
+
+def test_texts_of_pieces_without_tokens_are_special_tokens(
+    tokenizer: Any, dataset: Dataset, assembler_of: Assemble
+) -> None:
+    """A graph of names that the tokenizer makes nothing of, which fails where its first text is put together."""
+    real = assembler_of(tokenizer, dataset)
+    nothing = TokenPieces(np.empty(0, np.int32), np.zeros_like(real.pieces.offsets), 8, 4)
+    bare = TextAssembler(nothing, dataset, real.layout, TextRule(), 64)
+    frame = real.layout.single
+    assert bare.entity_texts(np.arange(2)).tokens.tolist() == 2 * [*frame.prefix, *frame.suffix]
 
 
 def test_no_texts_are_no_error(tokenizer: Any, dataset: Dataset, assembler_of: Assemble) -> None:

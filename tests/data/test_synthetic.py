@@ -85,7 +85,7 @@ def test_random_texts_have_the_lengths_and_the_tokens_of_real_ones_and_no_more(
     texts = made.entity_texts(np.arange(RANDOM_ENTITIES))
     true = real.entity_texts(np.arange(dataset.num_entities))
     assert set(texts.lengths.tolist()) == set(true.lengths.tolist())
-    assert set(texts.tokens.tolist()) <= set(real.tokens.tolist())
+    assert set(texts.tokens.tolist()) <= set(real.token_ids().tolist())
     assert len(np.unique(random.tokens)) == len(np.unique(pieces.tokens))
     queries = made.query_texts(np.arange(50), np.arange(50) % (2 * dataset.num_relations))
     assert int(queries.lengths.max()) <= real.max_tokens

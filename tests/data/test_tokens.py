@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raydistill.data import tokens
 from raydistill.data.tokens import TokenPieces, load_or_tokenize, piece_texts, tokenize_pieces
 from raydistill.kg.store import Dataset
 
@@ -31,6 +32,40 @@ def test_pieces_are_tokenised_once_and_read_back_equal(at: Dataset, tokenizer: A
     assert equal(first, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
     assert (first.tokens.dtype, first.offsets.dtype, len(first.offsets)) == (np.int32, np.int64, 4 * 8 + 2 * 4 + 1)
     assert not again.tokens.flags.owndata, "the pieces are copied into memory instead of being mapped"
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_pieces_do_not_depend_on_how_many_are_tokenised_together(
+    dataset: Dataset, tokenizers: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens lost, or offsets that begin anew, where one part ends; hence other texts of a graph that is large enough for two."""
+    texts, size = piece_texts(dataset), (dataset.num_entities, dataset.num_relations)
+    assert len(texts) == len(list(texts)) == 4 * 8 + 2 * 4
+    whole = tokenize_pieces(texts, tokenizers[kind], *size)
+    alone = [tokenizers[kind](text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert whole.tokens.tolist() == [token for row in alone for token in row]
+    assert np.diff(whole.offsets).tolist() == list(map(len, alone))
+    for at_once in (1, 2, 3, len(texts)):
+        monkeypatch.setattr(tokens, "TEXTS_AT_ONCE", at_once)
+        parts = tokenize_pieces(texts, tokenizers[kind], *size)
+        assert equal(parts, whole)
+        assert (parts.tokens.dtype, parts.offsets.dtype) == (np.int32, np.int64)
+
+
+def test_long_piece_is_cut(dataset: Dataset, tokenizer: Any) -> None:
+    """A description of a whole book, most of whose tokens no text can hold."""
+    pieces = tokenize_pieces(["city " * 600, "city"], tokenizer, 1, 0)
+    assert np.diff(pieces.offsets).tolist() == [tokens.LONGEST_PIECE, pieces.offsets[2] - tokens.LONGEST_PIECE]
+
+
+def test_occurring_tokens_are_those_of_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token whose embedding row is trimmed away although a text names it."""
+    some = np.random.default_rng(0).integers(0, 40, 30).astype(np.int32)
+    for at_once in (1, 7, 30, 31):
+        monkeypatch.setattr(tokens, "TOKENS_AT_ONCE", at_once)
+        found = TokenPieces(some, np.array([0, 30]), 1, 0).occurring()
+        assert (found.tolist(), found.dtype) == (sorted(set(some.tolist())), np.int64)
+    assert TokenPieces(some[:0], np.array([0, 0]), 1, 0).occurring().tolist() == []
 
 
 def test_pieces_of_another_tokenizer_or_graph_are_not_taken(at: Dataset, tokenizers: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def masked(folder: Path | None = None) -> KeptView:
 
 
 def cached(live: LiveTeacher, texts: Sides, *views: KeptView, epoch: int = 0) -> CachedTeacher:
-    teacher = CachedTeacher(live, *texts, views, MASK)
+    teacher = CachedTeacher(live, lambda: texts, views, MASK)
     teacher.at_epoch(epoch)
     return teacher
 
@@ -181,6 +181,33 @@ def test_damaged_and_foreign_files_are_computed_again(
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+def test_texts_are_put_together_once_and_let_go_where_no_epoch_needs_them_again(
+    model: BiEncoder, texts: Sides, asked: list[int], tmp_path: Path
+) -> None:
+    """Gigabytes of texts that stay beside outputs which are complete; or texts put together in every epoch, which takes minutes each time."""
+    put_together: list[int] = []
+
+    def together() -> Sides:
+        put_together.append(1)
+        return texts
+
+    live, folders = LiveTeacher(model), (None, tmp_path)
+    for view, stays in ((clean, False), (masked, True)):
+        for folder in folders:
+            teacher = CachedTeacher(live, together, [view(folder)], MASK)
+            assert put_together == []
+            for epoch in range(3):
+                teacher.at_epoch(epoch)
+                assert bool(teacher._parts) == stays
+            assert put_together == [1]
+            put_together.clear()
+            some = texts[0] if view is clean else corrupted(texts[0], 2)
+            expected = live.encode(some, "query", Needs()).vectors
+            asked.clear()
+            torch.testing.assert_close(teacher.encode(some, "query", Needs()).vectors, expected, atol=1e-6, rtol=0)
+            assert asked == []
+
+
 def _hold(path: str, told: Any) -> None:
     with claimed(Path(path), wait=True):
         told.set()
@@ -225,7 +252,7 @@ def test_pass_that_is_left_keeps_what_it_has_and_is_gone_on_with(
     model.tokens_per_micro_batch = 8
     live = LiveTeacher(model)
     expected = cached(live, texts, clean(tmp_path / "straight"))
-    teacher = CachedTeacher(live, *texts, [clean(tmp_path)], MASK)
+    teacher = CachedTeacher(live, lambda: texts, [clean(tmp_path)], MASK)
     written: list[int] = []
     for _ in range(20):
         asked.clear()
@@ -244,7 +271,7 @@ def test_pass_that_is_left_keeps_what_it_has_and_is_gone_on_with(
 
 def test_pass_is_left_while_another_process_is_waited_for(model: BiEncoder, texts: Sides, tmp_path: Path) -> None:
     """A worker that was told to end, and waits for the minutes that another trial takes for a part of the teacher's outputs."""
-    teacher = CachedTeacher(LiveTeacher(model), *texts, [clean(tmp_path)], MASK)
+    teacher = CachedTeacher(LiveTeacher(model), lambda: texts, [clean(tmp_path)], MASK)
     told = iter([False] * 5)
     with claimed(tmp_path / "clean" / "query-00000.arrow", wait=True):
         assert not teacher.at_epoch(0, lambda: next(told, True))

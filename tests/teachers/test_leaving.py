@@ -120,7 +120,7 @@ def test_learner_whose_files_are_gone_reads_on_and_has_them_computed_again(
 
     live, folder = LiveTeacher(model), tmp_path / "teacher"
     view = KeptView(seen, lambda epoch: folder / str(epoch % 2), lambda epoch: epoch % 2)
-    teacher = CachedTeacher(live, *texts, [view], MASK)
+    teacher = CachedTeacher(live, lambda: texts, [view], MASK)
     for epoch in (1, 0):
         teacher.at_epoch(epoch)
     shutil.rmtree(folder)

@@ -161,7 +161,9 @@ def test_encoder_and_tokenizer_may_pad_with_different_tokens(
     content = json.loads((folder / "config.json").read_text())
     config = trial_config()
     unused = min(
-        set(range(content["vocab_size"])) - set(build_parts(config, World.alone()).assembler.tokens.tolist()) - {0, 4}
+        set(range(content["vocab_size"]))
+        - set(build_parts(config, World.alone()).assembler.token_ids().tolist())
+        - {0, 4}
     )
     (folder / "config.json").write_text(json.dumps({**content, "pad_token_id": unused}))
     config = config.model_copy(
@@ -172,7 +174,7 @@ def test_encoder_and_tokenizer_may_pad_with_different_tokens(
     )
     parts = build_parts(config, World.alone())
     kept = parts.student.query_encoder.embeddings.word_embeddings.kept  # type: ignore[union-attr]
-    assert unused not in parts.assembler.tokens
+    assert unused not in parts.assembler.token_ids()
     assert unused in kept
     list(parts.trainer.run_epoch())
     assert math.isfinite(parts.trainer.averages()["loss"])
