@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     from raydistill.cli.failures import explained
-    from raydistill.orchestration.chaos import Plan, chaos
+    from raydistill.orchestration.chaos import Plan, chaos, summary
 
     outcomes = []
     with explained():
@@ -29,10 +29,8 @@ def main() -> None:
             outcomes.append(outcome)
             print(json.dumps(asdict(outcome)), flush=True)
             (given.out / "chaos.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=2) + "\n")
-    sound = sum(one.sound for one in outcomes)
-    goodput = sum(one.useful for one in outcomes) / max(sum(one.seconds for one in outcomes), 1e-9)
-    print(f"{sound} of {len(outcomes)} campaigns ended as if undisturbed; goodput {100 * goodput:.0f} %")
-    raise SystemExit(sound < len(outcomes))
+    print(summary(outcomes))
+    raise SystemExit(not all(one.sound for one in outcomes))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ class Outcome:
         redone: trials that had finished before a kill and were trained again.
         orphans: processes of it that were left 15 seconds after its end.
         seconds: wall time.
-        useful: seconds that the steps of the undisturbed campaign took; not the start of its processes, validations and checkpoints.
+        trials: seconds that the trials of the undisturbed campaign took from beginning to last report, with the start of a process, validations and checkpoints.
+        useful: seconds that their training steps took.
     """
 
     seed: int
@@ -75,6 +76,7 @@ class Outcome:
     redone: int
     orphans: int
     seconds: float
+    trials: float
     useful: float
 
     @property
@@ -133,6 +135,22 @@ def finished_epochs(root: Path) -> dict[tuple[str, int, int], list[float]]:
     return {key: [one["time"] for one in trial.reports] for key, trial in trials.items() if trial.status == "finished"}
 
 
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many were sound, and goodput: the share of the wall time in which the same trials run where nothing dies, and their steps."""
+    sound, wall = sum(one.sound for one in outcomes), max(sum(one.seconds for one in outcomes), 1e-9)
+    trials, steps = (
+        100 * sum(each) / wall for each in zip(*((one.trials, one.useful) for one in outcomes), strict=True)
+    )
+    return f"{sound} of {len(outcomes)} campaigns ended as if undisturbed; goodput {trials:.0f} % (training steps alone {steps:.0f} %)"
+
+
+def trial_seconds(root: Path) -> float:
+    """Seconds from the beginning of each trial to its last report, added up."""
+    return sum(
+        float(trial.reports[-1]["time"]) - trial.begun for trial in open_run(root).trials.values() if trial.reports
+    )
+
+
 def training_seconds(root: Path) -> float:
     """Seconds of all training steps."""
     return sum(
@@ -185,8 +203,8 @@ def disturbed(plan: Plan, root: Path, undisturbed: Path, seed: int) -> Outcome:
     _, alive = psutil.wait_procs(family, timeout=15)
     final = finished_epochs(root)
     redone = sum(final.get(key) != times for key, times in finished.items())
-    same, useful = promoted(root) == promoted(undisturbed), training_seconds(undisturbed)
-    return Outcome(seed, tuple(kills), plan.kills, same, redone, len(alive), seconds, useful)
+    same, useful = promoted(root) == promoted(undisturbed), (trial_seconds(undisturbed), training_seconds(undisturbed))
+    return Outcome(seed, tuple(kills), plan.kills, same, redone, len(alive), seconds, *useful)
 
 
 def _pause(chance: random.Random, plan: Plan) -> float:

@@ -14,9 +14,18 @@ import pytest
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CheckpointError, ConfigError, DataError, RayDistillError, TrainingError
 from raydistill.orchestration import chaos
-from raydistill.orchestration.chaos import DRIVER, Outcome, Plan, disturbed, promoted, training_seconds
+from raydistill.orchestration.chaos import (
+    DRIVER,
+    Outcome,
+    Plan,
+    disturbed,
+    promoted,
+    summary,
+    training_seconds,
+    trial_seconds,
+)
 
-GOOD = Outcome(0, (DRIVER,), 1, same=True, redone=0, orphans=0, seconds=10.0, useful=8.0)
+GOOD = Outcome(0, (DRIVER,), 1, same=True, redone=0, orphans=0, seconds=10.0, trials=9.0, useful=8.0)
 
 
 def test_sound_campaign_was_killed_as_planned_and_lost_nothing() -> None:
@@ -24,6 +33,14 @@ def test_sound_campaign_was_killed_as_planned_and_lost_nothing() -> None:
     assert GOOD.sound
     for harm in ({"same": False}, {"redone": 1}, {"orphans": 1}, {"planned": 2}):
         assert not replace(GOOD, **harm).sound, harm  # type: ignore[arg-type]
+
+
+def test_summary_tells_what_is_useful_from_what_only_runs() -> None:
+    """Validations and the start of a process that pass for training; or one campaign's share for that of all."""
+    lame = replace(GOOD, seconds=20.0, trials=3.0, useful=1.0, orphans=1)
+    assert summary([GOOD, lame]) == (
+        "1 of 2 campaigns ended as if undisturbed; goodput 40 % (training steps alone 30 %)"
+    )
 
 
 REFUSED = "error: c.yaml: 1 problem\n  - training.epcohs: unknown key\n  what to do: mend it\n"
@@ -115,5 +132,6 @@ def test_campaign_is_killed_and_compared_with_one_that_was_not(plan: Plan, tmp_p
     assert (outcome.kills[0], len(outcome.kills), outcome.planned) == (DRIVER, 2, 2)
     assert outcome.sound
     assert outcome.useful == pytest.approx(training_seconds(undisturbed))
-    assert outcome.seconds > outcome.useful > 0
+    assert outcome.trials == pytest.approx(trial_seconds(undisturbed))
+    assert outcome.seconds > outcome.trials > outcome.useful > 0
     assert set(fakes.trained(tmp_path / "killed")) == set(fakes.trained(undisturbed))
