@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from raydistill.benchmarks.bench import Bench, Row
 from raydistill.benchmarks.epochs import epoch_cost
@@ -30,6 +32,9 @@ def step_rows(bench: Bench) -> Iterator[Row]:
             yield {"step": f"{trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
     yield from bench.left_out("step")
     for trial in bench.trials("fp32")[1:]:
+        if trial.teacher is None:
+            yield {"step": f"{trial.layers} layers, naive: left out, nobody teaches here"}
+            continue
         examples, seconds = bench.naive(trial)
         yield {"step": f"{trial.layers} layers, naive", "examples/s": examples / seconds}
 
@@ -46,6 +51,8 @@ def kept_rows(bench: Bench) -> Iterator[Row]:
         rate, [*_, last] = bench.rate(precision), bench.trials(precision)
         for how, changes in ways:
             trial = last.model_copy(update={"training": last.training.model_copy(update=changes)})
+            # What an earlier run has kept would be found in the first step.
+            shutil.rmtree(bench.out / "kept", ignore_errors=True)
             cost = step_cost(trial, rate, bench.turns, bench.out / "kept" if changes["remember_teacher"] else None)
             yield {"teacher": f"{how}, {trial.layers} layers, {precision}", "GFLOP/s": rate / 1e9, **cost.row}
     yield from bench.left_out("teacher")
@@ -65,8 +72,12 @@ def profile_rows(bench: Bench) -> Iterator[Row]:
     [*_, trial] = bench.trials(bench.precisions[-1])
     parts = build_parts(trial, World.alone())
     parts.trainer.measure_gradients = False
-    ours, (naive, batches) = endless_steps(parts), bench.naive_way(trial)
-    for name, step in (("ours", lambda: next(ours)), ("naive", lambda: naive.step(next(batches)))):
+    ours = endless_steps(parts)
+    steps: dict[str, Callable[[], Any]] = {"ours": lambda: next(ours)}
+    if trial.teacher is not None:
+        naive, batches = bench.naive_way(trial)
+        steps["naive"] = lambda: naive.step(next(batches))
+    for name, step in steps.items():
         found = shares(step, bench.turns, best_device())
         precision = trial.training.precision if name == "ours" else "fp32"
         yield {"profile": f"{trial.layers} layers, {name}, {precision}", "seconds": sum(found.values()), **found}
@@ -76,7 +87,8 @@ def saving_rows(bench: Bench) -> Iterator[Row]:
     """Steps of the last grade with and without each way to save work, in the precision that the machine is fast in."""
     [*_, trial] = bench.trials(bench.precisions[-1])
     yield from savings(trial, bench.turns)
-    yield assembly_saving(trial, *bench.naive_way(trial))
+    if trial.teacher is not None:
+        yield assembly_saving(trial, *bench.naive_way(trial))
 
 
 def contrastive_rows(bench: Bench) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from raydistill.benchmarks.bench import Bench, Row
 from raydistill.benchmarks.parts import OVERHEADS
 from raydistill.benchmarks.suite import ROWS
 from raydistill.config.load import load_config
-from raydistill.errors import CapabilityError
+from raydistill.errors import RayDistillError
 from raydistill.reporting.table import ABSENT, Table
 
 
@@ -27,22 +27,26 @@ def measured(
         out: where to write.
         turns: of each measurement.
         source: a public layout to prepare.
-    """
-    campaign = load_config(config, overrides)
-    out.mkdir(parents=True, exist_ok=True)
-    if part in OVERHEADS:
-        # Where Ray is not installed, the other parts are measured all the same.
-        from raydistill.orchestration import overheads
 
-        try:
-            yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
-        except CapabilityError as problem:
-            # Of all parts, others can be measured with this configuration.
-            yield {"overhead": part, "left out": f"{problem.received}; {problem.remedy}"}
-        return
+    Raises:
+        RayDistillError: the configuration, its graph or its encoder cannot be read. What else keeps a part from being measured is its last row.
+    """
     from raydistill.orchestration.workshop import survey
 
-    yield from ROWS[part](Bench(campaign, survey(campaign), out, turns, source))
+    campaign = load_config(config, overrides)
+    ground = survey(campaign)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        if part in OVERHEADS:
+            # Where Ray is not installed, the other parts are measured all the same.
+            from raydistill.orchestration import overheads
+
+            yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
+        else:
+            yield from ROWS[part](Bench(campaign, ground, out, turns, source))
+    except RayDistillError as problem:
+        # The other parts can be measured all the same.
+        yield {part: f"left out: {problem.received}", "remedy": problem.remedy}
 
 
 def keep(part: str, rows: Sequence[Row], path: Path) -> None:

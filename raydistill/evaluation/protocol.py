@@ -183,7 +183,7 @@ class LinkPredictionTask:
         return Ranks.concatenate(parts).select(torch.from_numpy(np.argsort(order)))
 
     def _blocks_of_known_answers(self) -> list[npt.NDArray[np.intp]]:
-        """All queries in their order, so many at a time that they and their known answers take little memory; a longer list stands in a block of its own."""
+        """All queries in their order, so many at a time that all but one of them have _ANSWERS_AT_ONCE known answers at most."""
         answers = np.diff(self.known_offsets)[self.distinct_of_query]
         block = np.cumsum(answers + _ANSWERS_AT_ONCE // _QUERIES_AT_ONCE) // _ANSWERS_AT_ONCE
         return np.split(np.arange(len(self.gold)), np.flatnonzero(np.diff(block)) + 1)

@@ -154,7 +154,10 @@ def trial_seconds(root: Path) -> float:
 def training_seconds(root: Path) -> float:
     """Seconds of all training steps."""
     return sum(
-        float(report["metrics"]["seconds"]) for trial in open_run(root).trials.values() for report in trial.reports
+        # A report that was saved by a process and told by the next one has none.
+        float(report["metrics"].get("seconds", 0.0))
+        for trial in open_run(root).trials.values()
+        for report in trial.reports
     )
 
 

@@ -9,11 +9,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import ray
+
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import CapabilityError, RoomError
+from raydistill.devices import best_device
+from raydistill.errors import CapabilityError, RayDistillError
 from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.speeds import CLIENTS, EVENTS, calls_per_second, replay_seconds
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
@@ -67,7 +71,7 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         out: where to write; the teacher in `out/inline` is used again for the other back end.
 
     Raises:
-        CapabilityError: that grade has a single report.
+        CapabilityError: that grade has a single report, or its trials another device than this process.
     """
     measured = _measured(config, backend, out)
     below = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
@@ -108,17 +112,26 @@ def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> floa
 
 
 def _as_workers_double(config: CampaignConfig, out: Path) -> dict[str, float | str]:
-    """Examples per second of one worker, of two and so on, as far as there is room; and how many times those of one."""
-    found: dict[int, float] = {}
-    for workers in (2**doubled for doubled in range(MOST_WORKERS.bit_length())):
+    """Examples per second of one worker, of two and so on, as far as there are CPUs; and how many times those of one."""
+    with connected():
+        most = min(MOST_WORKERS, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    found: dict[str, float | str] = {}
+    one = 0.0
+    for workers in (2**doubled for doubled in range(most.bit_length())):
+        name = f"{workers} workers"
         try:
-            found[workers] = examples_per_second(config, workers, out / f"workers{workers}")
-        except RoomError:
+            rate = examples_per_second(config, workers, out / f"workers{workers}")
+        except RayDistillError as problem:
             if not found:
                 raise
+            # What was measured before is not lost with it.
+            found[name] = problem.received
             break
-    rates = {f"{workers} workers, examples/s": rate for workers, rate in found.items()}
-    return {**rates, **{f"{workers} times one": rate / found[1] for workers, rate in found.items() if workers > 1}}
+        one = one or rate
+        found[f"{name}, examples/s"] = rate
+        if workers > 1:
+            found[f"{workers} times one"] = rate / one
+    return found
 
 
 def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignConfig:
@@ -129,6 +142,12 @@ def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignCo
             f"the last grade has {epochs} epoch{'s' if epochs > 1 else ''}, of which training.evaluate_every {every} has one reported",
             expected="at least 2 reports, since the time between them is measured",
             remedy="set training.epochs or epochs of that grade higher, or training.evaluate_every lower",
+        )
+    if best_device().type == "cuda" and not config.resources.gpus_per_worker:
+        raise CapabilityError(
+            "trials train on CPUs, and this process would on a GPU",
+            expected="one device for a trial under Ray and for the same trial without it",
+            remedy="set resources.gpus_per_worker to 1, or hide the GPU (CUDA_VISIBLE_DEVICES=)",
         )
     rate = last.learning_rate if isinstance(last.learning_rate, float) else config.training.learning_rate
     low, high = (rate * factor for factor in SPREAD.log_uniform)

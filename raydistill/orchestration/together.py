@@ -140,7 +140,7 @@ def _answer(answers: Sequence[Any]) -> Any:
             except Exception as problem:
                 problems.append(problem)
         # Whoever has ended, well or not, leaves the others nothing to wait for; but of an exchange that came to nothing one of them may tell why.
-        echoes = problems and all(map(_is_echo, problems))
+        echoes = bool(problems) and all(map(_is_echo, problems))
         patience = DEATH_SECONDS if echoes else LEAVE_SECONDS
     if problems:
         raise min(problems, key=_explains)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,16 +131,18 @@ class _Room:
         teacher: whose states they are.
         builder: puts the texts together.
         triples: whose texts they are.
+        counted: all of them, once they were put together to be counted, until somebody takes them.
     """
 
     limit: int
     teacher: LiveTeacher
     builder: BatchBuilder
     triples: NDArray[np.int32]
+    counted: list[tuple[Texts, Texts]] = field(default_factory=list)
 
     def texts(self) -> tuple[Texts, Texts]:
         """All training texts. To put them together takes a while, and gigabytes where there are many, so they are not kept here."""
-        return self.builder.all_texts(self.triples)
+        return self.counted.pop() if self.counted else self.builder.all_texts(self.triples)
 
     def view(self, features: tuple[Feature, ...]) -> KeptView | None:
         """The view that keeps these states of all tokens; None where there is no room."""
@@ -154,6 +156,7 @@ class _Room:
             return None
         longest = max(int(texts.lengths.max()) for texts in sides)
         at_once = max(1, MIB_AT_ONCE * MIB // (of_a_token * longest))
+        self.counted.append(sides)
         return KeptView(lambda texts, epoch: texts, features=features, whole=True, texts_at_once=at_once)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import fakes
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 from raydistill.benchmarks.tables import measured as rows_of
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import ConfigError, RoomError
+from raydistill.errors import CapabilityError, ConfigError, RoomError, TrialError
 from raydistill.orchestration import overheads
 from raydistill.orchestration.overheads import measured
 
@@ -26,25 +28,74 @@ def test_single_report_is_refused_before_anything_runs(tmp_path: Path, part: str
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("room", "counts"), [(1, [1]), (3, [1, 2]), (100, [1, 2, 4, 8])])
-def test_workers_double_as_far_as_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, counts: list[int]
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Have a cluster of so many CPUs, none of which is used."""
+
+    def of(cpus: float) -> None:
+        monkeypatch.setattr(overheads, "connected", nullcontext)
+        monkeypatch.setattr(overheads.ray, "cluster_resources", lambda: {"CPU": cpus})
+
+    return of
+
+
+@pytest.mark.parametrize(("cpus", "counts"), [(1, [1]), (3, [1, 2]), (100, [1, 2, 4, 8])])
+def test_workers_double_as_far_as_there_are_cpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    machine: Callable[[float], None],
+    cpus: float,
+    counts: list[int],
 ) -> None:
-    """A machine of eight cores, of which two are measured; or one of a single core, whose figures are lost with the error of the next."""
+    """A trial of more workers than a cluster has room for, which waits for machines for ever."""
 
     def rate(config: CampaignConfig, workers: int, out: Path) -> float:
-        if workers > room:
-            raise RoomError("no room")
         return 10.0 * workers - workers**2
 
+    machine(cpus)
     monkeypatch.setattr(overheads, "examples_per_second", rate)
     found = measured("workers", fakes.campaign(), tmp_path)
     assert [found.pop(f"{workers} workers, examples/s") for workers in counts] == [10 * n - n**2 for n in counts]
     assert found == {f"{n} times one": pytest.approx((10 * n - n**2) / 9) for n in counts[1:]}
 
 
-def test_machine_without_room_for_one_worker_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_fail_take_no_figures_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[[float], None]
+) -> None:
+    """An hour of measurements lost because the largest trial does not fit into memory."""
+
+    def rate(config: CampaignConfig, workers: int, out: Path) -> float:
+        if workers > 2:
+            raise TrialError("no memory")
+        return float(workers)
+
+    machine(8.0)
+    monkeypatch.setattr(overheads, "examples_per_second", rate)
+    assert measured("workers", fakes.campaign(), tmp_path) == {
+        "1 workers, examples/s": 1.0,
+        "2 workers, examples/s": 2.0,
+        "2 times one": 2.0,
+        "4 workers": "no memory",
+    }
+
+
+@pytest.mark.parametrize("part", ["inline", "train", "workers"])
+def test_trials_on_another_device_than_the_twin_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[[float], None], part: str
+) -> None:
+    """What Ray costs, as the difference between a processor and a GPU."""
+    machine(2.0)
+    monkeypatch.setattr(overheads, "best_device", lambda: SimpleNamespace(type="cuda"))
+    config = fakes.campaign(training={"epochs": 3})
+    with pytest.raises(CapabilityError, match="trials train on CPUs"):
+        measured(part, config, tmp_path)  # type: ignore[arg-type]
+
+
+def test_machine_without_room_for_one_worker_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[[float], None]
+) -> None:
     """An empty row."""
+    machine(1.0)
 
     def rate(config: CampaignConfig, workers: int, out: Path) -> float:
         raise RoomError("no room")
@@ -66,5 +117,5 @@ def test_part_that_a_configuration_cannot_show_is_left_out_with_a_word(
     }
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(content))
     [row] = rows_of("inline", str(tmp_path / "one.yaml"), [], tmp_path / "out", 1, None)
-    assert "has 1 epoch" in row["left out"]
-    assert "set training.epochs" in row["left out"]
+    assert "has 1 epoch" in row["inline"]
+    assert "set training.epochs" in row["remedy"]
