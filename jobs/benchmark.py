@@ -11,7 +11,7 @@ from raydistill.cli.output import configure_logging, echo_tables
 
 
 def main() -> None:
-    """Print a table per part, write OUT/benchmark.json."""
+    """Print a table per part, write OUT/benchmark.json. All parts take hours: one prepares a graph of 5 million entities, others train trials."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("out", type=Path, help="a folder; parts that it holds are measured again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -159,10 +160,14 @@ class Campaign:
                 "command with --resume",
             )
         if room.gpus and not needs.gpus_per_worker:
-            logger.warning(
-                "the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0", room.gpus
-            )
+            _tell_of_idle_gpus(room.gpus)
         return Machines(self.config.resources, room)
+
+
+@functools.cache
+def _tell_of_idle_gpus(gpus: float) -> None:
+    """Once in a process: a search over ladders runs one campaign after another."""
+    logger.warning("the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0", gpus)
 
 
 def _begin(driver: Driver, fingerprint: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import RoomError
+from raydistill.orchestration import campaign as campaign_module
 from raydistill.orchestration import joining, machines, together
 from raydistill.orchestration.campaign import Campaign
 
@@ -119,5 +120,7 @@ def test_gpus_that_nobody_uses_are_told_of(
     cluster = FakeCluster(monkeypatch, grows=False)
     cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}}]
     config = fakes.campaign(resources={"gpus_per_worker": gpus_per_worker})
-    Campaign(config, tmp_path / "run", fakes.workshop())._machines()
+    campaign_module._tell_of_idle_gpus.cache_clear()
+    for ladder in ("first", "second"):
+        Campaign(config, tmp_path / ladder, fakes.workshop())._machines()
     assert caplog.text.count("2 GPUs, and trials train on CPUs: resources.gpus_per_worker is 0") == words
