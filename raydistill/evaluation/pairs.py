@@ -15,28 +15,37 @@ class PairIndex:
     """Distinct (row, column) pairs of a `rows` x `width` table.
 
     Attributes:
-        keys: `(pairs,)` int64, ascending and distinct: row * width + column.
+        keys: `(pairs,)` int64, ascending and distinct: list * width + column.
         num_rows: number of rows.
         width: number of columns.
+        list_of: `(rows,)` int64, which list of columns each row has; None = the one of its own number. Many rows with one long list need it once.
     """
 
     keys: Tensor
     num_rows: int
     width: int
+    list_of: Tensor | None = None
 
     @classmethod
-    def from_pairs(cls, rows: Tensor, columns: Tensor, num_rows: int, width: int) -> PairIndex:
-        """Index pairs in any order, repeated ones once; columns outside 0..width-1 are another shard's and dropped."""
+    def from_pairs(
+        cls, rows: Tensor, columns: Tensor, num_rows: int, width: int, list_of: Tensor | None = None
+    ) -> PairIndex:
+        """Index pairs in any order, repeated ones once; columns outside 0..width-1 are another shard's and dropped. With `list_of`, `rows` are lists."""
         inside = (columns >= 0) & (columns < width)
         keys = rows[inside] * width + columns[inside]
         if len(keys) and not bool((keys[1:] > keys[:-1]).all()):
             keys = torch.unique(keys)
-        return cls(keys, num_rows, width)
+        return cls(keys, num_rows, width, list_of)
 
     def counts(self) -> Tensor:
         """Number of pairs per row, `(rows,)` int64."""
-        bounds = torch.arange(self.num_rows + 1, device=self.keys.device) * self.width
-        return torch.searchsorted(self.keys, bounds).diff()
+        first_key = self._lists(slice(0, self.num_rows)) * self.width
+        return torch.searchsorted(self.keys, first_key + self.width) - torch.searchsorted(self.keys, first_key)
+
+    def _lists(self, rows: slice) -> Tensor:
+        if self.list_of is None:
+            return torch.arange(rows.start, rows.stop, device=self.keys.device)
+        return self.list_of[rows]
 
     def block(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """List the pairs inside a tile.
@@ -48,7 +57,7 @@ class PairIndex:
         Returns:
             row and column numbers counted from the tile's corner, each `(pairs in the tile,)` int64.
         """
-        first_key = torch.arange(rows.start, rows.stop, device=self.keys.device) * self.width
+        first_key = self._lists(rows) * self.width
         starts = torch.searchsorted(self.keys, first_key + columns.start)
         lengths = torch.searchsorted(self.keys, first_key + columns.stop) - starts
         local_rows = torch.repeat_interleave(lengths)
@@ -103,6 +112,44 @@ def left_out_pairs(rows: Tensor, known: Tensor, gold: Tensor, first_candidate: i
     if len(missing):
         rows, known = torch.cat((rows, missing)), torch.cat((known, gold[missing]))
     return PairIndex.from_pairs(rows, known - first_candidate, len(gold), width)
+
+
+def left_out_lists(
+    lists: Tensor, known: Tensor, list_of: Tensor, gold: Tensor, first_candidate: int, width: int
+) -> PairIndex:
+    """As `left_out_pairs`, where queries share lists of known-true candidates, which name the gold of each of them.
+
+    Args:
+        lists: `(pairs,)` list of each known-true candidate.
+        known: `(pairs,)` its id.
+        list_of: `(queries,)` which list each query has.
+        gold: `(queries,)` id of each right answer.
+        first_candidate: id of the shard's first candidate.
+        width: candidates in the shard.
+
+    Raises:
+        ShapeError: not one list per query, or a query whose gold is not in its list.
+    """
+    if list_of.shape != gold.shape or list_of.is_floating_point():
+        raise ShapeError(
+            f"lists of queries of shape {tuple(list_of.shape)} and type {list_of.dtype}",
+            expected=f"{len(gold)} integers, the list of each query",
+        )
+    list_of = list_of.to(gold.device).long()
+    # Of all shards: the gold may be another one's.
+    span = 1 + int(torch.cat((known.amax(0, keepdim=True) if len(known) else known, gold)).max()) if len(gold) else 1
+    everywhere = PairIndex.from_pairs(lists, known, len(gold), span)
+    asked = list_of * span + gold
+    place = torch.searchsorted(everywhere.keys, asked).clamp(max=max(len(everywhere.keys) - 1, 0))
+    unlisted = everywhere.keys[place] != asked if len(everywhere.keys) else torch.ones_like(gold, dtype=torch.bool)
+    if bool(unlisted.any()):
+        raise ShapeError(
+            f"the gold of query {int(unlisted.nonzero()[0])} is not in the list that it shares",
+            expected="lists of all known-true candidates of a query, the right one among them",
+            consequence="the gold would be counted among its own rivals",
+            remedy="give each query a list of its own",
+        )
+    return PairIndex.from_pairs(lists, known - first_candidate, len(gold), width, list_of)
 
 
 def raised_pairs(

@@ -164,10 +164,7 @@ class LinkPredictionTask:
         shard = shard or Shard.whole(self.num_entities)
         self._check_rows("entity vectors", entity_vectors, len(shard.entities))
         if rerank is None:
-            blocks = self._blocks_of_known_answers()
-            return Ranks.concatenate(
-                [self._rank_rows(rows, query_vectors, entity_vectors, None, shard) for rows in blocks]
-            )
+            return self._rank_blocks(self._blocks_of_known_answers(), query_vectors, entity_vectors, None, shard)
         if rerank.num_entities != self.num_entities:
             raise DataError(
                 f"a re-ranking graph of {rerank.num_entities} entities",
@@ -179,14 +176,27 @@ class LinkPredictionTask:
         # stand together.
         order = np.argsort(self.heads, kind="stable")
         blocks = [order[start : start + _RERANKED_AT_ONCE] for start in range(0, len(order), _RERANKED_AT_ONCE)]
+        return self._rank_blocks(blocks, query_vectors, entity_vectors, rerank, shard)
+
+    def _rank_blocks(
+        self,
+        blocks: list[npt.NDArray[np.intp]],
+        query_vectors: Tensor,
+        entity_vectors: Tensor,
+        rerank: NeighborReranking | None,
+        shard: Shard,
+    ) -> Ranks:
+        """Ranks of all queries in their order, from blocks of them in any order."""
         parts = [self._rank_rows(rows, query_vectors, entity_vectors, rerank, shard) for rows in blocks]
-        return Ranks.concatenate(parts).select(torch.from_numpy(np.argsort(order)))
+        return Ranks.concatenate(parts).select(torch.from_numpy(np.argsort(np.concatenate(blocks))))
 
     def _blocks_of_known_answers(self) -> list[npt.NDArray[np.intp]]:
-        """All queries in their order, so many at a time that all but one of them have _ANSWERS_AT_ONCE known answers at most."""
-        answers = np.diff(self.known_offsets)[self.distinct_of_query]
+        """All queries, equal ones next to each other, so many at a time that the lists of all but one have _ANSWERS_AT_ONCE known answers at most."""
+        order = np.argsort(self.distinct_of_query, kind="stable")
+        asked = self.distinct_of_query[order]
+        answers = np.where(np.diff(asked, prepend=-1) > 0, np.diff(self.known_offsets)[asked], 0)
         block = np.cumsum(answers + _ANSWERS_AT_ONCE // _QUERIES_AT_ONCE) // _ANSWERS_AT_ONCE
-        return np.split(np.arange(len(self.gold)), np.flatnonzero(np.diff(block)) + 1)
+        return np.split(order, np.flatnonzero(np.diff(block)) + 1)
 
     def _rank_rows(
         self,
@@ -196,7 +206,8 @@ class LinkPredictionTask:
         rerank: NeighborReranking | None,
         shard: Shard,
     ) -> Ranks:
-        known_offsets, known_ids = select_lists(self.known_offsets, self.known_ids, self.distinct_of_query[rows])
+        asked, list_of_query = np.unique(self.distinct_of_query[rows], return_inverse=True)
+        known_offsets, known_ids = select_lists(self.known_offsets, self.known_ids, asked)
         bonus_lists = (None, None) if rerank is None else rerank.within_reach(self.heads[rows])
         bonus_offsets = None if bonus_lists[0] is None else torch.from_numpy(bonus_lists[0])
         bonus_ids = None if bonus_lists[1] is None else torch.from_numpy(shard.places_of(bonus_lists[1]))
@@ -206,6 +217,7 @@ class LinkPredictionTask:
             torch.from_numpy(shard.places_of(self.gold[rows])),
             torch.from_numpy(known_offsets),
             torch.from_numpy(shard.places_of(known_ids)),
+            list_of_query=torch.from_numpy(list_of_query.reshape(-1)),
             bonus_offsets=bonus_offsets,
             bonus_ids=bonus_ids,
             bonus=0.0 if rerank is None else rerank.bonus,

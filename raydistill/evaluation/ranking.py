@@ -24,7 +24,14 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ShapeError
-from raydistill.evaluation.pairs import PairIndex, checked_gold, left_out_pairs, raised_pairs, rows_of_lists
+from raydistill.evaluation.pairs import (
+    PairIndex,
+    checked_gold,
+    left_out_lists,
+    left_out_pairs,
+    raised_pairs,
+    rows_of_lists,
+)
 from raydistill.evaluation.ranks import Ranks, TieRule, ranks_of_scores
 from raydistill.evaluation.tiles import ScoreTiles, check_vectors, fast_tiles
 
@@ -41,6 +48,7 @@ def rank_candidates(
     known_offsets: Tensor,
     known_ids: Tensor,
     *,
+    list_of_query: Tensor | None = None,
     query_tile: int | None = None,
     candidate_tile: int | None = None,
     bonus_offsets: Tensor | None = None,
@@ -62,6 +70,8 @@ def rank_candidates(
         gold: `(queries,)` id of the right answer.
         known_offsets: `(queries + 1,)`, bounds of each query's list in `known_ids`.
         known_ids: ids known to be true; they leave the comparison, except the gold.
+        list_of_query: `(queries,)` which list each query has, where several share one; `known_offsets` are then `(lists + 1,)`, and each list
+            names the gold of its queries. None = each has its own.
         query_tile: queries per product; changes speed and memory, not the ranks. None = what is fast on the queries' device.
         candidate_tile: candidates per product; the same.
         bonus_offsets: `(queries + 1,)`, bounds of each query's list in `bonus_ids`.
@@ -86,10 +96,15 @@ def rank_candidates(
             f"bonus={bonus}", expected="a finite number", consequence="the raised scores would not compare"
         )
     num_queries, width = len(queries), len(candidates)
-    rows, known = rows_of_lists("known-true candidates", known_offsets, known_ids, num_queries)
+    num_lists = num_queries if list_of_query is None else len(known_offsets) - 1
+    rows, known = rows_of_lists("known-true candidates", known_offsets, known_ids, num_lists)
     shard = range(first_candidate, first_candidate + width)
     gold = checked_gold(gold, num_queries, shard if gold_vectors is None and total is None else None).to(queries.device)
-    left_out = left_out_pairs(rows.to(gold.device), known.to(gold.device), gold, first_candidate, width)
+    rows, known = rows.to(gold.device), known.to(gold.device)
+    if list_of_query is None:
+        left_out = left_out_pairs(rows, known, gold, first_candidate, width)
+    else:
+        left_out = left_out_lists(rows, known, list_of_query, gold, first_candidate, width)
     raised, gold_raised = raised_pairs(bonus_offsets, bonus_ids, gold, first_candidate, width)
     with torch.autocast(queries.device.type, enabled=False):
         fast = fast_tiles(num_queries, queries.device)

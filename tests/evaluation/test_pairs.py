@@ -27,3 +27,16 @@ def test_columns_of_other_shards_are_dropped() -> None:
     """A column beyond the shard would fall into the next row."""
     index = PairIndex.from_pairs(torch.tensor([0, 0, 1, 1]), torch.tensor([-1, 3, 2, 0]), 2, 3)
     assert [part.tolist() for part in index.block(slice(0, 2), slice(0, 3))] == [[1, 1], [0, 2]]
+
+
+@pytest.mark.parametrize("rows", [slice(0, 6), slice(1, 4), slice(5, 6)])
+def test_rows_that_share_a_list_have_its_pairs(rows: slice) -> None:
+    """The pairs of the list whose number is the row's."""
+    lists = torch.rand(3, 9, generator=torch.Generator().manual_seed(6)) < 0.4
+    list_of = torch.tensor([2, 0, 0, 1, 2, 0])
+    index = PairIndex.from_pairs(*lists.nonzero().T, 6, 9, list_of)
+    columns = slice(2, 8)
+    found = torch.zeros(rows.stop - rows.start, 6, dtype=torch.bool)
+    found[index.block(rows, columns)] = True
+    assert torch.equal(found, lists[list_of][rows, columns])
+    assert torch.equal(index.counts(), lists[list_of].sum(dim=1))

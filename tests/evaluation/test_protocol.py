@@ -126,6 +126,22 @@ def test_queries_are_ranked_some_at_a_time(
     assert all(count <= queries_at_once + 1 and answers <= answers_at_once + longest for count, answers in seen)
 
 
+def test_equal_queries_of_many_answers_are_ranked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over all entities for each of a thousand queries that ask for everything of one kind."""
+    triples = np.array([[tail, 0, 0] for tail in range(1, 20)] + [[0, 1, 5], [3, 1, 4]], np.int32)
+    truth = TruthIndex.from_triples(triples, ENTITIES, RELATIONS)
+    task = LinkPredictionTask.from_triples(triples, truth, triples)
+    queries, entities = vectors(task)
+    whole = task.rank(queries, entities)
+    monkeypatch.setattr(protocol, "_ANSWERS_AT_ONCE", 64)
+    monkeypatch.setattr(protocol, "_QUERIES_AT_ONCE", 64)
+    blocks = task._blocks_of_known_answers()
+    assert len(blocks) < 4, "those who ask for 19 heads are asked once"
+    assert sorted(np.concatenate(blocks).tolist()) == list(range(len(task.gold)))
+    some = task.rank(queries, entities)
+    assert all(torch.equal(a, b) for a, b in zip(vars(some).values(), vars(whole).values(), strict=True))
+
+
 def test_known_answers_are_listed_once_for_equal_queries() -> None:
     """Lists that grow with the square of how often a query is asked."""
     train, test, truth = graph(3)

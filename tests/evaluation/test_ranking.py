@@ -329,3 +329,40 @@ def test_wrong_shapes_are_refused() -> None:
         ranks_of_scores(torch.zeros(3), gold, offsets, ids)
     with pytest.raises(ShapeError, match="ids below 37"):
         ranks_of_scores(queries @ candidates.T, gold, offsets, ids + 37)
+
+
+@pytest.mark.parametrize("shards", [[0, 37], [0, 5, 20, 37]])
+def test_queries_that_share_lists_are_ranked_as_with_their_own(shards: list[int]) -> None:
+    """Known answers of another query's list, or a gold that is its own rival because its list speaks of another one."""
+    (queries, candidates, gold, *_), _ = integer_case(5)
+    generator = torch.Generator().manual_seed(9)
+    list_of = torch.randint(0, 4, (len(queries),), generator=generator)
+    shared = [
+        [*torch.randint(0, 37, (6,), generator=generator).tolist(), *gold[list_of == number].tolist()]
+        for number in range(4)
+    ]
+    own = [shared[number] for number in list_of.tolist()]
+    expected = counts_of(rank_candidates(queries, candidates, gold, *lists(own)))
+    parts = [
+        rank_candidates(
+            queries,
+            candidates[first:stop],
+            gold,
+            *lists(shared),
+            list_of_query=list_of,
+            first_candidate=first,
+            gold_vectors=candidates[gold],
+            query_tile=4,
+            candidate_tile=9,
+        )
+        for first, stop in itertools.pairwise(shards)
+    ]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    assert counts_of(whole) == expected
+    shared[1] = []
+    with pytest.raises(ShapeError, match="is not in the list that it shares"):
+        rank_candidates(queries, candidates, gold, *lists(shared), list_of_query=list_of)
+    with pytest.raises(ShapeError, match="the list of each query"):
+        rank_candidates(queries, candidates, gold, *lists(shared), list_of_query=list_of[1:])
