@@ -7,12 +7,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raydistill.benchmarks.bench import Bench, Row
-from raydistill.benchmarks.parts import OVERHEADS
+from raydistill.benchmarks.parts import GRAPHLESS, OVERHEADS
 from raydistill.benchmarks.suite import ROWS
 from raydistill.config.load import load_config
-from raydistill.errors import RayDistillError
+from raydistill.errors import ConfigError, DataError, OutOfMemoryError, RayDistillError, StorageError, TrialError
 from raydistill.reporting.table import ABSENT, Table
+
+LEFT_OUT = (
+    ConfigError,
+    DataError,
+    StorageError,
+    TrialError,
+    OutOfMemoryError,
+    torch.OutOfMemoryError,
+    MemoryError,
+    OSError,
+)
+"""What keeps a part from being measured and is no fault of the program: a configuration, a graph, a disk or a memory."""
 
 
 def measured(
@@ -34,19 +48,22 @@ def measured(
     from raydistill.orchestration.workshop import survey
 
     campaign = load_config(config, overrides)
-    ground = survey(campaign)
+    ground = None if part in GRAPHLESS else survey(campaign)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        if part in OVERHEADS:
+        if ground is None or part in OVERHEADS:
             # Where Ray is not installed, the other parts are measured all the same.
             from raydistill.orchestration import overheads
 
             yield {"overhead": part, **overheads.measured(part, campaign, out)}  # type: ignore[arg-type]
         else:
             yield from ROWS[part](Bench(campaign, ground, out, turns, source))
-    except RayDistillError as problem:
+    except LEFT_OUT as problem:
         # The other parts can be measured all the same.
-        yield {part: f"left out: {problem.received}", "remedy": problem.remedy}
+        said, remedy = (
+            (problem.received, problem.remedy) if isinstance(problem, RayDistillError) else (str(problem), "")
+        )
+        yield {part: f"left out: {said.splitlines()[0]}", "remedy": remedy}
 
 
 def keep(part: str, rows: Sequence[Row], path: Path) -> None:

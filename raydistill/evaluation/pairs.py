@@ -149,6 +149,8 @@ def left_out_lists(
             consequence="the gold would be counted among its own rivals",
             remedy="give each query a list of its own",
         )
+    # As large as what follows.
+    del everywhere
     return PairIndex.from_pairs(lists, known - first_candidate, len(gold), width, list_of)
 
 

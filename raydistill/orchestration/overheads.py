@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-import ray
 
 from raydistill.config.schema import CampaignConfig, GradeSection
 from raydistill.config.space import LogUniform
@@ -18,9 +17,11 @@ from raydistill.devices import best_device
 from raydistill.errors import CapabilityError, RayDistillError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.machines import all_machines
 from raydistill.orchestration.speeds import CLIENTS, EVENTS, calls_per_second, replay_seconds
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
+from raydistill.planning.places import workers_that_fit
 from raydistill.planning.state import CampaignState
 
 Backend = Literal["inline", "train"]
@@ -52,7 +53,9 @@ class BackendCost(NamedTuple):
 
 
 def measured(part: Part, config: CampaignConfig, out: Path) -> dict[str, float | str]:
-    """One part of the benchmark, by name, written below `out`."""
+    """One part of the benchmark, by name, written below `out`, where nothing is left of its last time."""
+    for earlier in (out / part, out / "alone" / part, *out.glob(f"{part}[0-9]*")):
+        shutil.rmtree(earlier, ignore_errors=True)
     if part == "replay":
         return {"seconds": replay_seconds(out / part), "events": EVENTS}
     if part == "calls":
@@ -74,6 +77,12 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         CapabilityError: that grade has a single report, or its trials another device than this process.
     """
     measured = _measured(config, backend, out)
+    if best_device().type == "cuda" and not config.resources.gpus_per_worker:
+        raise CapabilityError(
+            "trials train on CPUs, and this process would on a GPU",
+            expected="one device for a trial under Ray and for the same trial without it",
+            remedy="set resources.gpus_per_worker to 1, or hide the GPU (CUDA_VISIBLE_DEVICES=)",
+        )
     below = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
     root = out / backend
     state = Campaign(measured.model_copy(update={"grades": (*measured.grades, below)}), root).run()
@@ -112,12 +121,13 @@ def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> floa
 
 
 def _as_workers_double(config: CampaignConfig, out: Path) -> dict[str, float | str]:
-    """Examples per second of one worker, of two and so on, as far as there are CPUs; and how many times those of one."""
+    """Examples per second of one worker, of two and so on, as far as the machines have room; and how many times those of one."""
+    resources = _measured(config, "train", out).resources
     with connected():
-        most = min(MOST_WORKERS, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        most = min(MOST_WORKERS, workers_that_fit(resources, 1.0, all_machines()))
     found: dict[str, float | str] = {}
     one = 0.0
-    for workers in (2**doubled for doubled in range(most.bit_length())):
+    for workers in (2**doubled for doubled in range(max(1, most).bit_length())):
         name = f"{workers} workers"
         try:
             rate = examples_per_second(config, workers, out / f"workers{workers}")
@@ -142,12 +152,6 @@ def _measured(config: CampaignConfig, backend: Backend, out: Path) -> CampaignCo
             f"the last grade has {epochs} epoch{'s' if epochs > 1 else ''}, of which training.evaluate_every {every} has one reported",
             expected="at least 2 reports, since the time between them is measured",
             remedy="set training.epochs or epochs of that grade higher, or training.evaluate_every lower",
-        )
-    if best_device().type == "cuda" and not config.resources.gpus_per_worker:
-        raise CapabilityError(
-            "trials train on CPUs, and this process would on a GPU",
-            expected="one device for a trial under Ray and for the same trial without it",
-            remedy="set resources.gpus_per_worker to 1, or hide the GPU (CUDA_VISIBLE_DEVICES=)",
         )
     rate = last.learning_rate if isinstance(last.learning_rate, float) else config.training.learning_rate
     low, high = (rate * factor for factor in SPREAD.log_uniform)

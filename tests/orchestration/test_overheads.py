@@ -16,6 +16,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError, ConfigError, RoomError, TrialError
 from raydistill.orchestration import overheads
 from raydistill.orchestration.overheads import measured
+from raydistill.orchestration.speeds import replay_seconds
 
 
 @pytest.mark.parametrize("part", ["inline", "train", "workers"])
@@ -34,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def of(cpus: float) -> None:
         monkeypatch.setattr(overheads, "connected", nullcontext)
-        monkeypatch.setattr(overheads.ray, "cluster_resources", lambda: {"CPU": cpus})
+        monkeypatch.setattr(overheads, "all_machines", lambda: [{"CPU": cpus}])
 
     return of
 
@@ -54,7 +55,7 @@ def test_workers_double_as_far_as_there_are_cpus(
 
     machine(cpus)
     monkeypatch.setattr(overheads, "examples_per_second", rate)
-    found = measured("workers", fakes.campaign(), tmp_path)
+    found = measured("workers", fakes.campaign(training={"epochs": 3}), tmp_path)
     assert [found.pop(f"{workers} workers, examples/s") for workers in counts] == [10 * n - n**2 for n in counts]
     assert found == {f"{n} times one": pytest.approx((10 * n - n**2) / 9) for n in counts[1:]}
 
@@ -79,12 +80,11 @@ def test_workers_that_fail_take_no_figures_with_them(
     }
 
 
-@pytest.mark.parametrize("part", ["inline", "train", "workers"])
+@pytest.mark.parametrize("part", ["inline", "train"])
 def test_trials_on_another_device_than_the_twin_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[[float], None], part: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """What Ray costs, as the difference between a processor and a GPU."""
-    machine(2.0)
     monkeypatch.setattr(overheads, "best_device", lambda: SimpleNamespace(type="cuda"))
     config = fakes.campaign(training={"epochs": 3})
     with pytest.raises(CapabilityError, match="trials train on CPUs"):
@@ -119,3 +119,29 @@ def test_part_that_a_configuration_cannot_show_is_left_out_with_a_word(
     [row] = rows_of("inline", str(tmp_path / "one.yaml"), [], tmp_path / "out", 1, None)
     assert "has 1 epoch" in row["inline"]
     assert "set training.epochs" in row["remedy"]
+
+
+def test_workers_are_no_more_than_gpus_have_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second worker that waits for a GPU which no machine has."""
+    monkeypatch.setattr(overheads, "connected", nullcontext)
+    monkeypatch.setattr(overheads, "all_machines", lambda: [{"CPU": 8.0, "GPU": 1.0}])
+    monkeypatch.setattr(overheads, "examples_per_second", lambda config, workers, out: float(workers))
+    config = fakes.campaign(training={"epochs": 3}, resources={"gpus_per_worker": 1})
+    assert measured("workers", config, tmp_path) == {"1 workers, examples/s": 1.0}
+
+
+@pytest.mark.parametrize("part", ["replay", "workers"])
+def test_part_is_measured_again_where_it_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[[float], None], part: str
+) -> None:
+    """Twice as many events as should be replayed; or trials that were finished, and take no time."""
+    machine(1.0)
+    (tmp_path / "workers1" / "ledger").mkdir(parents=True)
+    (tmp_path / "inline" / "trials").mkdir(parents=True)
+    monkeypatch.setattr(overheads, "replay_seconds", lambda out: replay_seconds(out, events=300))
+    monkeypatch.setattr(overheads, "examples_per_second", lambda config, workers, out: 1.0 + out.exists())
+    config = fakes.campaign(training={"epochs": 3})
+    for _ in range(2):
+        found = measured(part, config, tmp_path)  # type: ignore[arg-type]
+        assert found.get("1 workers, examples/s", 1.0) == 1.0
+    assert (tmp_path / "inline" / "trials").exists(), "another part's"
