@@ -163,10 +163,10 @@ def assembler_of() -> Callable[..., TextAssembler]:
     def make(tokenizer: Any, dataset: Dataset, *, max_tokens: int = 64, rule: TextRule | None = None) -> TextAssembler:
         from raydistill.data.assembly import TextAssembler
         from raydistill.data.layout import TextLayout
-        from raydistill.data.tokens import piece_texts, tokenize_pieces
+        from raydistill.data.tokens import PieceTexts, tokenize_pieces
         from raydistill.kg.text import TextRule
 
-        pieces = tokenize_pieces(piece_texts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
+        pieces = tokenize_pieces(PieceTexts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
         return TextAssembler(pieces, dataset, TextLayout.of_tokenizer(tokenizer), rule or TextRule(), max_tokens)
 
     return make
@@ -234,6 +234,25 @@ def trial_config(dataset_folder: Path, encoder_folder: Folder) -> Callable[..., 
         )
 
     return make
+
+
+@pytest.fixture
+def tiny_campaign(dataset_folder: Path, encoder_folder: Folder, tmp_path: Path) -> Callable[..., str]:
+    """Write a campaign's file for the tiny graph and encoder, of one grade of one layer; sections are given as mappings of what differs."""
+    import yaml
+
+    def write(**sections: Any) -> str:
+        content: dict[str, Any] = {
+            "data": {"path": str(dataset_folder), "max_tokens": 32},
+            "encoder": {"name": str(encoder_folder("bert")), "shared_towers": True},
+            "grades": [{"layers": 1}],
+            "training": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
+        }
+        path = tmp_path / "campaign.yaml"
+        path.write_text(yaml.safe_dump({**content, **sections}), encoding="utf-8")
+        return str(path)
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,10 @@ def measured(
             yield from ROWS[part](Bench(campaign, ground, out, turns, source))
     except LEFT_OUT as problem:
         # The other parts can be measured all the same.
-        said, remedy = (
-            (problem.received, problem.remedy) if isinstance(problem, RayDistillError) else (str(problem), "")
-        )
+        if isinstance(problem, RayDistillError):
+            said, remedy = problem.received, problem.remedy
+        else:
+            said, remedy = str(problem) or type(problem).__name__, ""
         yield {part: f"left out: {said.splitlines()[0]}", "remedy": remedy}
 
 

@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from raydistill.benchmarks.machine import operations_per_token, seconds_of
 from raydistill.config.trial import TrialConfig
-from raydistill.data.tokens import piece_texts, tokenize_pieces
+from raydistill.data.tokens import PieceTexts, tokenize_pieces
 from raydistill.errors import DataError
 from raydistill.evaluation.distinct import distinct_texts
 from raydistill.evaluation.encode import encode_entities, evaluate, link_prediction_task
@@ -99,7 +99,7 @@ def _peak_bytes(child: psutil.Popen) -> int:
 
 def tokenising(dataset: Dataset, encoder: str) -> Rate:
     """Names, descriptions and phrases that are tokenised in a second."""
-    tokenizer, texts = load_tokenizer(locate_encoder(encoder).folder), piece_texts(dataset)
+    tokenizer, texts = load_tokenizer(locate_encoder(encoder).folder), PieceTexts(dataset)
     began = time.perf_counter()
     tokenize_pieces(texts, tokenizer, dataset.num_entities, dataset.num_relations)
     return Rate("tokenise", len(texts), time.perf_counter() - began)

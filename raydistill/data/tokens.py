@@ -104,11 +104,6 @@ class PieceTexts:
         yield from map(inverse_phrase, phrases)
 
 
-def piece_texts(dataset: Dataset) -> PieceTexts:
-    """The texts of all pieces in row order."""
-    return PieceTexts(dataset)
-
-
 def tokenize_pieces(texts: Iterable[str], tokenizer: Any, num_entities: int, num_relations: int) -> TokenPieces:
     """Tokenise every piece once, without special tokens, TEXTS_AT_ONCE at a time."""
     backend = tokenizer.backend_tokenizer
@@ -137,7 +132,7 @@ def load_or_tokenize(dataset: Dataset, tokenizer: Any, tokenizer_fingerprint: st
         if kept is not None:
             return kept
         logger.warning("%s is damaged; the texts are tokenised again", path)
-    pieces = tokenize_pieces(piece_texts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
+    pieces = tokenize_pieces(PieceTexts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
     try:
         _write(pieces, path)
     except OSError as problem:

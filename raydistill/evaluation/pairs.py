@@ -137,11 +137,8 @@ def left_out_lists(
         )
     list_of = list_of.to(gold.device).long()
     # Of all shards: the gold may be another one's.
-    span = 1 + int(torch.cat((known.amax(0, keepdim=True) if len(known) else known, gold)).max()) if len(gold) else 1
-    everywhere = PairIndex.from_pairs(lists, known, len(gold), span)
-    asked = list_of * span + gold
-    place = torch.searchsorted(everywhere.keys, asked).clamp(max=max(len(everywhere.keys) - 1, 0))
-    unlisted = everywhere.keys[place] != asked if len(everywhere.keys) else torch.ones_like(gold, dtype=torch.bool)
+    span = 1 + max((int(ids.max()) for ids in (known, gold) if len(ids)), default=0)
+    unlisted = ~torch.isin(list_of * span + gold, lists * span + known)
     if bool(unlisted.any()):
         raise ShapeError(
             f"the gold of query {int(unlisted.nonzero()[0])} is not in the list that it shares",
@@ -149,8 +146,6 @@ def left_out_lists(
             consequence="the gold would be counted among its own rivals",
             remedy="give each query a list of its own",
         )
-    # As large as what follows.
-    del everywhere
     return PairIndex.from_pairs(lists, known - first_candidate, len(gold), width, list_of)
 
 

@@ -93,8 +93,9 @@ class Scorings:
         """
         self._let_go_of_what_waits()
         under_way = {state.promotions[one.place].digest for one in self.running.values()}
-        for place, promotion in state.promotions.items():
-            if place in state.tests or place in self.failures or promotion.digest in under_way:
+        for place in self._unscored(state):
+            promotion = state.promotions[place]
+            if promotion.digest in under_way:
                 continue
             twin = _tested_twin(state, promotion.digest)
             if twin is not None:
@@ -112,7 +113,10 @@ class Scorings:
 
     def left(self, state: CampaignState) -> bool:
         """Whether a promoted checkpoint is still to be scored, now or when there are machines for it."""
-        return any(place not in state.tests and place not in self.failures for place in state.promotions)
+        return bool(self._unscored(state))
+
+    def _unscored(self, state: CampaignState) -> list[Place]:
+        return [place for place in state.promotions if place not in state.tests and place not in self.failures]
 
     def _let_go_of_what_waits(self) -> None:
         """End a scoring by one process whose machine was lost, where no other has as many CPUs: Ray would wait for one with it. By several, it hears of it itself."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.synthetic import RANDOM_ENTITIES, SyntheticSource, random_graph, without_triples
-from raydistill.data.tokens import piece_texts, tokenize_pieces
+from raydistill.data.tokens import PieceTexts, tokenize_pieces
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 
@@ -77,7 +77,7 @@ def test_random_texts_have_the_lengths_and_the_tokens_of_real_ones_and_no_more(
 ) -> None:
     """A real text among random ones, tokens outside a trimmed vocabulary, or texts of no graph's length."""
     seal = sealed(dataset)
-    pieces = tokenize_pieces(piece_texts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
+    pieces = tokenize_pieces(PieceTexts(dataset), tokenizer, dataset.num_entities, dataset.num_relations)
     graph, random = random_graph(seal, pieces, 3)
     assert Sealed.reads == 0
     real = assembler_of(tokenizer, dataset, rule=TextRule(max_neighbors=0))

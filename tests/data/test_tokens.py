@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raydistill.data import tokens
-from raydistill.data.tokens import TokenPieces, load_or_tokenize, piece_texts, tokenize_pieces
+from raydistill.data.tokens import PieceTexts, TokenPieces, load_or_tokenize, tokenize_pieces
 from raydistill.kg.store import Dataset
 
 
@@ -29,7 +29,7 @@ def test_pieces_are_tokenised_once_and_read_back_equal(at: Dataset, tokenizer: A
     first = load_or_tokenize(at, tokenizer, "one")
     again = load_or_tokenize(at, None, "one")
     assert equal(first, again)
-    assert equal(first, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert equal(first, tokenize_pieces(PieceTexts(at), tokenizer, at.num_entities, at.num_relations))
     assert (first.tokens.dtype, first.offsets.dtype, len(first.offsets)) == (np.int32, np.int64, 4 * 8 + 2 * 4 + 1)
     assert not again.tokens.flags.owndata, "the pieces are copied into memory instead of being mapped"
 
@@ -39,7 +39,7 @@ def test_pieces_do_not_depend_on_how_many_are_tokenised_together(
     dataset: Dataset, tokenizers: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens lost, or offsets that begin anew, where one part ends; hence other texts of a graph that is large enough for two."""
-    texts, size = piece_texts(dataset), (dataset.num_entities, dataset.num_relations)
+    texts, size = PieceTexts(dataset), (dataset.num_entities, dataset.num_relations)
     assert len(texts) == len(list(texts)) == 4 * 8 + 2 * 4
     whole = tokenize_pieces(texts, tokenizers[kind], *size)
     alone = [tokenizers[kind](text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -84,7 +84,7 @@ def test_directory_that_cannot_be_written_is_no_obstacle(
     (Path(at.path) / "tokens").write_text("a file where a directory would be")
     with caplog.at_level(logging.INFO, "raydistill.data.tokens"):
         pieces = load_or_tokenize(at, tokenizer, "one")
-    assert equal(pieces, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert equal(pieces, tokenize_pieces(PieceTexts(at), tokenizer, at.num_entities, at.num_relations))
     assert "stay in memory" in caplog.text
 
 
@@ -96,7 +96,7 @@ def test_interrupted_write_leaves_nothing(at: Dataset, tokenizer: Any, monkeypat
 
     monkeypatch.setattr("raydistill.data.arrow.os.replace", full)
     pieces = load_or_tokenize(at, tokenizer, "one")
-    assert equal(pieces, tokenize_pieces(piece_texts(at), tokenizer, at.num_entities, at.num_relations))
+    assert equal(pieces, tokenize_pieces(PieceTexts(at), tokenizer, at.num_entities, at.num_relations))
     assert list((Path(at.path) / "tokens").iterdir()) == []
 
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import fakes
 import pytest
-import yaml
 
 from raydistill.benchmarks.tables import measured as rows_of
 from raydistill.config.schema import CampaignConfig
@@ -106,17 +105,10 @@ def test_machine_without_room_for_one_worker_says_so(
 
 
 def test_part_that_a_configuration_cannot_show_is_left_out_with_a_word(
-    dataset_folder: Path, encoder_folder: Callable[..., Path], tmp_path: Path
+    tiny_campaign: Callable[..., str], tmp_path: Path
 ) -> None:
     """The one command ends with an error before its last parts, hours after it began."""
-    content = {
-        "data": {"path": str(dataset_folder), "max_tokens": 32},
-        "encoder": {"name": str(encoder_folder("bert"))},
-        "grades": [{"layers": 1}],
-        "training": {"epochs": 1},
-    }
-    (tmp_path / "one.yaml").write_text(yaml.safe_dump(content))
-    [row] = rows_of("inline", str(tmp_path / "one.yaml"), [], tmp_path / "out", 1, None)
+    [row] = rows_of("inline", tiny_campaign(), [], tmp_path / "out", 1, None)
     assert "has 1 epoch" in row["inline"]
     assert "set training.epochs" in row["remedy"]
 
