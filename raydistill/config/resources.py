@@ -38,11 +38,10 @@ class ResourcesSection(Section):
         "auto",
         description="auto = the cluster's CPUs divided among a grade's trials, at least one each; the same every time on one machine",
     )
-    gpus_per_worker: float = Field(
-        0.0,
-        ge=0,
-        description="0 = train on CPUs; a fraction below 1 lets that many workers share a GPU, which then exchange vectors through the CPU (Gloo "
-        "instead of NCCL)",
+    gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto",
+        description="auto = one GPU, where the cluster has any when the campaign begins (an equal part of one where it has fewer than a trial has workers), "
+        "else none; 0 = train on CPUs; a fraction below 1 lets that many workers share a GPU, which then exchange vectors through the CPU (Gloo instead of NCCL)",
     )
     placement: Literal["pack", "strict_pack", "spread"] = Field(
         "pack",
@@ -60,11 +59,16 @@ class ResourcesSection(Section):
 
     @model_validator(mode="after")
     def _whole_devices(self) -> ResourcesSection:
-        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
+        if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ValueError(
-                f"gpus_per_worker is {self.gpus_per_worker:g}; a worker gets a part of one GPU, or whole ones: give a number below 1 or a whole one"
+                f"gpus_per_worker is {self.gpus:g}; a worker gets a part of one GPU, or whole ones: give a number below 1 or a whole one"
             )
         return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a worker; none for auto, which is settled when the cluster is known (`orchestration/joining.py`)."""
+        return 0.0 if self.gpus_per_worker == "auto" else self.gpus_per_worker
 
     @property
     def least_workers(self) -> int:

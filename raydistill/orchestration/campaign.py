@@ -23,7 +23,7 @@ from raydistill.orchestration.coordinator import start_coordinator
 from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
-from raydistill.orchestration.joining import awaited_room, has_room
+from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.rundir import (
@@ -127,7 +127,7 @@ class Campaign:
             self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
         )
         driver = Driver(
-            self.anchored,
+            self.anchored.model_copy(update={"resources": machines.resources}),
             ground,
             lineages,
             plans,
@@ -148,26 +148,27 @@ class Campaign:
                 clear_scratch(self.store)
 
     def _machines(self) -> Machines:
-        needs, room = self.config.resources, awaited_room(self.config.resources)
+        room = awaited_room(self.config.resources)
+        needs = settled(self.config.resources, room)
         if not has_room(needs, room):
             raise RoomError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "
-                f"{needs.least_workers} x {needs.gpus_per_worker:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
+                f"{needs.least_workers} x {needs.gpus:g} GPUs; the cluster has {room.cpus:g} and {room.gpus:g} on "
                 f"{len(room.machines)} machine{'s' * (len(room.machines) != 1)}",
                 expected="room for one trial",
                 consequence="trials would wait for ever",
                 remedy="lower resources, wait for the cluster's machines, or set concurrent_trials where it grows on demand; then run the same "
                 "command with --resume",
             )
-        if room.gpus and not needs.gpus_per_worker:
+        if room.gpus and not needs.gpus:
             _tell_of_idle_gpus(room.gpus)
-        return Machines(self.config.resources, room)
+        return Machines(needs, room)
 
 
 @functools.cache
 def _tell_of_idle_gpus(gpus: float) -> None:
     """Once in a process: a search over ladders runs one campaign after another."""
-    logger.warning("the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0", gpus)
+    logger.warning("the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0; leave it out, and go on with --resume", gpus)
 
 
 def _begin(driver: Driver, fingerprint: str) -> None:

@@ -15,7 +15,7 @@ from raydistill.orchestration.joining import awaited_room
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.submission import absolute
 from raydistill.orchestration.together import ATTEMPTS, Team, together
-from raydistill.planning.places import least_cpus, workers_that_fit
+from raydistill.planning.places import gpus_for_each, least_cpus, workers_that_fit
 
 if TYPE_CHECKING:
     from raydistill.evaluation.report import LinkPredictionReport
@@ -66,10 +66,7 @@ def _given_up(workers: int, problem: ProcessError) -> ScoringError:
 def _team(workers: int) -> Team:
     """So many, on the machines that are there, or join while there is no room for them."""
     room = awaited_room(ResourcesSection(workers_per_trial=workers))
-    gpus = int(room.gpus)
-    # Several on one GPU where there are fewer of them: an equal part of it for each.
-    each = 1.0 if gpus >= workers else 1 / -(-workers // gpus) if gpus else 0.0
-    resources = ResourcesSection(workers_per_trial=workers, gpus_per_worker=each)
+    resources = ResourcesSection(workers_per_trial=workers, gpus_per_worker=gpus_for_each(workers, room.gpus))
     if workers_that_fit(resources, least_cpus(resources), room.machines) < workers:
         raise ConfigError(
             f"--workers {workers} on a cluster of {room.cpus:g} CPUs and {room.gpus:g} GPUs",

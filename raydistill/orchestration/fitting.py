@@ -73,11 +73,11 @@ def scaling(study: Study, workers: int) -> ray.train.ScalingConfig:
     """What the workers of a trial get, and where."""
     resources = study.config.resources
     per_worker = {"CPU": study.cpus}
-    if resources.gpus_per_worker > 0:
-        per_worker["GPU"] = resources.gpus_per_worker
+    if resources.gpus > 0:
+        per_worker["GPU"] = resources.gpus
     return ray.train.ScalingConfig(
         num_workers=workers,
-        use_gpu=resources.gpus_per_worker > 0,
+        use_gpu=resources.gpus > 0,
         resources_per_worker=per_worker,
         placement_strategy=resources.placement.upper(),
     )

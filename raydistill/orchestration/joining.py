@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from raydistill.config.resources import ResourcesSection
 from raydistill.orchestration.cluster import may_grow
 from raydistill.orchestration.machines import Room, room_of
 from raydistill.orchestration.together import Team
-from raydistill.planning.places import least_cpus, workers_that_fit
+from raydistill.planning.places import gpus_for_each, least_cpus, workers_that_fit
 
 logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1800.0
@@ -25,6 +26,26 @@ def has_room(resources: ResourcesSection, room: Room) -> bool:
     """Whether a trial can begin, or may wait for a machine. It may with a number of trials at once, where others can join: waiting trials make them."""
     fits = workers_that_fit(resources, least_cpus(resources), room.machines)
     return fits >= resources.least_workers or (resources.concurrent_trials != "auto" and may_grow())
+
+
+def settled(resources: ResourcesSection, room: Room) -> ResourcesSection:
+    """What a trial gets, in numbers: the campaign's, for as long as this process runs it."""
+    if resources.gpus_per_worker != "auto":
+        return resources
+    each = gpus_for_each(resources.least_workers, room.gpus)
+    if each:
+        logger.info("resources.gpus_per_worker is auto: %g for each worker, of the cluster's %g", each, room.gpus)
+    elif may_grow():
+        _tell_of_no_gpu()
+    return resources.model_copy(update={"gpus_per_worker": each})
+
+
+@functools.cache
+def _tell_of_no_gpu() -> None:
+    """Once in a process: a search over ladders runs one campaign after another."""
+    logger.warning(
+        "resources.gpus_per_worker is auto, and the cluster has no GPU now: trials train on CPUs; where machines with GPUs join later, set it to 1"
+    )
 
 
 def awaited_room(resources: ResourcesSection) -> Room:
@@ -41,7 +62,7 @@ def awaited_room(resources: ResourcesSection) -> Room:
         room.gpus,
         resources.least_workers,
         least_cpus(resources),
-        resources.gpus_per_worker,
+        resources.gpus,
         WAIT_SECONDS / 60,
     )
     deadline = time.monotonic() + WAIT_SECONDS

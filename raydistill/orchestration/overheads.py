@@ -17,7 +17,8 @@ from raydistill.devices import best_device
 from raydistill.errors import CapabilityError, RayDistillError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.machines import all_machines
+from raydistill.orchestration.joining import settled
+from raydistill.orchestration.machines import room_of
 from raydistill.orchestration.speeds import CLIENTS, EVENTS, calls_per_second, replay_seconds
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.workshop import standard_workshop
@@ -77,11 +78,11 @@ def backend_cost(config: CampaignConfig, backend: Backend, out: Path) -> Backend
         CapabilityError: that grade has a single report, or its trials another device than this process.
     """
     measured = _measured(config, backend, out)
-    if best_device().type == "cuda" and not config.resources.gpus_per_worker:
+    if best_device().type == "cuda" and config.resources.gpus_per_worker == 0:
         raise CapabilityError(
             "trials train on CPUs, and this process would on a GPU",
             expected="one device for a trial under Ray and for the same trial without it",
-            remedy="set resources.gpus_per_worker to 1, or hide the GPU (CUDA_VISIBLE_DEVICES=)",
+            remedy="leave resources.gpus_per_worker out, or hide the GPU (CUDA_VISIBLE_DEVICES=)",
         )
     below = measured.grades[0].model_copy(update={"learning_rate": None, "trials": 1})
     root = out / backend
@@ -122,9 +123,10 @@ def examples_per_second(config: CampaignConfig, workers: int, out: Path) -> floa
 
 def _as_workers_double(config: CampaignConfig, out: Path) -> dict[str, float | str]:
     """Examples per second of one worker, of two and so on, as far as the machines have room; and how many times those of one."""
-    resources = _measured(config, "train", out).resources
+    asked = _measured(config, "train", out).resources
     with connected():
-        most = min(MOST_WORKERS, workers_that_fit(resources, 1.0, all_machines()))
+        room = room_of(asked)
+        most = min(MOST_WORKERS, workers_that_fit(settled(asked, room), 1.0, room.machines))
     found: dict[str, float | str] = {}
     one = 0.0
     for workers in (2**doubled for doubled in range(max(1, most).bit_length())):

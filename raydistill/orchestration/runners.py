@@ -157,6 +157,6 @@ class Waiting:
                 who,
                 needs.least_workers,
                 cpus,
-                needs.gpus_per_worker,
+                needs.gpus,
                 needs.placement,
             )

@@ -52,7 +52,7 @@ class Team:
     @classmethod
     def of(cls, resources: ResourcesSection, size: int, cpus: float) -> Team:
         """So many that each get so many CPUs, and what else a worker of a trial gets."""
-        return cls(size, cpus, resources.gpus_per_worker, resources.placement.upper(), process_group_of(resources))
+        return cls(size, cpus, resources.gpus, resources.placement.upper(), process_group_of(resources))
 
     def room(self) -> PlacementGroup:
         """Ask the cluster for room, and do not wait for it; to be given back with `ray.util.remove_placement_group`."""

@@ -88,7 +88,7 @@ def run_tune(searcher: Searcher, study: Study, runner: Any, coordinator: Any, wo
     trial = tune.with_parameters(
         InlineTrial if inline else TrainTrial, runner=runner, coordinator=coordinator, workshop=workshop
     )
-    share = {"CPU": study.cpus, "GPU": resources.gpus_per_worker} if inline else HEAD
+    share = {"CPU": study.cpus, "GPU": resources.gpus} if inline else HEAD
     bundle = PlacementGroupFactory([{name: amount for name, amount in share.items() if amount > 0}])
     storage = TuneStorage.of(study.store)
     try:

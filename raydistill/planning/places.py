@@ -16,12 +16,20 @@ def backend_of(resources: ResourcesSection) -> Literal["inline", "train"]:
     """The back end of a campaign's trials: inline for one worker without a GPU, unless asked otherwise."""
     if resources.backend != "auto":
         return resources.backend
-    return "inline" if resources.most_workers == 1 and resources.gpus_per_worker == 0 else "train"
+    return "inline" if resources.most_workers == 1 and resources.gpus == 0 else "train"
 
 
 def process_group_of(resources: ResourcesSection) -> Literal["gloo", "nccl"]:
     """How the workers of a trial exchange tensors: NCCL refuses two workers on one GPU, which workers with a fraction of one may be."""
-    return "nccl" if resources.gpus_per_worker >= 1 else "gloo"
+    return "nccl" if resources.gpus >= 1 else "gloo"
+
+
+def gpus_for_each(workers: int, gpus: float) -> float:
+    """GPUs that each of so many workers gets of so many: one, or an equal part of one where there are fewer than workers, or none."""
+    whole = int(gpus)
+    if not whole:
+        return 0.0
+    return 1.0 if whole >= workers else 1 / -(-workers // whole)
 
 
 def least_cpus(resources: ResourcesSection) -> float:
@@ -64,15 +72,15 @@ def workers_that_fit(resources: ResourcesSection, cpus_each: float, machines: Se
     counts = [0]
     for free in machines:
         count = free.get("CPU", 0.0) / cpus_each
-        if resources.gpus_per_worker > 0:
-            count = min(count, _gpu_shares(free.get("GPU", 0.0), resources.gpus_per_worker))
+        if resources.gpus > 0:
+            count = min(count, _gpu_shares(free.get("GPU", 0.0), resources.gpus))
         counts.append(int(count + EPSILON))
     return max(counts) if resources.placement == "strict_pack" else sum(counts)
 
 
 def _room_for_workers(resources: ResourcesSection, cpus: float, gpus: float) -> float:
     room = cpus / least_cpus(resources)
-    return min(room, _gpu_shares(gpus, resources.gpus_per_worker)) if resources.gpus_per_worker > 0 else room
+    return min(room, _gpu_shares(gpus, resources.gpus)) if resources.gpus > 0 else room
 
 
 def _gpu_shares(gpus: float, each: float) -> float:

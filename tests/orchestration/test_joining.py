@@ -14,6 +14,7 @@ from raydistill.errors import RoomError
 from raydistill.orchestration import campaign as campaign_module
 from raydistill.orchestration import joining, machines, together
 from raydistill.orchestration.campaign import Campaign
+from raydistill.planning.places import backend_of
 
 TWO_WITH_GPUS = ResourcesSection(workers_per_trial=2, gpus_per_worker=1, placement="spread")
 
@@ -124,3 +125,35 @@ def test_gpus_that_nobody_uses_are_told_of(
     for ladder in ("first", "second"):
         Campaign(config, tmp_path / ladder, fakes.workshop())._machines()
     assert caplog.text.count("2 GPUs, and trials train on CPUs: resources.gpus_per_worker is 0") == words
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "each", "backend"),
+    [(1, 0.0, 0, "inline"), (1, 1.0, 1, "train"), (2, 4.0, 1, "train"), (3, 2.0, 0.5, "train"), (4, 1.0, 0.25, "train")],
+)
+def test_trials_get_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int, gpus: float, each: float, backend: str
+) -> None:
+    """Whoever has a GPU and knows no key for it would wait for days; or two workers for two GPUs where there is one."""
+    cluster = FakeCluster(monkeypatch, grows=False)
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}}]
+    config = fakes.campaign(resources={"workers_per_trial": workers})
+    campaign = Campaign(config, tmp_path / "run", fakes.workshop())
+    found = campaign._machines()
+    assert found.resources.gpus_per_worker == each
+    assert found.room.places >= 1
+    assert backend_of(found.resources) == backend
+    assert campaign.config.resources.gpus_per_worker == "auto", "what is kept of the run is what was asked for"
+
+
+@pytest.mark.parametrize(("grows", "words"), [(True, 1), (False, 0)])
+def test_cluster_whose_gpus_may_come_later_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, grows: bool, words: int
+) -> None:
+    """Machines with GPUs that an autoscaler would have started, and nobody asks for."""
+    FakeCluster(monkeypatch, grows=grows)
+    joining._tell_of_no_gpu.cache_clear()
+    for _ladder in range(2):
+        resources = ResourcesSection()
+        assert joining.settled(resources, machines.room_of(resources)).gpus_per_worker == 0
+    assert caplog.text.count("the cluster has no GPU now") == words

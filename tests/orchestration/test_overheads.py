@@ -13,7 +13,7 @@ import pytest
 from raydistill.benchmarks.tables import measured as rows_of
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError, ConfigError, RoomError, TrialError
-from raydistill.orchestration import overheads
+from raydistill.orchestration import joining, machines, overheads
 from raydistill.orchestration.overheads import measured
 from raydistill.orchestration.speeds import replay_seconds
 
@@ -34,7 +34,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def of(cpus: float) -> None:
         monkeypatch.setattr(overheads, "connected", nullcontext)
-        monkeypatch.setattr(overheads, "all_machines", lambda: [{"CPU": cpus}])
+        monkeypatch.setattr(machines, "all_machines", lambda: [{"CPU": cpus}])
+        monkeypatch.setattr(joining, "may_grow", lambda: False)
 
     return of
 
@@ -85,7 +86,7 @@ def test_trials_on_another_device_than_the_twin_are_refused(
 ) -> None:
     """What Ray costs, as the difference between a processor and a GPU."""
     monkeypatch.setattr(overheads, "best_device", lambda: SimpleNamespace(type="cuda"))
-    config = fakes.campaign(training={"epochs": 3})
+    config = fakes.campaign(training={"epochs": 3}, resources={"gpus_per_worker": 0})
     with pytest.raises(CapabilityError, match="trials train on CPUs"):
         measured(part, config, tmp_path)  # type: ignore[arg-type]
 
@@ -113,12 +114,15 @@ def test_part_that_a_configuration_cannot_show_is_left_out_with_a_word(
     assert "set training.epochs" in row["remedy"]
 
 
-def test_workers_are_no_more_than_gpus_have_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gpus", ["auto", 1])
+def test_workers_are_no_more_than_gpus_have_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float | str
+) -> None:
     """A second worker that waits for a GPU which no machine has."""
     monkeypatch.setattr(overheads, "connected", nullcontext)
-    monkeypatch.setattr(overheads, "all_machines", lambda: [{"CPU": 8.0, "GPU": 1.0}])
+    monkeypatch.setattr(machines, "all_machines", lambda: [{"CPU": 8.0, "GPU": 1.0}])
     monkeypatch.setattr(overheads, "examples_per_second", lambda config, workers, out: float(workers))
-    config = fakes.campaign(training={"epochs": 3}, resources={"gpus_per_worker": 1})
+    config = fakes.campaign(training={"epochs": 3}, resources={"gpus_per_worker": gpus})
     assert measured("workers", config, tmp_path) == {"1 workers, examples/s": 1.0}
 
 
