@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 from raydistill.config.ladders import LadderSearchSection
 from raydistill.config.methods import Method, PMDSection
 from raydistill.config.resources import ResourcesSection
-from raydistill.config.space import Choice, Init, LayerMap, SearchedPositive, Section, Uniform, View
+from raydistill.config.space import Choice, Init, LayerMap, Place, SearchedPositive, Section, Uniform, View
 from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
 
 
 class DataSection(Section):
     """The graph and how its texts are put together."""
 
-    path: str = Field(
+    path: Place = Field(
         description="dataset directory made by `raydistill prepare`: a path or a URI, such as s3://bucket/graph"
     )
     max_tokens: int = Field(50, ge=8, le=512, description="tokens per text, specials included")
@@ -30,7 +30,10 @@ class DataSection(Section):
 class EncoderSection(Section):
     """The pre-trained encoder that teacher and students start from."""
 
-    name: str = Field(description="hub name, local folder, or package:<module> that carries weights")
+    name: Place = Field(
+        description="hub name (`name@revision` for one of its versions), local folder, or package:<module> that carries weights; an encoder of kind bert, "
+        "roberta, xlm-roberta or camembert, as safetensors"
+    )
     pooling: Literal["mean", "cls", "max"] = Field(
         "mean", description="what becomes a text's vector: the mean or maximum of its token states, or the first one"
     )
@@ -46,7 +49,7 @@ class TeacherSection(Section):
     layers: int | None = Field(None, ge=1, description="null = all layers of the encoder")
     epochs: int | None = Field(None, ge=1, description="passes over the training split; null = `training.epochs`")
     learning_rate: float | None = Field(None, gt=0, description="null = `training.learning_rate`")
-    checkpoint: str | None = Field(
+    checkpoint: Place | None = Field(
         None, description="take this trained checkpoint (a path or a URI) as the teacher instead of training one"
     )
 
@@ -129,7 +132,7 @@ class ScheduleSection(Section):
 class StorageSection(Section):
     """Where runs are written."""
 
-    path: str = Field(
+    path: Place = Field(
         "runs", description="folder in which a run directory gets the configuration file's name: a path or a URI"
     )
     share_trials: bool = Field(

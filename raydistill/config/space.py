@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
 
@@ -13,6 +14,8 @@ LayerRule = Literal["uniform", "first", "last", "skip"]
 LayerMap = LayerRule | tuple[Annotated[int, Field(ge=0)], ...]
 View = Literal["shared", "separate"]
 Init = Literal["pretrained", "teacher"]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, a URI or a name; `~` is the home folder of whoever begins the campaign, and not of whoever trains."""
 
 
 class Section(BaseModel):

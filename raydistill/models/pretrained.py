@@ -66,7 +66,7 @@ class EncoderFacts:
 
 
 def locate_encoder(name: str) -> EncoderFacts:
-    """Find an encoder by local folder, `package:<module>`, or hub name.
+    """Find an encoder by local folder, `package:<module>`, or hub name, with `@revision` for one of its versions.
 
     Raises:
         EncoderError: it is not there, is damaged, or is of an unsupported kind.
@@ -169,8 +169,11 @@ def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=NEEDED))
+        # Its kind first: nobody waits for weights that are refused.
+        _read_config(Path(snapshot_download(repository, revision=revision or None, allow_patterns=NEEDED[:1])), name)
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=NEEDED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
         raise EncoderError(
             f"encoder {name!r}: {str(problem).splitlines()[0]}",

@@ -184,3 +184,12 @@ def test_one_grade_that_is_not_there_is_refused(tmp_path: Path, grade: int) -> N
     """Grade 0 would take the last one of the list."""
     with pytest.raises(ConfigError, match=f"grade {grade}"):
         one_grade(load_config(written(tmp_path, SMALLEST)), grade, "x")
+
+
+def test_home_folder_may_be_written_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """"no such folder", of one that everybody sees."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["data.path=~/graph", "encoder.name=~/bert", "teacher.checkpoint=~/teacher", "storage.path=s3://bucket/~/x"]
+    config = load_config("jobs/configs/demo.yaml", given)
+    found = (config.data.path, config.encoder.name, config.teacher.checkpoint, config.storage.path)
+    assert found == (f"{tmp_path}/graph", f"{tmp_path}/bert", f"{tmp_path}/teacher", "s3://bucket/~/x")

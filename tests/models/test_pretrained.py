@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 
 from raydistill.data.layout import TextLayout
 from raydistill.errors import CapabilityError, EncoderError
 from raydistill.models.loading import load_encoder, load_tokenizer
-from raydistill.models.pretrained import KNOWN_WEIGHTS, locate_encoder, tokenizer_digest
+from raydistill.models.pretrained import KNOWN_WEIGHTS, NEEDED, locate_encoder, tokenizer_digest
 
 
 @pytest.fixture
@@ -105,6 +106,36 @@ def test_encoder_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EncoderError, match=what):
         locate_encoder(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fetched"),
+    [("bert", [["config.json"], NEEDED]), ("t5", [["config.json"]])],
+)
+@pytest.mark.parametrize(("name", "revision"), [("some/bert", None), ("some/bert@v1.0", "v1.0")])
+def test_encoder_of_the_hub_is_known_by_its_kind_before_its_weights_are_fetched(
+    kind: str,
+    fetched: list[list[str]],
+    name: str,
+    revision: str | None,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gigabytes of an encoder that is refused; or another version of it than was asked for."""
+    rewrite(folder / "config.json", lambda config: config.update(model_type=kind))
+    calls: list[tuple[str, str | None, list[str]]] = []
+
+    def fetch(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append((repository, revision, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    if kind == "bert":
+        assert locate_encoder(name).folder == folder
+    else:
+        with pytest.raises(EncoderError, match="type 't5'"):
+            locate_encoder(name)
+    assert calls == [("some/bert", revision, patterns) for patterns in fetched]
 
 
 def damage_type(folder: Path) -> None:
