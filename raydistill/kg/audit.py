@@ -22,7 +22,11 @@ _EVALUATED: tuple[Split, Split] = ("valid", "test")
 
 
 def audit_graph(
-    graph: Graph, intake: Intake, sample: dict[str, Any] | None = None, part: dict[str, Any] | None = None
+    graph: Graph,
+    intake: Intake,
+    sample: dict[str, Any] | None = None,
+    part: dict[str, Any] | None = None,
+    hold_out: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Count what a reader of results should know about a graph.
 
@@ -31,6 +35,7 @@ def audit_graph(
         intake: what became of the source's lines.
         sample: how the graph was cut out of a larger one; None if it is whole.
         part: which part of the relations it has the triples of; None if of all.
+        hold_out: how valid or test were cut out of train; None if the source has them.
 
     Returns:
         A JSON object; shares are ratios in 0..1.
@@ -43,6 +48,7 @@ def audit_graph(
             **{split: len(graph.triples[split]) for split in SPLITS},
         },
         "notes": list(graph.notes),
+        "hold_out": hold_out,
         "sample": sample,
         "part": part,
         "lines": {name: dict(counts) for name, counts in sorted(intake.tally.items())},

@@ -44,6 +44,10 @@ def _origin(audit: Mapping[str, Any]) -> Iterator[str]:
     blank = sum(counts["blank"] for counts in audit["lines"].values())
     if blank:
         yield f"{blank:,} blank lines were skipped."
+    # Older audits do not know of shares.
+    held = audit.get("hold_out")
+    if held:
+        yield from _held_out(held)
     sample = audit["sample"]
     if sample:
         moved, whole = sample["moved"], sample["whole"]["entities"]
@@ -57,6 +61,21 @@ def _origin(audit: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"Part {part['number']} of {part['count']}: {kept['relations']:,} of {whole['relations']:,} relations have triples, "
             f"{kept['train']:,} of {whole['train']:,} in train; all entities and relations stay."
+        )
+
+
+def _held_out(held: Mapping[str, Any]) -> Iterator[str]:
+    wanted = {split: count for split, count in held["wanted"].items() if count}
+    said = " and ".join(f"{held['cut'][split]:,} for {split}" for split in wanted)
+    yield (
+        f"The source has no {' and no '.join(wanted)}: of {held['whole']:,} triples, {said} were cut out of train "
+        f"with seed {held['seed']}, by a share of {held['share']:g} each."
+    )
+    if any(held["cut"][split] < count for split, count in wanted.items()):
+        asked = max(wanted.values())
+        yield (
+            f"Warning: {asked:,} triples for each were asked for; "
+            "more would take an entity or a relation out of training, or tear the graph apart."
         )
 
 

@@ -6,7 +6,7 @@ Texts may lie beside them: KG-BERT's `entity2text.txt` and its kin for OpenKE, `
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from raydistill.kg.columns import read_bytes
 from raydistill.kg.folders import find_file, need_file
 from raydistill.kg.graph import Graph, Texts, assemble
 from raydistill.kg.lines import Intake, Rows
+from raydistill.kg.splits import columns_of
 from raydistill.kg.textfiles import kg_bert_texts, read_texts
-from raydistill.kg.triples import SPLITS, Split
+from raydistill.kg.triples import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,32 +43,32 @@ class Keys:
         return values
 
 
-def read_openke(folder: Path, intake: Intake) -> Graph:
+def read_openke(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read OpenKE's files, each with the number of its rows on line 1."""
     entities = _read_keys(intake, need_file(folder, "entity2id.txt"), id_column=1, header_lines=1)
     relations = _read_keys(intake, need_file(folder, "relation2id.txt"), id_column=1, header_lines=1)
-    splits: dict[Split, list[pa.Array]] = {}
-    for split in SPLITS:
-        rows = _read_counted(intake, need_file(folder, f"{split}2id.txt"), columns=3)
-        heads, tails, names = _resolve(intake, rows, (entities, entities, relations))
-        splits[split] = [heads, names, tails]
+    splits: dict[Split, Rows] = {}
+    for split, path in files.items():
+        rows = _resolve(intake, _read_counted(intake, path, columns=3), (entities, entities, relations))
+        heads, tails, names = rows.columns
+        splits[split] = Rows(rows.path, [heads, names, tails], rows.lines)
     texts = kg_bert_texts(folder, intake)
     listed = Texts(texts.names, texts.descriptions, texts.phrases, entities.listed(), texts.notes)
-    return assemble("openke", splits, listed)
+    return assemble("openke", columns_of(splits), listed)
 
 
-def read_libkge(folder: Path, intake: Intake) -> Graph:
+def read_libkge(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read LibKGE's files: numbers in `.del` files, without headers."""
     entities = _read_keys(intake, need_file(folder, "entity_ids.del"), id_column=0)
     relations = _read_keys(intake, need_file(folder, "relation_ids.del"), id_column=0)
-    splits: dict[Split, list[pa.Array]] = {}
-    for split in SPLITS:
-        rows = intake.read(need_file(folder, f"{split}.del"), columns=3, keys=3)
-        splits[split] = _resolve(intake, rows, (entities, relations, entities))
+    splits = {
+        split: _resolve(intake, intake.read(path, columns=3, keys=3), (entities, relations, entities))
+        for split, path in files.items()
+    }
     names, unknown_names = _read_strings(intake, folder, "entity_strings.del", entities)
     phrases, unknown_phrases = _read_strings(intake, folder, "relation_strings.del", relations)
     notes = (*unknown_names, *unknown_phrases)
-    return assemble("libkge", splits, Texts(names, {}, phrases, entities.listed(), notes))
+    return assemble("libkge", columns_of(splits), Texts(names, {}, phrases, entities.listed(), notes))
 
 
 def _read_counted(intake: Intake, path: Path, columns: int) -> Rows:
@@ -103,14 +104,15 @@ def _read_keys(intake: Intake, path: Path, *, id_column: int, header_lines: int 
     return Keys(pa.array(table, type=pa.large_string()), np.array([key is not None for key in table], dtype=np.bool_))
 
 
-def _resolve(intake: Intake, rows: Rows, tables: tuple[Keys, Keys, Keys]) -> list[pa.Array]:
+def _resolve(intake: Intake, rows: Rows, tables: tuple[Keys, Keys, Keys]) -> Rows:
     columns = [_numbers(column) for column in rows.columns]
     good = np.ones(len(rows), dtype=np.bool_)
     for numbers, table in zip(columns, tables, strict=True):
         good &= _is_known(numbers, table)
     reasons = ["unknown id"] * int(np.count_nonzero(~good))
-    intake.keep(rows, good, reasons)
-    return [table.keys.take(pa.array(numbers[good])) for numbers, table in zip(columns, tables, strict=True)]
+    kept = intake.keep(rows, good, reasons)
+    keys = [table.keys.take(pa.array(numbers[good])) for numbers, table in zip(columns, tables, strict=True)]
+    return Rows(kept.path, keys, kept.lines)
 
 
 def _is_known(numbers: npt.NDArray[np.int64], table: Keys) -> npt.NDArray[np.bool_]:

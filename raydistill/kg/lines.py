@@ -1,13 +1,13 @@
-"""Reading tab-separated files so that no line is lost: each is loaded, blank, or named as malformed.
+"""Reading files of tab- or comma-separated lines so that no line is lost: each is loaded, blank, or named as malformed.
 
-A file is first taken as a whole: if its bytes show the right number of tabs on every line, valid UTF-8 and no control
+A file is first taken as a whole: if its bytes show the right number of separators on every line, valid UTF-8 and no control
 characters, the columns are cut by pyarrow. Only where something is wrong does a second, exact pass go line by line to
 say what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydistill.errors import DataError
-from raydistill.kg.columns import cut_columns, fields_of, read_bytes
+from raydistill.kg.columns import cut_columns, fields_of, plain_name, read_bytes
+from raydistill.kg.commas import cut_at_commas, fields_at_commas, other_separator
 
 _SHOWN_LINES, _SHOWN_CHARACTERS = 10, 60
 
@@ -74,24 +75,29 @@ class Intake:
         """Read one file; malformed lines are remembered, not raised.
 
         Args:
-            path: a text file, or one packed by gzip if its name ends in .gz.
-            columns: number of tab-separated columns, at least 2.
+            path: a text file, or one packed by gzip if its name ends in .gz; one whose name ends in .csv before that
+                is separated by commas, any other by tabs.
+            columns: number of columns, at least 2.
             keys: the first so many columns hold keys, which are neither empty nor hold control characters; the others
                 are free text.
             header_lines: so many lines at the top are no rows.
             may_use_spaces: a file without a single tab is separated by spaces.
 
         Raises:
-            DataError: the file cannot be read at all.
+            DataError: the file cannot be read at all, or is a table of keys that is separated by something else.
         """
+        has_commas = plain_name(path).endswith(".csv")
         data = read_bytes(path)
         for _ in range(header_lines):
             data = data.partition(b"\n")[2]
         if may_use_spaces and b"\t" not in data:
             data = b"\n".join(b"\t".join(line.split()) for line in data.split(b"\n"))
-        found = cut_columns(data, columns, keys)
+        found = (cut_at_commas if has_commas else cut_columns)(data, columns, keys)
         if found is None:
-            rows = self._read_line_by_line(path, data, columns, keys, header_lines)
+            if columns == keys and plain_name(path).endswith((".csv", ".tsv", ".txt")) and not may_use_spaces:
+                _refuse_other_separator(path, data, columns, "," if has_commas else "\t")
+            parse = fields_at_commas if has_commas else fields_of
+            rows = self._read_line_by_line(path, data, lambda line: parse(line, columns, keys), columns, header_lines)
         else:
             rows = Rows(path, found, np.arange(1, len(found[0]) + 1, dtype=np.int64) + header_lines)
             self.tally[path.name] = {"lines": len(rows), "blank": 0, "malformed": 0}
@@ -135,7 +141,9 @@ class Intake:
             remedy="mend the lines, or prepare with --quarantine (in Python, quarantine=True) to set them aside in quarantine.tsv",
         )
 
-    def _read_line_by_line(self, path: Path, data: bytes, columns: int, keys: int, header_lines: int) -> Rows:
+    def _read_line_by_line(
+        self, path: Path, data: bytes, parse: Callable[[bytes], list[str] | str], columns: int, header_lines: int
+    ) -> Rows:
         lines = data.split(b"\n")
         if lines[-1] == b"":
             lines.pop()
@@ -147,7 +155,7 @@ class Intake:
             if not line.strip(b" "):
                 self.tally[path.name]["blank"] += 1
                 continue
-            fields = fields_of(line, columns, keys)
+            fields = parse(line)
             if isinstance(fields, str):
                 self.reject(path, number, fields, line)
             else:
@@ -161,6 +169,24 @@ def escape(raw: bytes) -> str:
     """Return bytes as one printable line: no tab, no line end, and what is not UTF-8 as \\xNN."""
     text = raw.replace(b"\\", b"\\\\").decode("utf-8", errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _refuse_other_separator(path: Path, data: bytes, columns: int, separator: str) -> None:
+    """Refuse a file without a single separator whose first line seems to have another one: every line would be malformed."""
+    first = next((line for line in data.split(b"\n", 100)[:100] if line.strip()), b"").strip(b"\r")
+    other = "" if separator.encode() in data else other_separator(first, columns, separator)
+    if not other:
+        return
+    raise DataError(
+        f"{path}: it looks {other}-separated: {_excerpt(first)}",
+        expected=f"{columns} columns separated by {'commas' if separator == ',' else 'tabs'}, as the ending of the name says",
+        consequence="not one line would load",
+        remedy={
+            "comma": "rename the file so that it ends in .csv (or .csv.gz)",
+            "tab": "rename the file so that it ends in .tsv (or .tsv.gz)",
+            "semicolon": "write the file with tabs (.tsv) or commas (.csv)",
+        }[other],
+    )
 
 
 def _excerpt(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""From a public layout to a dataset directory: read, cut if asked, audit, write aside, rename."""
+"""From a public layout to a dataset directory: read, split and cut if asked, audit, write aside, rename."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from raydistill.errors import ConfigError, StorageError
 from raydistill.kg.audit import audit_graph, describe
 from raydistill.kg.bundled import PREFIX
 from raydistill.kg.graph import Graph
+from raydistill.kg.holdout import checked_share, cut_splits
 from raydistill.kg.lines import Intake
 from raydistill.kg.parts import graph_of_part, parsed_part
 from raydistill.kg.sampling import cut_graph
@@ -30,6 +31,7 @@ def prepare(
     sample: int | None = None,
     seed: int = 0,
     part: str | None = None,
+    hold_out: float | None = None,
     quarantine: bool = False,
     overwrite: bool = False,
 ) -> Dataset:
@@ -38,17 +40,18 @@ def prepare(
     Running it again is harmless: where the same content lies already, that is returned.
 
     Args:
-        source: a folder, or `pykeen:NAME`.
+        source: a folder, one file of triples, or `pykeen:NAME`.
         out: the directory to write.
-        layout: one of `sources.LAYOUTS`; "auto" recognises it.
+        layout: one of `layouts.LAYOUTS`; "auto" recognises it.
         sample: number of entities of a connected cut; None keeps the whole graph.
-        seed: decides the cut.
+        seed: decides what `hold_out` and `sample` take.
         part: keep the triples of one part of the relations alone, as in "2/3": the division that method `education` teaches by; of the cut, where there is one.
+        hold_out: the share of the source's triples that valid and test get each, cut out of train, as far as the source has none: 0.1 leaves about eight in ten. Comes before `sample` and `part`.
         quarantine: set malformed lines aside in `quarantine.tsv`; otherwise one of them refuses the source.
         overwrite: replace another dataset directory.
 
     Raises:
-        ConfigError: an option is out of range, there are more parts than relations, `out` overlaps the source, or nobody can write there.
+        ConfigError: an option is out of range, there is nothing to hold out for, there are more parts than relations, `out` overlaps the source, or nobody can write there.
         DataError: the source is malformed, the part has no triple in some split, or `out` holds something else.
         StorageError: there is no room, or the disk failed.
     """
@@ -56,19 +59,27 @@ def prepare(
     if seed < 0:
         raise ConfigError(f"seed {seed}", expected="0 or more", remedy="give another seed")
     asked = None if part is None else parsed_part(part)
+    if hold_out is not None:
+        checked_share(hold_out)
     _check_apart(source, target)
     intake = Intake()
-    graph = _read(source, layout, intake, quarantine)
+    graph = _read(source, layout, intake, quarantine, hold_out is not None)
+    held: dict[str, Any] | None = None
     cut: dict[str, Any] | None = None
     kept: dict[str, Any] | None = None
+    if hold_out is not None:
+        graph, held = cut_splits(graph, hold_out, seed)
     if sample is not None:
         graph, cut = cut_graph(graph, sample, seed)
     if asked is not None:
         graph, kept = graph_of_part(graph, *asked)
-    audit = audit_graph(graph, intake, cut, kept)
+    audit = audit_graph(graph, intake, cut, kept, held)
     for finding in describe(audit):
         logger.log(logging.WARNING if finding.startswith("Warning: ") else logging.INFO, "%s", finding)
-    origin = {"name": _source_name(source), "layout": graph.layout, "sample": sample, "seed": seed if sample else None}
+    origin: dict[str, Any] = {"name": _source_name(source), "layout": graph.layout, "sample": sample}
+    origin["seed"] = None if sample is hold_out is None else seed
+    if hold_out is not None:
+        origin["hold_out"] = hold_out
     if part is not None:
         origin["part"] = part
     try:
@@ -90,9 +101,9 @@ def prepare(
         ) from error
 
 
-def _read(source: str | Path, layout: str, intake: Intake, quarantine: bool) -> Graph:
+def _read(source: str | Path, layout: str, intake: Intake, quarantine: bool, may_lack: bool) -> Graph:
     try:
-        return read_source(source, layout, intake)
+        return read_source(source, layout, intake, may_lack=may_lack)
     finally:
         # Even where the reader gave up: malformed lines are then the likely cause, and the better message.
         if not quarantine:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from raydistill.errors import DataError
-from raydistill.kg.folders import split_files
 from raydistill.kg.graph import Graph, Texts, assemble
-from raydistill.kg.lines import Intake, Rows
+from raydistill.kg.lines import Intake
+from raydistill.kg.splits import read_splits
+from raydistill.kg.tablerows import rows_of_table
 from raydistill.kg.textfiles import texts_of
 from raydistill.kg.triples import Split
 
+ENTITY_TABLE, RELATION_TABLE = "entities.parquet", "relations.parquet"
 
-def read_parquet(folder: Path, intake: Intake) -> Graph:
+
+def read_parquet(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read a folder of Parquet tables."""
-    splits: dict[Split, list[pa.Array]] = {}
-    for split, path in split_files(folder, (".parquet",)).items():
-        splits[split] = _read(intake, path, ("head", "relation", "tail"), keys=3).columns
-    entities = _read_texts(intake, folder / "entities.parquet", ("key", "name", "description"))
-    relations = _read_texts(intake, folder / "relations.parquet", ("key", "phrase"))
+    splits = read_splits(files, intake)
+    entities = _read_texts(intake, folder / ENTITY_TABLE, ("key", "name", "description"))
+    relations = _read_texts(intake, folder / RELATION_TABLE, ("key", "phrase"))
     names = {key: name for key, (name, _) in entities.items()}
     descriptions = {key: description for key, (_, description) in entities.items()}
     phrases = {key: phrase for key, (phrase,) in relations.items()}
@@ -31,36 +27,4 @@ def read_parquet(folder: Path, intake: Intake) -> Graph:
 
 
 def _read_texts(intake: Intake, path: Path, columns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    return texts_of(intake, _read(intake, path, columns, keys=1)) if path.exists() else {}
-
-
-def _read(intake: Intake, path: Path, columns: tuple[str, ...], keys: int) -> Rows:
-    try:
-        table = pq.ParquetFile(path).read()
-        missing = [name for name in columns[: max(keys, 2)] if name not in table.column_names]
-        if missing:
-            raise DataError(
-                f"{path}: columns {', '.join(table.column_names)}",
-                expected=", ".join(columns),
-                remedy=f"add or rename {', '.join(missing)}",
-            )
-        empty = pa.array([""] * table.num_rows, type=pa.large_string())
-        parts = [_strings(table.column(name)) if name in table.column_names else empty for name in columns]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: {error}",
-            expected=f"a Parquet table with the string columns {', '.join(columns)}",
-            consequence="part of the graph would be missing",
-            remedy="write the table again",
-        ) from error
-    rows = Rows(path, parts, np.arange(1, table.num_rows + 1, dtype=np.int64))
-    intake.tally[path.name] = {"lines": len(rows), "blank": 0, "malformed": 0}
-    good = np.ones(len(rows), dtype=np.bool_)
-    for part in parts[:keys]:
-        good &= pc.not_equal(part, "").to_numpy(zero_copy_only=False)
-    return intake.keep(rows, good, ["a key is empty"] * int(np.count_nonzero(~good)))
-
-
-def _strings(column: pa.ChunkedArray) -> pa.Array:
-    text = pc.fill_null(column.cast(pa.string()).cast(pa.large_string()), "")
-    return pc.utf8_trim_whitespace(text).combine_chunks()
+    return texts_of(intake, rows_of_table(intake, path, columns, keys=1)) if path.exists() else {}

@@ -23,34 +23,44 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from raydistill.errors import DataError
 from raydistill.kg.columns import read_bytes
-from raydistill.kg.folders import find_file, need_file, split_files
+from raydistill.kg.folders import find_file, need_file
 from raydistill.kg.graph import Graph, Texts, assemble, words_of_key
 from raydistill.kg.lines import Intake, Rows
+from raydistill.kg.splits import read_splits
 from raydistill.kg.text import clean_text
 from raydistill.kg.triples import Split
 
 SHORT_TEXTS, LONG_TEXTS, RELATION_TEXTS = "entity2text.txt", "entity2textlong.txt", "relation2text.txt"
 WORDNET_TEXTS, FREEBASE_NAMES = "wordnet-mlj12-definitions.txt", "FB15k_mid2name.txt"
-FREEBASE_DESCRIPTIONS = "FB15k_mid2description.txt"
+FREEBASE_DESCRIPTIONS, RELATIONS_JSON = "FB15k_mid2description.txt", "relations.json"
+NO_TEXTS = "The source has no texts: names and phrases are made from keys, which tells a text model little."
 _NO_ENTITY_TEXTS = "The source has no texts of entities: names are made from keys, which tells a text model little."
 _DEFINITION_RATIO = 0.9
 _WORDNET_NAME = re.compile(r"_*(?P<lemma>.+)_[A-Z]+_[0-9]+")
 _QUOTED = re.compile(r'"(?P<text>.*)"(@[a-z-]+)?', re.DOTALL)
 
 
-def read_plain(folder: Path, intake: Intake) -> Graph:
+def read_tabs(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read triples without texts; every name is made from its key."""
-    note = "The source has no texts: names and phrases are made from keys, which tells a text model little."
-    return assemble("tsv", read_splits(folder, intake), Texts({}, {}, {}, notes=(note,)))
+    return read_plain("tsv", files, intake)
 
 
-def read_kg_bert(folder: Path, intake: Intake) -> Graph:
+def read_commas(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
+    """Read comma-separated triples without texts; every name is made from its key."""
+    return read_plain("csv", files, intake)
+
+
+def read_plain(layout: str, files: Mapping[Split, Path], intake: Intake) -> Graph:
+    """Read triple files alone, of whatever kind, for a graph that will be said to have this layout."""
+    return assemble(layout, read_splits(files, intake), Texts({}, {}, {}, notes=(NO_TEXTS,)))
+
+
+def read_kg_bert(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read triples with KG-BERT's text files (see the rule above)."""
-    return assemble("kg-bert", read_splits(folder, intake), kg_bert_texts(folder, intake))
+    return assemble("kg-bert", read_splits(files, intake), kg_bert_texts(folder, intake))
 
 
 def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
@@ -80,15 +90,14 @@ def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
     return Texts(names, descriptions, phrases, listed, (note,))
 
 
-def read_simkgc(folder: Path, intake: Intake) -> Graph:
+def read_simkgc(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read SimKGC's raw files for WN18RR or FB15k-237."""
-    splits = read_splits(folder, intake)
-    relations = find_file(folder, "relations.json")
-    phrases = _read_phrases(relations) if relations else {}
+    splits = read_splits(files, intake)
+    phrases = read_phrases(intake, folder)
     wordnet = find_file(folder, WORDNET_TEXTS)
     if wordnet:
         senses = texts_of(intake, intake.read(wordnet, columns=3, keys=1))
-        names = {key: _wordnet_name(word) for key, (word, _) in senses.items()}
+        names = {key: name_of_sense(word) for key, (word, _) in senses.items()}
         descriptions = {key: definition for key, (_, definition) in senses.items()}
         return assemble("simkgc", splits, Texts(names, descriptions, phrases))
     description_file = find_file(folder, FREEBASE_DESCRIPTIONS)
@@ -96,17 +105,11 @@ def read_simkgc(folder: Path, intake: Intake) -> Graph:
     raw_names = read_texts(intake, name_file) if name_file else {}
     names = {key: words_of_key(name) if name else "" for key, name in raw_names.items()}
     raw = read_texts(intake, description_file) if description_file else {}
-    descriptions = {key: _without_repeated_name(names.get(key, ""), _unquoted(text)) for key, text in raw.items()}
+    descriptions = {key: _without_repeated_name(names.get(key, ""), without_quotes(text)) for key, text in raw.items()}
     missing = (
         f"{FREEBASE_NAMES} is not there: entities are called by their keys, and only descriptions tell what they are."
     )
     return assemble("simkgc", splits, Texts(names, descriptions, phrases, notes=() if name_file else (missing,)))
-
-
-def read_splits(folder: Path, intake: Intake) -> dict[Split, list[pa.Array]]:
-    """Read the triple files of a folder, keys separated by tabs."""
-    files = split_files(folder, (".tsv", ".txt"))
-    return {split: intake.read(path, columns=3, keys=3).columns for split, path in files.items()}
 
 
 def read_texts(intake: Intake, path: Path) -> dict[str, str]:
@@ -140,13 +143,13 @@ def _without_repeated_name(name: str, text: str) -> str:
     return text if rest[:1].isalnum() else rest.strip()
 
 
-def _wordnet_name(word: str) -> str:
+def name_of_sense(word: str) -> str:
     """Return the lemma of a sense: "__family_alcidae_NN_1" is "family alcidae"."""
     match = _WORDNET_NAME.fullmatch(word)
     return words_of_key(match["lemma"] if match else word) if word else ""
 
 
-def _unquoted(text: str) -> str:
+def without_quotes(text: str) -> str:
     """Undo the quoting of an RDF literal such as "A town.\\n"@en."""
     match = _QUOTED.fullmatch(text)
     if match is None:
@@ -154,13 +157,24 @@ def _unquoted(text: str) -> str:
     return clean_text(re.sub(r"\\(.)", lambda escape: " " if escape[1] in "nrt" else escape[1], match["text"]))
 
 
-def _read_phrases(path: Path) -> Mapping[str, str]:
+def read_phrases(intake: Intake, folder: Path) -> dict[str, str]:
+    """Read SimKGC's `relations.json`, where it is there; it has null where Wikidata5M names no phrase.
+
+    Raises:
+        DataError: it holds something else than phrases.
+    """
+    path = find_file(folder, RELATIONS_JSON)
+    if path is None:
+        return {}
     try:
         phrases = json.loads(read_bytes(path))
         for key, phrase in phrases.items():
-            if not isinstance(phrase, str):
+            if not isinstance(phrase, str | None):
                 raise ValueError(f"the phrase of {key} is {json.dumps(phrase)[:60]}")
-        return {key: clean_text(phrase) for key, phrase in phrases.items()}
+        found = {key: clean_text(phrase) for key, phrase in phrases.items() if phrase is not None}
+        "".join(found.values()).encode("utf-8")  # An escaped half of a character is no text.
+        intake.tally[path.name] = {"lines": len(phrases), "blank": 0, "malformed": 0}
+        return found
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: {error}",

@@ -75,3 +75,39 @@ def test_part_that_is_not_there_is_refused(call: Call, source: Path, tmp_path: P
     assert "what to do" in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_one_file_needs_a_share_and_is_cut_by_it(call: Call, source: Path, tmp_path: Path) -> None:
+    """The first graph of most users is one file."""
+    triples = [f"e{row}\tr\te{(row + step) % 20}" for row in range(20) for step in (1, 2, 3)]
+    graph = tmp_path / "graph.tsv"
+    graph.write_text("\n".join(triples), encoding="utf-8")
+    refused = call("prepare", str(graph), "--out", str(tmp_path / "out"))
+    assert refused.exit_code == 3
+    assert "--hold-out 0.1" in refused.stderr
+    result = call("prepare", str(graph), "--out", str(tmp_path / "out"), "--hold-out", "0.1")
+    assert result.exit_code == 0, result.output
+    assert "20 entities, 1 relations, 48 / 6 / 6 triples" in result.stdout
+    assert "6 for valid and 6 for test were cut out of train with seed 0" in result.stdout
+    again = call("prepare", str(source), "--out", str(tmp_path / "again"), "--hold-out", "0.1")
+    assert again.exit_code == 2
+    assert "3 / 1 / 1 triples" in again.stderr
+
+
+@pytest.mark.parametrize("option", [("--hold-out", "0.5"), ("--hold-out", "nan"), ("--layout", "kgbert")])
+def test_values_out_of_range_are_exit_code_two(
+    call: Call, source: Path, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    """A traceback, or a dataset without training."""
+    result = call("prepare", str(source), "--out", str(tmp_path / "out"), *option)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_lists_the_layouts(call: Call) -> None:
+    """Names that are found in the source code alone are found by nobody."""
+    from raydistill.kg.layouts import LAYOUTS
+
+    said = "".join(call("prepare", "--help").stdout.split())
+    assert f"[{'|'.join(LAYOUTS)}]" in said

@@ -185,3 +185,13 @@ def test_a_negative_seed_is_refused(kg_bert_folder: Path, tmp_path: Path) -> Non
     """numpy would answer with its own ValueError."""
     with pytest.raises(ConfigError, match="seed -1"):
         prepare(kg_bert_folder, tmp_path / "out", seed=-1)
+
+
+def test_fingerprints_of_real_graphs_are_those_of_earlier_versions(
+    real_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Runs, caches and checkpoints know their dataset by it: a reader that numbers anew makes all of them strangers."""
+    source = real_folder("UMLS")
+    assert prepare(source, tmp_path / "whole").fingerprint.startswith("93ad89c0c5ceb9a24f31180e10c8a88f")
+    assert prepare(source, tmp_path / "cut", sample=100).fingerprint.startswith("79f79ceae2cfe6990b44d370a1374896")
+    assert prepare(source, tmp_path / "part", part="2/3").fingerprint.startswith("23d7609d3631d147daafec226ccdb5d3")

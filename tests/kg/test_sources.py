@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydistill.errors import ConfigError, DataError
+from raydistill.kg.layouts import LAYOUTS
 from raydistill.kg.lines import Intake
-from raydistill.kg.sources import LAYOUTS, read_source, recognise
+from raydistill.kg.sources import READERS, read_source, recognise
 
 TEXT_FILES = ("entity2text.txt", "entity2textlong.txt", "relation2text.txt", "relations.json", "test.tsv.gz")
 SIMKGC_FILES = ("train.txt", "valid.txt", "test.txt", "wordnet-mlj12-definitions.txt", "FB15k_mid2name.txt")
@@ -35,18 +36,47 @@ KG_BERT = {
     "entity2text.txt": b"a\tAnn, a painter\nb\tBob, who fishes\n",
     "relation2text.txt": b"r\tknows\n",
 }
-NAMES = st.sampled_from((*OPENKE, *LIBKGE, *KG_BERT, *TEXT_FILES, *SIMKGC_FILES, "train.parquet", "test.parquet"))
+JSON_FILES = ("train.txt.json", "valid.txt.json", "test.txt.json", "entities.json")
+OTHER_FILES = (
+    "train.csv",
+    "valid.csv",
+    "test.csv",
+    "graph.tsv",
+    "wikidata5m_entity.txt",
+    "wikidata5m_inductive_train.txt",
+)
+NAMES = st.sampled_from(
+    (*OPENKE, *LIBKGE, *KG_BERT, *TEXT_FILES, *SIMKGC_FILES, *JSON_FILES, *OTHER_FILES, "train.parquet", "test.parquet")
+)
 LINES = st.sampled_from(
-    [b"a\tr\tb", b"1\t0\t2", b"0 1 0", b"2", b"a\tname, words", b"0\ta", b"a\t0", b"", b"\xff", b"a\t"]
+    [
+        b"a\tr\tb",
+        b"1\t0\t2",
+        b"0 1 0",
+        b"2",
+        b"a\tname, words",
+        b"0\ta",
+        b"a\t0",
+        b"",
+        b"\xff",
+        b"a\t",
+        b"a,r,b",
+        b"[]",
+        b"h\tr\tt",
+    ]
 )
 _OTHER_NAMES = {"train": "train", "valid": "dev", "test": "test"}
 CONTENT = st.one_of(st.binary(max_size=120), st.lists(LINES, max_size=6).map(b"\n".join))
 
 
 @settings(max_examples=200, deadline=None)
-@given(files=st.dictionaries(NAMES, CONTENT, min_size=1, max_size=8), layout=st.sampled_from(LAYOUTS))
+@given(
+    files=st.dictionaries(NAMES, CONTENT, min_size=1, max_size=8),
+    layout=st.sampled_from(LAYOUTS),
+    may_lack=st.booleans(),
+)
 def test_any_folder_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], layout: str
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], layout: str, may_lack: bool
 ) -> None:
     """Whatever people have in a folder, the answer is a graph or a DataError, never another exception."""
     folder = tmp_path_factory.mktemp("folder")
@@ -54,10 +84,10 @@ def test_any_folder_is_read_or_refused(
         (folder / name).write_bytes(content)
     intake = Intake()
     try:
-        graph = read_source(folder, layout, intake)
+        graph = read_source(folder, layout, intake, may_lack=may_lack)
     except DataError:
         return
-    assert min(len(triples) for triples in graph.triples.values()) > 0
+    assert min(len(graph.triples[split]) for split in (("train",) if may_lack else graph.triples)) > 0
     assert len(graph.entity_names) == len(graph.entity_descriptions) == graph.num_entities
     assert all(graph.entity_names)
     assert all(graph.relation_phrases)
@@ -147,3 +177,47 @@ def test_a_dataset_directory_is_not_a_source(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(DataError, match="already"):
         read_source(tmp_path, "auto", Intake())
+
+
+def test_every_layout_is_listed_and_in_the_page_on_data() -> None:
+    """The command line lists the names before it imports what reads them; the page is where errors send people."""
+    assert LAYOUTS == ("auto", *READERS)
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    for name, layout in READERS.items():
+        assert f"`{name}`" in page
+        assert [text for text in layout.texts if f"`{text}`" not in page] == []
+
+
+def test_texts_under_other_names_are_told(kg_bert_folder: Path) -> None:
+    """A graph whose names lie unread beside it trains as if it had none, and nobody knows why it is so bad."""
+    for name in ("README.txt", "LICENSE.txt", ".hidden.tsv", "plot.png"):
+        (kg_bert_folder / name).touch()
+    plain = read_source(kg_bert_folder, "auto", Intake())
+    assert not [note for note in plain.notes if "Not read" in note]
+    (kg_bert_folder / "entities.tsv").touch()
+    assert read_source(kg_bert_folder, "auto", Intake()).notes[-1].startswith("Not read: entities.tsv; ")
+    for name in ("entity2text.txt", "entity2textlong.txt", "relation2text.txt"):
+        (kg_bert_folder / name).unlink()
+    warning = read_source(kg_bert_folder, "auto", Intake()).notes[-1]
+    assert warning.startswith("Warning: no texts were found. Not read: entities.tsv; ")
+    assert "entity2text.txt, entity2textlong.txt, relation2text.txt" in warning
+
+
+def test_a_folder_that_nobody_knows_is_sent_to_the_page(tmp_path: Path) -> None:
+    """A list of sixteen names tells nobody which of them his own graph should have."""
+    for name in ("one.tsv", "two.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"one\.tsv, two\.tsv") as refused:
+        read_source(tmp_path, "auto", Intake(), may_lack=True)
+    assert "docs/data.md" in refused.value.remedy
+    assert "--hold-out" in refused.value.remedy
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """An ending decides how a file is read."""
+    (tmp_path / "graph.nt").write_text("<a> <b> <c> .\n")
+    with pytest.raises(DataError, match=r"graph\.nt is a file"):
+        read_source(tmp_path / "graph.nt", "auto", Intake(), may_lack=True)
+    (tmp_path / "graph.tsv").write_text("a\tr\tb\n")
+    with pytest.raises(DataError, match="layout is kg-bert"):
+        read_source(tmp_path / "graph.tsv", "kg-bert", Intake(), may_lack=True)
