@@ -110,6 +110,7 @@ def test_script_explains_itself_quickly(path: Path) -> None:
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "out.json"), 3),
         ("evaluate.py", ("/nowhere/at/all", "/nowhere/at/all", "absent/out.json"), 2),
         ("quantize.py", ("/nowhere/at/all", "/nowhere/at/all", "out"), 3),
+        ("import_teacher.py", ("/nowhere/at/all", "out", "--data", "/nowhere/at/all"), 3),
         ("structural.py", ("/nowhere/at/all", "out"), 3),
         ("structural.py", ("/nowhere/at/all", "out", "--interaction", "transe"), 2),
         ("structural.py", ("/nowhere/at/all", "/"), 2),

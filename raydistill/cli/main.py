@@ -10,6 +10,7 @@ import click
 
 from raydistill import __version__
 from raydistill.cli.evaluate import evaluate
+from raydistill.cli.export import export
 from raydistill.cli.failures import TERMINATED, explained
 from raydistill.cli.jobs import jobs, stop
 from raydistill.cli.output import configure_logging
@@ -49,7 +50,7 @@ def commands(verbose: bool, debug: bool) -> None:
     configure_logging(verbose=verbose, debug=debug)
 
 
-for command in (prepare, run, status, submit, jobs, stop, evaluate, predict, verify):
+for command in (prepare, run, status, submit, jobs, stop, evaluate, predict, export, verify):
     commands.add_command(command)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raydistill.students.quantizers import FLOAT, codes_of, require_entity_bits
 
+_BYTE = 8
 _ROWS_AT_ONCE = 2048
 """Entities whose codes are turned into numbers at a time: bounds the memory beside them, and stays in a processor's cache."""
 
@@ -73,6 +74,24 @@ class EntityVectors:
     def to(self, device: torch.device) -> EntityVectors:
         """The same on another device."""
         return EntityVectors(self.codes.to(device), None if self.scale is None else self.scale.to(device))
+
+    @property
+    def bits(self) -> int:
+        """Of each number: 8, or 32 for float32."""
+        return FLOAT if self.scale is None else _BYTE
+
+    def rows(self, entities: Tensor) -> EntityVectors:
+        """Those of some entities, `(some,)` int64."""
+        entities = entities.to(self.codes.device)
+        return EntityVectors(self.codes[entities], None if self.scale is None else self.scale[entities])
+
+    def followed_by(self, others: EntityVectors) -> EntityVectors:
+        """These, and after them others that are kept in as many bits."""
+        assert self.bits == others.bits, "vectors of different bits share no table"
+        codes = torch.cat([self.codes, others.codes.to(self.codes.device)])
+        if self.scale is None or others.scale is None:
+            return EntityVectors(codes)
+        return EntityVectors(codes, torch.cat([self.scale, others.scale.to(self.scale.device)]))
 
     def scores(self, query: Tensor) -> Tensor:
         """Inner products with one query `(hidden,)`, `(entities,)` float32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from raydistill.errors import PredictionError, RunDirectoryError
+from raydistill.errors import RunDirectoryError
 from raydistill.planning.state import CampaignState, replay
 
 EVENTS: list[dict[str, Any]] = [
@@ -41,6 +42,7 @@ class FakeCampaign:
 
     config: Any
     run_dir: str
+    variables: Any = None
     calls = []  # type: ignore[var-annotated]  # noqa: RUF012 - shared on purpose: the test reads it
 
     def run(self, *, resume: bool, observe: Callable[[CampaignState], None] | None) -> CampaignState:
@@ -77,6 +79,22 @@ def test_run_takes_its_directory_from_the_file_name(call: Callable[..., Result],
     assert "promoted main 0-teacher: /there/checkpoint" in lines
     assert "0.438" in result.stdout
     assert Path("runs/ladder/report.html").is_file()
+
+
+def test_run_passes_variables_on_and_has_them_itself(
+    call: Callable[..., Result], campaign_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that the driver reaches and its cluster does not, or the other way round."""
+    monkeypatch.setenv("KEY", "here")
+    monkeypatch.setenv("ENDPOINT", "other")
+    result = call("run", str(campaign_file), "--env", "KEY", "--env", "ENDPOINT=there")
+    assert result.exit_code == 0, result.output
+    assert FakeCampaign.calls[0].variables == {"KEY": "here", "ENDPOINT": "there"}
+    assert os.environ["ENDPOINT"] == "there"
+    refused = call("run", str(campaign_file), "--run-dir", "other", "--env", "ABSENT_VARIABLE")
+    assert refused.exit_code == 2
+    assert "--env ABSENT_VARIABLE" in refused.stderr
+    assert not Path("other").exists()
 
 
 def test_run_prints_json_alone_on_standard_output(call: Callable[..., Result], campaign_file: Path) -> None:
@@ -157,67 +175,3 @@ def test_run_refuses_a_bad_file_before_anything_starts(call: Callable[..., Resul
     assert result.exit_code == 2
     assert "did you mean 'encoder'?" in result.stderr
     assert FakeCampaign.calls == []
-
-
-@dataclass
-class Answer:
-    """What a predictor gives back."""
-
-    key: str
-    name: str
-    score: float
-    known: bool
-
-
-@dataclass
-class FakePredictor:
-    """Answers with its arguments, and with a score of half a unit for the bits of a float32."""
-
-    score: float
-
-    @classmethod
-    def load(cls, checkpoint: str, data: str, *, entity_bits: int) -> FakePredictor:
-        return cls(entity_bits / 64)
-
-    def tails(self, head: str, relation: str, k: int) -> list[Answer]:
-        if head == "nobody":
-            raise PredictionError("entity 'nobody'", remedy="give new text")
-        return [Answer("e1", f"tail of {head} {relation} [bold]", self.score, True)][:k]
-
-    def heads(self, tail: str, relation: str, k: int) -> list[Answer]:
-        return [Answer(f"e{i}", f"head of {tail} {relation}", 0.25, False) for i in range(k)]
-
-
-@pytest.fixture
-def predict(call: Callable[..., Result], tmp_path: Path, fake_module: Callable[..., None]) -> Callable[..., Result]:
-    fake_module("raydistill.shipping.predictor", Predictor=FakePredictor)
-    return lambda *arguments: call("predict", str(tmp_path), "--data", str(tmp_path), *arguments)
-
-
-def test_predict_asks_for_tails_of_a_head_and_heads_of_a_tail(predict: Callable[..., Result]) -> None:
-    """The two directions swapped give plausible nonsense."""
-    assert "tail of a causes [bold]" in predict("--head", "a", "--relation", "causes").stdout
-    answers = json.loads(predict("--tail", "b", "--relation", "causes", "-k", "2", "--json").stdout)["answers"]
-    assert answers == [{"key": f"e{i}", "name": "head of b causes", "score": 0.25, "known": False} for i in range(2)]
-
-
-def test_predict_hands_on_the_bits_of_entity_vectors(predict: Callable[..., Result]) -> None:
-    """An option that changes nothing would let a graph that fits in eight bits run out of memory."""
-    asked = ("--head", "a", "--relation", "causes", "--json")
-    scores = [json.loads(predict(*asked, *bits).stdout)["answers"][0]["score"] for bits in ((), ("--entity-bits", "8"))]
-    assert scores == [0.5, 0.125]
-
-
-@pytest.mark.parametrize("arguments", [(), ("--head", "a", "--tail", "b")])
-def test_predict_needs_one_side(predict: Callable[..., Result], arguments: tuple[str, ...]) -> None:
-    """A query with both sides, or none, asks nothing."""
-    result = predict("--relation", "causes", *arguments)
-    assert result.exit_code == 2
-    assert "give either --head" in result.stderr
-
-
-def test_predict_tells_what_it_cannot_answer(predict: Callable[..., Result]) -> None:
-    """An unknown entity is a user's mistake."""
-    result = predict("--head", "nobody", "--relation", "causes")
-    assert result.exit_code == 2
-    assert result.stderr == "error: entity 'nobody'\n  what to do: give new text\n"

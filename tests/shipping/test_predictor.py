@@ -13,7 +13,9 @@ from raydistill.errors import PredictionError
 from raydistill.evaluation.encode import encode_queries, link_prediction_task
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import join_text
+from raydistill.shipping import predictor as predicting
 from raydistill.shipping.predictor import Predictor
+from raydistill.shipping.queries import Query
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_new_text_is_encoded_as_the_same_text_of_an_entity_is(predictor: Predict
     long = next(i for i, text in enumerate(dataset.entity_descriptions) if len(text.split()) >= 20)
     text = join_text(dataset.entity_names[long], dataset.entity_descriptions[long], [])
     inside = encode_queries(predictor.model, predictor.assembler, np.array([long]), np.array([0]))
-    assert torch.allclose(predictor._encode_new(text, 0), inside, atol=1e-6)
+    assert torch.allclose(predictor._encode_new([text], np.array([0])), inside, atol=1e-6)
     assert not any(answer.known for answer in predictor.tails(text, dataset.relation_keys[0], 3))
 
 
@@ -75,3 +77,66 @@ def test_k_below_one_is_refused(predictor: Predictor, dataset: Dataset) -> None:
     """topk of a negative number is an internal error."""
     with pytest.raises(PredictionError, match="k = 0"):
         predictor.tails(dataset.entity_keys[0], dataset.relation_keys[0], 0)
+
+
+def test_new_answers_are_those_the_graph_does_not_know(predictor: Predictor, dataset: Dataset) -> None:
+    """Left out after the best were chosen, known answers would take the places of new ones."""
+    everyone = predictor.tails("ann", "knows", dataset.num_entities)
+    expected = {answer.key: answer.score for answer in everyone if not answer.known}
+    assert {answer.key for answer in everyone if answer.known} == {"bob", "carl"}
+    # By score: which of two homonyms comes first is chance.
+    few = predictor.tails("ann", "knows", 3, new=True)
+    assert [answer.score for answer in few] == list(expected.values())[:3]
+    assert {answer.key: answer.score for answer in predictor.tails("ann", "knows", 99, new=True)} == expected
+    heads = predictor.heads("rome", "lives in", 99, new=True)
+    assert {answer.key for answer in heads} == set(dataset.entity_keys) - {"ann", "carl", "bob"}
+
+
+def test_many_queries_have_the_answers_of_each(
+    predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded together, entities and new texts in any order, in parts: an answer beside another question is believed."""
+    queries = [
+        Query("lives in", head="a stranger: who paints"),
+        Query("knows", head="ann"),
+        Query("lives in", tail="rome"),
+        Query("knows", tail="a stranger: who paints"),
+        Query("knows", head="CARL"),
+    ]
+    together = predictor.answers(queries, 4)
+    alone = [
+        predictor.tails(query.head, query.relation, 4)
+        if query.head is not None
+        else predictor.heads(query.given, query.relation, 4)
+        for query in queries
+    ]
+    monkeypatch.setattr(predicting, "QUERIES_AT_ONCE", 2)
+    for found in (together, predictor.answers(queries, 4)):
+        for ours, theirs in zip(found, alone, strict=True):
+            assert [answer.score for answer in ours] == pytest.approx([answer.score for answer in theirs], abs=1e-6)
+            assert sorted(answer.known for answer in ours) == sorted(answer.known for answer in theirs)
+    assert predictor.answers([], 4) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (Query("nonsense", head="ann", origin="q.tsv:7"), "^q.tsv:7: relation 'nonsense' is not in the graph"),
+        (Query("knows", head="Springfield", origin="q.tsv:7"), "^q.tsv:7: 'Springfield' names 2 entities"),
+        (Query("knows", tail=" ", origin="q.tsv:7"), "^q.tsv:7: an empty head or tail"),
+    ],
+)
+def test_query_that_means_nothing_is_refused_where_it_stands(predictor: Predictor, query: Query, said: str) -> None:
+    """In a file of thousands the reader has to be told where to look."""
+    with pytest.raises(PredictionError, match=said):
+        predictor.answers([Query("knows", head="ann", origin="q.tsv:6"), query])
+
+
+def test_score_is_the_one_among_the_answers(predictor: Predictor, dataset: Dataset) -> None:
+    """A triple scored in another way than answers are cannot be held against them."""
+    answers = {answer.key: answer.score for answer in predictor.tails("bob", "lives in", dataset.num_entities)}
+    assert {key: predictor.score("bob", "lives in", key) for key in answers} == pytest.approx(answers, abs=1e-6)
+    long = next(i for i, text in enumerate(dataset.entity_descriptions) if len(text.split()) >= 20)
+    text = join_text(dataset.entity_names[long], dataset.entity_descriptions[long], [])
+    assert predictor.score("bob", "lives in", text) == pytest.approx(answers[dataset.entity_keys[long]], abs=1e-6)
+    assert 1 / predictor.temperature == pytest.approx(predictor.model.inverse_temperature.item())
