@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 TokensAtOnce = int | Literal["auto"]
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA itself takes of a GPU in each process."""
 
 
 def best_device() -> torch.device:
@@ -28,6 +30,16 @@ def give_memory_back() -> None:
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def keep_to(share: float) -> None:
+    """Take no more of a GPU than a share of its memory, in a process that was given less than a whole one; nothing otherwise.
+
+    Ray counts shares and keeps nobody to them: whoever comes first would keep nearly all of the GPU, and the next one would find no room.
+    """
+    if 0 < share < 1 and torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / whole, share / 2))
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

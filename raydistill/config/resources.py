@@ -41,7 +41,7 @@ class ResourcesSection(Section):
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
         description="auto = one GPU, where the cluster has any when the campaign begins (an equal part of one where it has fewer than a trial has workers), "
-        "else none; 0 = train on CPUs; a fraction below 1 lets that many workers share a GPU, which then exchange vectors through the CPU (Gloo instead of NCCL)",
+        "else none; 0 = train on CPUs; a fraction below 1 lets that many workers share a GPU and its memory; they then exchange vectors through the CPU (Gloo instead of NCCL)",
     )
     placement: Literal["pack", "strict_pack", "spread"] = Field(
         "pack",

@@ -22,6 +22,7 @@ from raydistill.models.attention import Layer, operands_of
 logger = logging.getLogger(__name__)
 WIDEST_HEAD = 256
 """What FlashAttention takes."""
+HEAD_STEP = 8
 RECOMPILATIONS = 256
 LONGEST_SHORT = 128
 """Tokens of a text whose scores `short_attention` holds at once."""
@@ -32,10 +33,29 @@ LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention, bool], tuple[Tens
 
 def can_be_fused(model: Any, hidden: Tensor) -> bool:
     """Whether an encoder's layers can take this way: on a GPU that knows bfloat16 and FlashAttention, where products are made in bfloat16."""
+    if not (hidden.is_cuda and torch.is_autocast_enabled("cuda") and _device_is_able()):
+        return False
+    hindrance = hindrance_of(model)
+    if hindrance is not None:
+        _tell_once(hindrance)
+    return hindrance is None
+
+
+def hindrance_of(model: Any) -> str | None:
+    """What about an encoder keeps its layers from this way on a GPU that could; None = nothing does."""
     heads = model.config.hidden_size // model.config.num_attention_heads
-    fits = heads <= WIDEST_HEAD and heads % 8 == 0
-    plain = all(operands_of(layer.attention.self) is None for layer in model.encoder.layer)
-    return plain and hidden.is_cuda and fits and torch.is_autocast_enabled("cuda") and _device_is_able()
+    if heads > WIDEST_HEAD or heads % HEAD_STEP:
+        return f"its heads have {heads} units, and kernels take multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
+    if any(operands_of(layer.attention.self) is not None for layer in model.encoder.layer):
+        return "its attention is computed from rounded numbers"
+    return None
+
+
+@functools.cache
+def _tell_once(hindrance: str) -> None:
+    logger.warning(
+        "an encoder goes through the GPU in groups of texts, which may take ten times as long: %s", hindrance
+    )
 
 
 @functools.cache
@@ -100,10 +120,7 @@ def short_attention() -> Attention | None:
     try:
         from raydistill.models.short_attention import attended
 
-        device = torch.device("cuda")
-        states = torch.zeros((2, 3, 1, 16), dtype=torch.bfloat16, device=device, requires_grad=True)
-        bounds = torch.tensor([0, 2], dtype=torch.int32, device=device)
-        attended(states, bounds, 2, 1.0, 0.1).sum().backward()  # type: ignore[no-untyped-call]
+        try_out(attended, torch.device("cuda"))
     except Exception as problem:  # a compiler's failures have no class in common
         said = str(problem).strip().partition("\n")[0]
         logger.warning(
@@ -111,6 +128,15 @@ def short_attention() -> Attention | None:
         )
         return None
     return attended
+
+
+def try_out(attention: Attention, device: torch.device) -> None:
+    """Go through a kernel once, there and back, and leave no trace: it may be needed first where no gradient is, or between two draws that must be the same again."""
+    drawing = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=drawing):
+        states = torch.zeros((2, 3, 1, 16), dtype=torch.bfloat16, device=device, requires_grad=True)
+        bounds = torch.tensor([0, 2], dtype=torch.int32, device=device)
+        attention(states, bounds, 2, 1.0, 0.1).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def flash_attention(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:

@@ -138,8 +138,9 @@ def pool_tokens(
     states = states.to(working_dtype(states))
     if how == "cls":
         return states[_first_of_each_text(first_token, text_of_token, num_texts)]
-    count = torch.bincount(text_of_token, minlength=num_texts)
-    if not bool((count > 0).all()):
+    count = tokens_of_each(text_of_token, num_texts)
+    # As of an index: to look at what lies on a GPU is to wait for it.
+    if not count.is_cuda and not bool((count > 0).all()):
         raise ShapeError(
             f"{int((count == 0).sum())} of {num_texts} texts have no token",
             expected="at least one token in each text",
@@ -158,9 +159,14 @@ def sum_by_text(tensor: Tensor, text_of_token: Tensor, num_texts: int) -> Tensor
     return tensor.new_zeros((num_texts, *tensor.shape[1:])).index_add(0, text_of_token, tensor)
 
 
+def tokens_of_each(text_of_token: Tensor, num_texts: int) -> Tensor:
+    """Return how many tokens each text has, (num_texts,) int64. `torch.bincount` waits for a GPU, twice."""
+    return sum_by_text(torch.ones_like(text_of_token), text_of_token, num_texts)
+
+
 def mean_by_text(values: Tensor, text_of_token: Tensor, num_texts: int) -> tuple[Tensor, Tensor]:
     """Return the mean over the tokens of each text of (tokens,) values, and their number, both (num_texts,); 0 and 0 for a text without tokens."""
-    count = torch.bincount(text_of_token, minlength=num_texts).to(values.dtype)
+    count = tokens_of_each(text_of_token, num_texts).to(values.dtype)
     return sum_by_text(values, text_of_token, num_texts) / count.clamp(min=1), count
 
 
@@ -189,7 +195,9 @@ def _first_of_each_text(first_token: Tensor | None, text_of_token: Tensor, num_t
             remedy="pass first_token, or pool by 'mean'",
         )
     require_index("first_token", first_token, num_texts, text_of_token.shape[0], "(num_texts,)")
-    if not bool((text_of_token[first_token] == torch.arange(num_texts, device=first_token.device)).all()):
+    if not first_token.is_cuda and not bool(
+        (text_of_token[first_token] == torch.arange(num_texts, device=first_token.device)).all()
+    ):
         raise ShapeError(
             "first_token names tokens of other texts",
             expected="text_of_token[first_token[t]] == t for every text",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterator
 from typing import Any
 
-from raydistill.config.methods import parts_of
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice, LogUniform, Uniform, bounds, is_distribution
+from raydistill.config.space import Choice, LogUniform, Uniform, bounds
 from raydistill.config.trial import TeacherReference, TrialConfig
 from raydistill.errors import CapabilityError, ConfigError
 from raydistill.planning.assistants import assistant_problems
@@ -25,11 +23,11 @@ from raydistill.planning.grades import (
     trial_config,
 )
 from raydistill.planning.ground import Ground
-from raydistill.planning.search import Space, grade_space, grid, trial_limit, with_zero
+from raydistill.planning.hints import tell
+from raydistill.planning.search import Space, grade_space, grid, trial_limit
 from raydistill.planning.shapes import growth_problems, reading_problems, shape_problems, structural_problems
 from raydistill.planning.widths import assistant_size_problems, encoder_sizes, sizes_of, width_problems
 
-logger = logging.getLogger(__name__)
 STAND_IN = TeacherReference(path="", digest="")
 SHAPING = ("layer_map", "init")
 FITTING = ("width", "intermediate", "relation_heads", "teacher_layer", "groups", "stages")
@@ -62,54 +60,8 @@ def preflight(config: CampaignConfig, ground: Ground) -> tuple[GradePlan, ...]:
             consequence="the campaign would fail only after the grades above were trained, so nothing was started",
             remedy="mend the grades named above",
         )
-    _tell_of_zero(plans)
-    _tell_of_places(config, plans)
-    _tell_of_earlier(config, plans)
-    _tell_of_idle(config, plans)
+    tell(config, plans, ground)
     return plans
-
-
-def _tell_of_zero(plans: tuple[GradePlan, ...]) -> None:
-    for plan in plans:
-        asked = plan.section.mask_ratio if plan.section is not None else None
-        if isinstance(asked, (Choice, Uniform)) and with_zero(asked) != asked:
-            logger.info("%s: mask ratio 0 joins the values to be searched", plan.folder)
-
-
-def _tell_of_places(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
-    """Not refused: the results are right, and a run that was begun so may have to go on in less room."""
-    places, grades = config.resources.concurrent_trials, len(plans) - (config.teacher.checkpoint is not None)
-    if config.schedule.name == "pipelined" and places != "auto" and places < grades:
-        how = "run one after another" if places == 1 else "cannot all move at once"
-        logger.warning(
-            "schedule.name is pipelined and resources.concurrent_trials %d, for all grades together: %d grades %s; give it at least %d, or auto",
-            places,
-            grades,
-            how,
-            grades,
-        )
-
-
-def _tell_of_earlier(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
-    pairs = itertools.product(lineages_of(config), plans[2:])
-    if config.schedule.name != "sequential" and any(takes_earlier(method_of(*pair)) for pair in pairs):
-        logger.info(
-            "schedule.name is %s: method reinforced has the teacher of each grade and the checkpoints it names, and no earlier grades",
-            config.schedule.name,
-        )
-
-
-def _tell_of_idle(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
-    methods = [method_of(lineage, plan) for lineage, plan in itertools.product(lineages_of(config), plans[1:])]
-    told = {
-        (part.name, name): (why, is_distribution(getattr(part, name)))
-        for method in methods
-        for part in parts_of(method)
-        for name, why in part.idle().items()
-    }
-    for (method, name), (why, searched) in told.items():
-        cost = ", and trials that differ in it alone do the same work" if searched else ""
-        logger.warning("method %s has %s, which changes nothing: %s%s; leave it out", method, name, why, cost)
 
 
 def _kind(config: CampaignConfig) -> Iterator[str]:

@@ -56,14 +56,20 @@ def newest_first(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
-def newest_good(directory: Path) -> Path | None:
+def newest_good(directory: Path, before: str | None = None) -> Path | None:
     """The newest sound checkpoint below `directory`; None when there never was one. Damaged ones are named in the log.
+
+    Args:
+        directory: a trial's checkpoints.
+        before: only those older than this one.
 
     Raises:
         CheckpointError: there are checkpoints and none is sound. Training never starts afresh silently.
     """
     problems = []
     for path in newest_first(directory):
+        if before is not None and path.name >= before:
+            continue
         try:
             verify_checkpoint(path)
         except CheckpointError as problem:

@@ -76,10 +76,13 @@ def evaluate_checkpoint(
 
 
 def open_checkpoint(
-    path: str | Path, dataset: Dataset, tokens_per_micro_batch: TokensAtOnce = "auto"
+    path: str | Path,
+    dataset: Dataset,
+    tokens_per_micro_batch: TokensAtOnce = "auto",
+    device: torch.device | None = None,
 ) -> tuple[BiEncoder, TextAssembler]:
-    """The verified model of a checkpoint and the assembler of a dataset's texts for it, on the GPU where there is one."""
-    model = load_model(path, tokens_per_micro_batch=tokens_per_micro_batch).to(best_device())
+    """The verified model of a checkpoint, on a device (None = the GPU where there is one), and the assembler of a dataset's texts for it."""
+    model = load_model(path, tokens_per_micro_batch=tokens_per_micro_batch).to(device or best_device())
     record = read_record(path)
     return model, assembler_of_record(record, Path(path) / "tokenizer", dataset)
 
@@ -109,8 +112,8 @@ def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 
         DataError: damaged dataset.
     """
     dataset = Dataset.load(data)
-    model, assembler = open_checkpoint(checkpoint, dataset)
-    model.to("cpu")
+    # Not by way of a GPU: what the driver has there it would keep beside the trials.
+    model, assembler = open_checkpoint(checkpoint, dataset, device=torch.device("cpu"))
     rows = dataset.valid[np.arange(queries + 8) % len(dataset.valid)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

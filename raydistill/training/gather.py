@@ -7,7 +7,8 @@ gradients everywhere, and their mean is right as it is.
 
 A worker that runs out of memory alone would leave the others waiting in an exchange for ever. Where a step or a validation may be done again,
 workers therefore say before every exchange that they are well, and one that is not says so in the place of its next exchange: all learn of it at
-the same point.
+the same point. Words go from processor to processor (Gloo), also where tensors go from GPU to GPU (NCCL): a word that lay on a GPU would be a wait for
+everything the GPU still has to do.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class World:
         """
         if self.size == 1 or not self.careful:
             return
-        unwell = torch.tensor([0 if well else 1], device=_exchange_device())
+        unwell = torch.tensor([0 if well else 1])
         dist.all_reduce(unwell)
         if well and int(unwell):
             raise OtherWorkerError
@@ -115,7 +116,7 @@ class World:
         """Whether any of the workers says so; all must ask."""
         if self.size == 1:
             return says
-        said = torch.tensor([int(says)], device=_exchange_device())
+        said = torch.tensor([int(says)])
         dist.all_reduce(said)
         return bool(said)
 
@@ -123,18 +124,16 @@ class World:
         """The first worker's text, on all workers."""
         if self.size == 1:
             return text
-        device = _exchange_device()
-        content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
-        length = torch.tensor([len(content)], device=device)
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
         dist.broadcast(length, 0)
-        buffer = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8, device=device)
+        buffer = content if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(buffer, 0)
         return bytes(buffer.tolist()).decode()
 
     def barrier(self) -> None:
-        """Wait for all workers."""
-        if self.size > 1:
-            dist.barrier()
+        """Wait for all workers; not for what their GPUs still have to do."""
+        self.anyone(False)
 
 
 @dataclass(frozen=True)
@@ -218,10 +217,12 @@ class _Gather(torch.autograd.Function):
         longest = max(counts)
         padded = local.new_zeros((longest, *local.shape[1:]), device=_exchange_device())
         padded[: local.shape[0]] = local
-        parts = [torch.empty_like(padded) for _ in range(world.size)]
+        # Made before all say that they are well: nothing may run out of memory between that and the exchange.
+        everybody = padded.new_empty((world.size * longest, *local.shape[1:]))
         world.agree_to_go_on()
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(local.device)
+        dist.all_gather_into_tensor(everybody, padded)
+        parts = zip(torch.split(everybody, longest), counts, strict=True) if longest else ()
+        return torch.cat([part[:count] for part, count in parts] or [everybody]).to(local.device)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -232,4 +233,4 @@ class _Gather(torch.autograd.Function):
 
 def _exchange_device() -> torch.device:
     """Where tensors must lie to be exchanged: NCCL knows GPUs only, and Gloo does not know all exchanges there."""
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    return torch.device("cuda" if "nccl" in dist.get_backend_config() else "cpu")

@@ -16,11 +16,9 @@ from raydistill.training.checkpoint import (
     ASIDE,
     RESHAPING,
     TrainingState,
-    clean_aside,
     load_model,
     load_training_state,
     newest_first,
-    newest_good,
     read_record,
 )
 from raydistill.training.manifest import manifest_digest
@@ -56,15 +54,8 @@ class CheckpointKeeper:
         self.directory, self.keep, self.writes = directory, keep, writes
         self.history: list[dict[str, Any]] = []
 
-    def resume(self, parts: TrialParts) -> Saved | None:
-        """Put `parts` where the newest good checkpoint stands; returns it if it ends a validated epoch.
-
-        Raises:
-            CheckpointError: there are checkpoints, and all are damaged.
-        """
-        if self.writes and self.directory.exists():
-            clean_aside(self.directory)
-        path = newest_good(self.directory)
+    def resume(self, parts: TrialParts, path: Path | None) -> Saved | None:
+        """Put `parts` where a checkpoint stands, or leave them at their beginning; returns it if it ends a validated epoch."""
         if path is None:
             return None
         state = load_training_state(path)
@@ -81,15 +72,6 @@ class CheckpointKeeper:
         if position["step_in_epoch"] or not self.history or self.history[-1]["checkpoint"] != path.name:
             return None
         return Saved(path, manifest_digest(path), self.history[-1]["metrics"])
-
-    def epoch(self) -> int:
-        """Completed epochs of the newest good checkpoint; 0 without one.
-
-        Raises:
-            CheckpointError: there are checkpoints, and all are damaged.
-        """
-        path = newest_good(self.directory)
-        return 0 if path is None else int(load_training_state(path).position["epoch"])
 
     def save_epoch(self, parts: TrialParts, metrics: dict[str, float]) -> Saved | None:
         """Write the checkpoint of a validated epoch; None on workers that do not write.

@@ -17,8 +17,14 @@ from raydistill.training.gather import OtherWorkerError, World
 logger = logging.getLogger(__name__)
 GradientCache = Literal["auto", "always", "never"]
 Found = TypeVar("Found")
-_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What PyTorch says in a plain RuntimeError: its CPU allocator (two systems), asynchronous CUDA errors, cuBLAS."""
+_PHRASES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+)
+"""What PyTorch says in a plain RuntimeError: its CPU allocator (two systems), asynchronous CUDA errors, cuBLAS, which cannot begin on a GPU that is full."""
 
 
 class MemoryPlan:

@@ -19,6 +19,7 @@ from raydistill.training.ground import about_teacher
 from raydistill.training.interruption import Asked, Interruption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.resumption import agreed_newest, epoch_of
 from raydistill.training.saving import stored_bytes, writing
 from raydistill.training.standing import BYTES
 
@@ -84,10 +85,11 @@ def run_trial(
     keeper = CheckpointKeeper(directory / "checkpoints", keep=config.training.keep_checkpoints, writes=world.rank == 0)
     changing = _Changing(config, teacher_at, world, bring) if config.settle_epochs is not None else None
     with contextlib.closing(KeptTeachers(_kept(directory))) as kept:
-        parts = _built(config, world, keeper, changing, kept)
+        newest = agreed_newest(keeper.directory, world)
+        parts = _built(config, world, newest, changing, kept)
         if parts is None:
             return
-        resumed = keeper.resume(parts)
+        resumed = keeper.resume(parts, newest)
         world.barrier()
         if resumed is not None:
             yield _report(parts, config, resumed.metrics, str(resumed.path), resumed.digest, world)
@@ -95,13 +97,13 @@ def run_trial(
 
 
 def _built(
-    config: TrialConfig, world: World, keeper: CheckpointKeeper, changing: _Changing | None, kept: KeptTeachers
+    config: TrialConfig, world: World, newest: Path | None, changing: _Changing | None, kept: KeptTeachers
 ) -> TrialParts | None:
     """The parts of a trial, before it is resumed; None where nobody teaches it yet."""
     first = None
     if changing is not None:
-        # The newest checkpoint's epoch is asked for first: what a resumed trial is built with is then the teacher it goes on with.
-        first = changing.at(min(keeper.epoch(), config.training.epochs - 1))
+        # The newest checkpoint's epoch is asked for: what a resumed trial is built with is then the teacher it goes on with.
+        first = changing.at(min(epoch_of(newest), config.training.epochs - 1))
         if first is None:
             return None
     with _collecting_later():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from raydistill.models.fused import (
     flash_attention,
     fused_layer,
     fused_layers,
+    try_out,
 )
 
 SIZES: dict[str, Any] = {
@@ -164,6 +167,44 @@ def test_a_kernel_that_cannot_be_compiled_gives_way(
     assert found == [flash_attention] * 3
     [said] = [record.getMessage() for record in caplog.records]
     assert "FlashAttention takes its place" in said
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_kernel_is_tried_wherever_it_is_first_needed_and_leaves_no_trace(around: Callable[[], Any]) -> None:
+    """A kernel that is taken for broken because a teacher needs it first, which has no gradient; or dropout that is another one the second time."""
+
+    def attention(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
+        return torch.nn.functional.dropout(states[:, 0], drop) * scale
+
+    def broken(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
+        raise RuntimeError("no compiler here")
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with around():
+        try_out(attention, torch.device("cpu"))
+        with pytest.raises(RuntimeError, match="no compiler here"):
+            try_out(broken, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "hindered"), [(32, 4, False), (40, 2, True), (48, 2, False), (544, 2, True)]
+)
+def test_encoder_that_cannot_take_this_way_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, width: int, heads: int, hindered: bool
+) -> None:
+    """Training that is ten times slower than its neighbour's, and nobody knows why."""
+    monkeypatch.setattr(fused, "_device_is_able", lambda: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+    fused._tell_once.cache_clear()
+    config = SimpleNamespace(hidden_size=width, num_attention_heads=heads)
+    model = SimpleNamespace(config=config, encoder=SimpleNamespace(layer=[]))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert can_be_fused(model, SimpleNamespace(is_cuda=True)) is not hindered  # type: ignore[arg-type]
+    assert len(caplog.records) == hindered
 
 
 def test_a_processor_does_not_take_this_way() -> None:

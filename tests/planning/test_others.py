@@ -138,7 +138,7 @@ def test_schedules_without_earlier_teachers_are_told(
     config = campaign(
         {"layers": 6}, {"layers": 3}, method={"name": "reinforced"}, schedule={"name": schedule}, resources={}
     )
-    with caplog.at_level(logging.INFO, "raydistill.planning.preflight"):
+    with caplog.at_level(logging.INFO, "raydistill.planning.hints"):
         preflight(config, ground)
     assert len([record for record in caplog.records if "no earlier grades" in record.getMessage()]) == told
 

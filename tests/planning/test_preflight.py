@@ -190,10 +190,24 @@ def test_value_that_changes_nothing_is_told_of(
     """A search whose trials do the same work, or a row of a table that is another one's."""
     idle = {"name": "logits", "divergence": "mse", "temperature": "search"}
     parts = {"name": "combined", "parts": [idle, {"name": "pmd", "preset": "reference", "over_hidden": "sum"}]}
-    with caplog.at_level(logging.WARNING, "raydistill.planning.preflight"):
+    with caplog.at_level(logging.WARNING, "raydistill.planning.hints"):
         preflight(campaign({"layers": 6}, {"layers": 3}, method=parts), ground)
     assert [record.getMessage() for record in caplog.records] == [
         "method logits has temperature, which changes nothing: divergence mse compares the scores as they are, and trials that differ in it alone do the same work; "
         "leave it out",
         "method pmd has over_hidden, which changes nothing: preset reference pools and normalises masked features instead; leave it out",
     ]
+
+
+@pytest.mark.parametrize(("examples", "words"), [(None, 0), (100, 1), (769, 0), (1, 1), (768, 1)])
+def test_batch_that_holds_the_whole_graph_is_told_of(
+    campaign: Maker, caplog: pytest.LogCaptureFixture, examples: int | None, words: int
+) -> None:
+    """Fifty epochs of one step each, and a poor table without a reason."""
+    config = campaign({"layers": 6, "epochs": 7}, {"layers": 3}, training={"batch_size": 256, "epochs": 5})
+    with caplog.at_level(logging.WARNING, "raydistill.planning.hints"):
+        preflight(config, Ground("d", "e", 12, epoch_examples=examples))
+    assert len(caplog.messages) == words
+    if examples == 768:
+        assert "768 examples has 3 steps of training.batch_size 256, so a grade's 7 epochs" in caplog.messages[0]
+        assert "change the weights 21 times; lower batch_size (to 38, say)" in caplog.messages[0]

@@ -205,7 +205,7 @@ def test_shared_gradients_equal_the_mean_of_gradients_that_lie_anywhere(monkeypa
         tensor.mul_(4)
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(dist, "get_backend_config", lambda: "cpu:gloo")
     shared, places = SharedGradients(world, parameters), list[list[int]]()
 
     def fails(loss: Callable[[], torch.Tensor]) -> None:

@@ -19,6 +19,7 @@ from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.methods.registry import assemble, reshaping
 from raydistill.training.methods.shapes import Shape, Shapes
 from raydistill.training.parts import TrialParts, build_parts
+from raydistill.training.resumption import agreed_newest
 from raydistill.training.trial import EpochReport
 
 Config = Callable[..., TrialConfig]
@@ -150,7 +151,7 @@ def test_unfinished_student_is_no_model_and_is_not_promoted(config_of: Config, t
     }
     # The first epoch's is neither the best nor among the newest: it has no MRR.
     keeper = CheckpointKeeper(tmp_path / "checkpoints", keep=9, writes=False)
-    keeper.resume(build_parts(config, World.alone()))
+    keeper.resume(build_parts(config, World.alone()), agreed_newest(keeper.directory, World.alone()))
     best = keeper.best()
     assert best is not None
     assert complete[best]

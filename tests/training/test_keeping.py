@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from raydistill.training.checkpoint import newest_good
+from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.manifest import verify_checkpoint
 from raydistill.training.parts import TrialParts
 from raydistill.training.progress import Progress
+from raydistill.training.resumption import agreed_newest
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_damaged_later_checkpoints_do_not_push_out_sound_ones(parts: TrialParts,
     assert names(tmp_path) == ["00000009", "00000027"]
     (tmp_path / "00000027" / "manifest.json").write_text("damaged")
     again = CheckpointKeeper(tmp_path, keep=1, writes=True)
-    saved = again.resume(parts)
+    saved = again.resume(parts, agreed_newest(again.directory, World.alone()))
     assert saved is not None
     assert saved.path == tmp_path / "00000009"
     save_epochs(again, parts, [0.4], first=2)
@@ -93,7 +96,7 @@ def test_workers_other_than_the_first_write_nothing(parts: TrialParts, tmp_path:
     save_epochs(writer, parts, [0.5])
     (tmp_path / ".aside-00000018").mkdir()
     reader = CheckpointKeeper(tmp_path, keep=1, writes=False)
-    assert reader.resume(parts) is not None
+    assert reader.resume(parts, agreed_newest(reader.directory, World(1, 1))) is not None
     assert names(tmp_path) == [".aside-00000018", "00000009"]
 
 
@@ -103,7 +106,7 @@ def test_resume_gives_back_the_history_and_cleans_up(parts: TrialParts, tmp_path
     save_epochs(keeper, parts, [0.5, 0.4])
     shutil.copytree(tmp_path / "00000018", tmp_path / ".aside-00000027")
     again = CheckpointKeeper(tmp_path, keep=1, writes=True)
-    saved = again.resume(parts)
+    saved = again.resume(parts, agreed_newest(again.directory, World.alone()))
     assert saved is not None
     assert (saved.path.name, saved.metrics, again.best()) == ("00000018", {"valid/both/mrr": 0.4}, "00000009")
     assert saved.digest == verify_checkpoint(saved.path)
@@ -113,7 +116,9 @@ def test_resume_gives_back_the_history_and_cleans_up(parts: TrialParts, tmp_path
 
 def test_new_trial_has_nothing_to_resume(parts: TrialParts, tmp_path: Path) -> None:
     """A first start that fails for want of a directory."""
-    assert CheckpointKeeper(tmp_path / "none", keep=1, writes=True).resume(parts) is None
+    assert (
+        CheckpointKeeper(tmp_path / "none", keep=1, writes=True).resume(parts, newest_good(tmp_path / "none")) is None
+    )
     assert not (tmp_path / "none").exists()
 
 
@@ -124,5 +129,5 @@ def test_checkpoint_inside_an_epoch_is_no_report(parts: TrialParts, tmp_path: Pa
     keeper.save_inside_epoch(parts)
     fresh: dict[str, Any] = {"loss": 3.0, "steps": 4.0}
     parts.trainer.progress = Progress()
-    assert CheckpointKeeper(tmp_path, keep=2, writes=True).resume(parts) is None
+    assert CheckpointKeeper(tmp_path, keep=2, writes=True).resume(parts, newest_good(tmp_path)) is None
     assert (parts.trainer.progress.step_in_epoch, parts.trainer.progress.sums) == (4, fresh)

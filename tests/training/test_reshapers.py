@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from raydistill.config.methods import METHOD_SECTIONS
+from raydistill.training.gather import World
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.methods.registry import METHODS
 from raydistill.training.parts import TrialParts
+from raydistill.training.resumption import agreed_newest
 
 RESHAPED = {
     "dq": ["dq", "dq-ternary"],
@@ -63,7 +65,7 @@ def test_what_is_kept_brings_a_new_student_to_the_same_shape(
     assert all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors.values())
     assert not any(tensor.requires_grad for tensor in tensors.values())
     CheckpointKeeper(tmp_path, keep=9, writes=True).save_inside_epoch(parts)
-    CheckpointKeeper(tmp_path, keep=9, writes=True).resume(again)
+    CheckpointKeeper(tmp_path, keep=9, writes=True).resume(again, agreed_newest(tmp_path, World.alone()))
     assert again.trainer.structure.records() == records
     kept = again.trainer.structure.tensors()
     assert kept.keys() == tensors.keys()

@@ -15,7 +15,7 @@ from raydistill.training.outputs import Side
 
 TOKENS_AT_ONCE = 4096
 Objective = Callable[[list[Tensor], Tensor, int], Weighted]
-"""Takes what is known of some texts' tokens, the text of each token, and the number of texts."""
+"""Takes what is known of some texts' tokens, the text of each token (on the CPU), and the number of texts."""
 
 
 def by_like_length(side: Side, features: Sequence[Tensor], objective: Objective) -> Weighted:
@@ -39,7 +39,8 @@ def by_like_length(side: Side, features: Sequence[Tensor], objective: Objective)
     divided = zip(*(torch.split(feature.index_select(0, tokens), sizes) for feature in features), strict=True)
     found = []
     for part, states in zip(parts, divided, strict=True):
-        owner = sent(torch.repeat_interleave(torch.arange(len(part)), lengths[part]), device)
+        # It stays on the CPU, where the longest text is looked up (`padded_texts`).
+        owner = torch.repeat_interleave(torch.arange(len(part)), lengths[part])
         found.append(objective(list(states), owner, len(part)))
     back = sent(torch.argsort(order), device)
     values, weights = (torch.cat(column)[back] for column in zip(*found, strict=True))
