@@ -44,8 +44,10 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$files/token RAY_USAGE_STATS_ENAB
 # Figures for Prometheus would be told to everybody on Slurm's network: their ports know no token. Two of the three cannot be turned off, only be given
 # a number that is none.
 export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
-# Without its head a cluster is over; processes on the other machines would look for it for a minute.
-export RAY_gcs_rpc_server_reconnect_timeout_s=10
+# Longer than a head waits for a machine, or a driver for its head, before it gives it up (half a minute): after ten seconds of a broken network every process
+# on a machine would end by itself. Without its head a cluster is over: those on other machines then end after that minute, and a campaign that goes on
+# elsewhere meanwhile waits for what they hold.
+export RAY_gcs_rpc_server_reconnect_timeout_s=60
 
 # Since Slurm 22.05 a step does not inherit the job's CPUs per task: what trains would be bound to one CPU of those that Ray is told of.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
@@ -90,9 +92,27 @@ for _ in $(seq 60); do
     kill -0 "${starters[0]}" 2>/dev/null || { echo "error: the head did not start" >&2; exit 1; }
     sleep 1
 done
+# On each other machine Ray is started again where it has ended, unless the head has not answered for five minutes. A head that has given a machine up, after a
+# network that was broken for longer, does not take it back: it would be lost to the campaign, and be paid for, until the job ends.
+worker='
+head=$1 over= child=
+shift
+trap "over=1; kill -TERM \$child 2>/dev/null" TERM INT
+until [ "$over" ]; do
+    "$@" &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do wait "$child"; done
+    for look in $(seq 60); do
+        [ -n "$over" ] || { sleep 5 & wait $!; }
+        [ -z "$over" ] || exit 0
+        ray status --address "$head" >/dev/null 2>&1 && continue 2
+    done
+    exit 1
+done'
 others=$((${#machines[@]} - 1))
 if [ "$others" -gt 0 ]; then
-    srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" ray start "${common[@]}" --address "$address:$port" &
+    srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" \
+        bash -c "$worker" worker "$address:$port" ray start "${common[@]}" --address "$address:$port" &
     starters+=($!)
 fi
 # The campaign follows machines that come and go; but what a trial gets is decided by those that are there when its grade begins.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from raydistill.config.schema import CampaignConfig
     from raydistill.planning.state import CampaignState
@@ -20,14 +20,27 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
 @click.option("--resume", is_flag=True, help="Go on with the campaign in the run directory.")
+@click.option(
+    "--env", "environment", multiple=True, metavar="NAME", help="Give all its processes this variable, or NAME=VALUE."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bool, as_json: bool) -> None:
+def run(
+    config: str,
+    overrides: tuple[str, ...],
+    run_dir: str | None,
+    resume: bool,
+    environment: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run the campaign that CONFIG describes, here or on the cluster at RAY_ADDRESS.
 
     With a `ladders` section a whole search over ladders is run, and the ladders that none beats are shown.
 
     Trains the teacher and every grade of the ladder, searches within each grade, promotes the best student of each,
     scores the promoted ones on the test split, and writes report.html into the run directory.
+
+    The processes of a cluster at RAY_ADDRESS have its variables and not this shell's: what they need to reach a bucket,
+    --env AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY gives them. It is written into no log and no file.
     """
     from raydistill.cli.output import error_console
     from raydistill.config.load import load_config
@@ -35,10 +48,11 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
 
     campaign_config = load_config(config, overrides)
     place = run_directory(campaign_config, Path(config).stem, run_dir)
+    chosen = given_variables(environment)
     check_place(place, resume=resume)
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
-        state = run_to_the_end(campaign_config, place, resume=resume, observe=observe)
+        state = run_to_the_end(campaign_config, place, resume=resume, observe=observe, variables=chosen)
     if state is None:
         show_ladders(place, as_json=as_json)
     else:
@@ -46,9 +60,21 @@ def run(config: str, overrides: tuple[str, ...], run_dir: str | None, resume: bo
 
 
 def run_to_the_end(
-    config: CampaignConfig, place: str, *, resume: bool, observe: Callable[[CampaignState], None] | None
+    config: CampaignConfig,
+    place: str,
+    *,
+    resume: bool,
+    observe: Callable[[CampaignState], None] | None,
+    variables: Mapping[str, str] | None = None,
 ) -> CampaignState | None:
     """Run what a configuration asks for: a campaign, or a search over ladders where it has that section.
+
+    Args:
+        config: which.
+        place: the run directory.
+        resume: go on with what it holds.
+        observe: told of the state after every change.
+        variables: what all its processes get in their environment.
 
     Returns:
         How the campaign ended; None for a search, whose result is in its run directory.
@@ -59,11 +85,26 @@ def run_to_the_end(
     if config.ladders is not None:
         from raydistill.orchestration.ladder_search import LadderSearch
 
-        LadderSearch(config, place).run(resume=resume, observe=observe)
+        LadderSearch(config, place, variables=variables).run(resume=resume, observe=observe)
         return None
     from raydistill.orchestration.campaign import Campaign
 
-    return Campaign(config, place).run(resume=resume, observe=observe)
+    return Campaign(config, place, variables=variables).run(resume=resume, observe=observe)
+
+
+def given_variables(given: Sequence[str]) -> dict[str, str]:
+    """Variables from `NAME` and `NAME=VALUE`, set in this process, too: it is one of the campaign's.
+
+    Raises:
+        ConfigError: one is not set here, or is no name of a variable.
+    """
+    if not given:
+        return {}
+    from raydistill.orchestration.submission import variables
+
+    chosen = variables(given)
+    os.environ.update(chosen)
+    return chosen
 
 
 def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:

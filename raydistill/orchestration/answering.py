@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast
 
 import ray
 
-DECIDING, FOLLOWING, LISTENING, STAYING = "deciding", "following", "listening", "staying"
-THREADS = {DECIDING: 1, FOLLOWING: 64, LISTENING: 256, STAYING: 64}
+DECIDING, FOLLOWING, HALTING, LISTENING, STAYING = "deciding", "following", "halting", "listening", "staying"
+THREADS = {DECIDING: 1, FOLLOWING: 64, HALTING: 4, LISTENING: 256, STAYING: 64}
 """Of methods that do not answer at once. Every worker of every trial listens; who listens, follows or stays while all of these wait is heard when one of those was answered, after ten
 seconds, one, or ten. All are started with the actor, so they cannot be thousands."""
 OTHERS = 4
-"""Threads of all other methods. One may wait there for the end of the campaign."""
+"""Threads of all other methods. All of them may wait while an event is written, which takes minutes where a storage does not answer."""
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -27,6 +27,11 @@ def deciding(method: Method) -> Method:
 def following(method: Method) -> Method:
     """A method that waits for news of a trial, for a second."""
     return _by(FOLLOWING, method)
+
+
+def halting(method: Method) -> Method:
+    """A method by which a trial, or all of them, end; one may wait for the end of the campaign."""
+    return _by(HALTING, method)
 
 
 def listening(method: Method) -> Method:

@@ -82,7 +82,7 @@ class NoticingConfig(BackendConfig):
 
     Attributes:
         backend: "gloo" or "nccl".
-        timeout_s: seconds each worker may wait for another one.
+        timeout_s: seconds each worker may wait for the others to come.
     """
 
     backend: str

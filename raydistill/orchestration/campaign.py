@@ -7,7 +7,8 @@ import functools
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -26,17 +27,17 @@ from raydistill.orchestration.environment import environment
 from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
+from raydistill.orchestration.ownership import check_campaign, check_owner
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
-    check_campaign,
-    check_owner,
     read_state,
     write_config,
 )
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.shelf import clear_shelves
+from raydistill.orchestration.variables import Variables
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
@@ -58,6 +59,7 @@ class Campaign:
         workshop: the functions trials are made of; None = raydistill's own.
         address: a Ray cluster; None = `RAY_ADDRESS`, or one of our own for as long as the campaign runs.
         num_cpus: CPUs of our own cluster; None = all of the machine.
+        variables: what every process of the campaign is to have in its environment, such as credentials, which on a cluster at an address it has not from here.
         filesystem: where `run_dir`, `data.path` and `teacher.checkpoint` are paths, unless they are URIs; it is sent to other
             machines, so it has to be one that can be pickled. None = paths are of this machine.
     """
@@ -70,13 +72,14 @@ class Campaign:
         *,
         address: str | None = None,
         num_cpus: int | None = None,
+        variables: Mapping[str, str] | None = None,
         filesystem: fs.FileSystem | None = None,
     ) -> None:
         self.config = config
         # Trials work in other directories than this process; what a run records is the path as it was written.
         self.anchored = config if filesystem is not None else anchored(config)
         self.address, self.num_cpus, self.filesystem = address, num_cpus, filesystem
-        self.store = RunStore.at(run_dir, filesystem)
+        self.store = replace(RunStore.at(run_dir, filesystem), variables=Variables(variables) if variables else None)
         self.given_workshop = workshop or standard_workshop()
         self.workshop = served(self.given_workshop, self.anchored, self.store, filesystem)
 
@@ -168,7 +171,10 @@ class Campaign:
 @functools.cache
 def _tell_of_idle_gpus(gpus: float) -> None:
     """Once in a process: a search over ladders runs one campaign after another."""
-    logger.warning("the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0; leave it out, and go on with --resume", gpus)
+    logger.warning(
+        "the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0; leave it out, and go on with --resume",
+        gpus,
+    )
 
 
 def _begin(driver: Driver, fingerprint: str) -> None:

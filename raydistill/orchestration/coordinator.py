@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from raydistill.config.trial import TeacherReference
-from raydistill.errors import RayDistillError
+from raydistill.errors import RayDistillError, StorageError
 from raydistill.orchestration.answering import OTHERS, THREADS, deciding, following
 from raydistill.orchestration.decisions import decided
 from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
 from raydistill.orchestration.machines import beside_driver
 from raydistill.orchestration.messages import Messages
+from raydistill.orchestration.premises import Premises
 from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.sealed import Sealed
 from raydistill.planning.records import Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 
+logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1.0
+READ_SECONDS = 60.0
+"""How long a coordinator that was started again tries to read the ledger."""
+AGAIN_SECONDS = 2.0
 
 
 class Coordinator(Messages):
@@ -28,17 +36,51 @@ class Coordinator(Messages):
 
     What changes the ladder's state waits for its turn, because a decision may take minutes: it copies and verifies files. Everything else is answered meanwhile,
     above all who listens for the end, and who calls it.
+
+    Args:
+        store: where the run lies.
+        rules: what to decide by.
+        verify: as for `start_coordinator`; both may be sealed.
     """
 
-    def __init__(self, store: RunStore, rules: Rules, verify: Callable[[str], str] | None = None) -> None:
-        self.ladder = Ladder(store, rules, Library(store, verify) if verify is not None else None)
+    def __init__(self, store: RunStore | Sealed[Any], rules: Rules, verify: Any = None) -> None:
         super().__init__()
         # Under Ray one thread makes all decisions, and this is never waited for; elsewhere it is what keeps them apart.
         self._turn = threading.Lock()
+        self._given: tuple[Any, ...] = store, rules, verify
+        self._ladder: Ladder | None = None
+        self._reading = threading.Lock()
+
+    @property
+    def ladder(self) -> Ladder:
+        """The state of the campaign. One that was started again reads it when it is first asked, with patience: not its constructor, whose error would be its end for good.
+
+        Raises:
+            StorageError: the run cannot be read.
+            LedgerError: the ledger is damaged.
+        """
+        return self._ladder or self._read(READ_SECONDS)
+
+    def _read(self, patience: float) -> Ladder:
+        deadline = time.monotonic() + patience
+        with self._reading:
+            while self._ladder is None:
+                try:
+                    store, rules, verify = (one.open() if isinstance(one, Sealed) else one for one in self._given)
+                    # Before the ledger is looked for, which is none where the driver's folder is not seen.
+                    Premises(store).require()
+                    self._ladder = Ladder(store, rules, Library(store, verify) if verify is not None else None)
+                except StorageError as problem:
+                    if time.monotonic() > deadline:
+                        raise
+                    logger.warning("the run cannot be read, and is tried again: %s", problem.received)
+                    time.sleep(AGAIN_SECONDS)
+            return self._ladder
 
     @deciding
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
-        """See `Ladder.start`."""
+        """Read the ledger, where an error reaches the driver as what it is, and see `Ladder.start`."""
+        self._read(0.0)
         with self._turn, self.shared.change():
             self.ladder.start(fingerprint, lineages, grades)
 
@@ -199,4 +241,6 @@ def start_coordinator(store: RunStore, rules: Rules, verify: Callable[[str], str
     # Ray's types do not know groups of threads, and `options` does not take them.
     remote: Any = ray.remote(max_concurrency=OTHERS, concurrency_groups=THREADS)  # type: ignore[call-overload]
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": 3}
-    return remote(Coordinator).options(**options).remote(store, rules, verify)
+    return (
+        remote(Coordinator).options(**options).remote(Sealed(store), rules, None if verify is None else Sealed(verify))
+    )

@@ -3,18 +3,16 @@
     $XDG_CACHE_HOME/raydistill/depot/<SHA-256 of the manifest>/      (else ~/.cache/...)
     $XDG_CACHE_HOME/raydistill/announced/<machine>/<digest>/           teachers that were only announced: while a trial of the machine learns from them
 
-Everything below may be removed at any time: it is fetched again. A folder is fetched aside and renamed, under a lock that dies with its process, so
-neither a twin nor a kill in the middle leaves half of one under its name.
+Everything below may be removed whenever nothing runs: it is fetched again. A folder is fetched aside and renamed, under a lock that dies with its process,
+so neither a twin nor a kill in the middle leaves half of one under its name. Whoever fetches one removes what no process uses (`uses.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +21,10 @@ from pyarrow import fs
 from raydistill.errors import CheckpointError, DataError, RayDistillError
 from raydistill.kg.manifest import read_manifest
 from raydistill.kg.store import verify_files
+from raydistill.orchestration.flocks import alone
 from raydistill.orchestration.patience import explained
 from raydistill.orchestration.remote import MANIFEST, RemoteFolder
+from raydistill.orchestration.uses import Uses, prune
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,36 @@ class Depot:
         """Whether a place lies elsewhere."""
         return RemoteFolder.at(place, self.filesystem) is not None
 
-    def dataset(self, place: str) -> Path:
+    def dataset(self, place: str, uses: Uses | None = None) -> Path:
         """The local folder with the dataset of a place.
+
+        Args:
+            place: where it lies.
+            uses: of whoever asks: it stays until these are over. None = for hours.
 
         Raises:
             DataError: there is none, or it is damaged.
             StorageError: it cannot be brought here.
         """
-        return self._bring(place, _verify_dataset, DataError, "a dataset directory")
+        return self._bring(place, _verify_dataset, DataError, "a dataset directory", uses)
 
-    def checkpoint(self, place: str, verify: Callable[[str], str], folder: Path | None = None) -> Path:
+    def checkpoint(
+        self, place: str, verify: Callable[[str], str], folder: Path | None = None, uses: Uses | None = None
+    ) -> Path:
         """The local folder with the checkpoint of a place.
 
         Args:
             place: where it lies.
             verify: refuses a damaged one.
-            folder: where it is kept; None = in the depot, where it stays.
+            folder: where it is kept, by whoever asks; None = in the depot.
+            uses: as for a dataset.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
             StorageError: it cannot be brought here.
         """
         kind = CheckpointError, "a checkpoint directory"
-        return self._bring(place, lambda path: verify(str(path)), *kind, folder)
+        return self._bring(place, lambda path: verify(str(path)), *kind, uses, folder)
 
     def _bring(
         self,
@@ -71,6 +78,7 @@ class Depot:
         verify: Callable[[Path], object],
         error: type[RayDistillError],
         expected: str,
+        uses: Uses | None,
         folder: Path | None = None,
     ) -> Path:
         remote = RemoteFolder.at(place, self.filesystem)
@@ -84,10 +92,18 @@ class Depot:
                 consequence="there would be nothing to work on",
                 remedy="check the place; a folder that was copied there has to have all of its files",
             )
-        final = folder or cache_folder() / "depot" / hashlib.sha256(manifest).hexdigest()
-        with explained(f"{remote.name} cannot be kept below {cache_folder()}"), alone(final):
-            if not _is_sound(final, verify):
-                self._fetch(remote, final, verify)
+        depot = cache_folder() / "depot"
+        final = folder or depot / hashlib.sha256(manifest).hexdigest()
+        with explained(f"{remote.name} cannot be kept below {cache_folder()}"):
+            with alone(final):
+                if folder is None:
+                    # Before it is there: nobody removes it in between.
+                    _use(final, uses)
+                fetched = not _is_sound(final, verify)
+                if fetched:
+                    self._fetch(remote, final, verify)
+            if fetched and folder is None:
+                prune(depot)
         return final
 
     def _fetch(self, remote: RemoteFolder, final: Path, verify: Callable[[Path], object]) -> None:
@@ -121,16 +137,13 @@ def local_path(place: str) -> Path:
     return Path(fs.FileSystem.from_uri(place)[1]) if "://" in place else Path(place)
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Be the only process of this machine that writes a folder; others wait. The lock dies with its process."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _use(folder: Path, uses: Uses | None) -> None:
+    if uses is not None:
+        uses.claim(folder)
+        return
+    # The time of this use protects it for hours.
+    with Uses() as moment:
+        moment.claim(folder)
 
 
 def _is_sound(path: Path, verify: Callable[[Path], object]) -> bool:

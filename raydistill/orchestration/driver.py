@@ -16,11 +16,12 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import PromotionError, RunDirectoryError
+from raydistill.errors import PromotionError, RayDistillError, RunDirectoryError
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import halt_all
 from raydistill.orchestration.losses import Head, given_up, head_watched
 from raydistill.orchestration.machines import Machines
+from raydistill.orchestration.premises import release_here
 from raydistill.orchestration.room import free_orphaned_room
 from raydistill.orchestration.runners import Job, Runners, grow
 from raydistill.orchestration.runstore import RunStore
@@ -97,10 +98,11 @@ class Driver:
             except RayError as problem:
                 head.require()
                 raise given_up(self.store, "the campaign", problem) from problem
-            except (SystemExit, KeyboardInterrupt):
-                if head.lost is None:
+            except (RayDistillError, SystemExit, KeyboardInterrupt) as problem:
+                # It may be one machine's fault, of which the others' trials are to lose nothing; but a run that is another driver's is not ours to save.
+                if head.lost is None and not isinstance(problem, RunDirectoryError):
                     halt_all(self.coordinator)
-                    self._stop(at_once=True)
+                    self._stop(at_once=not isinstance(problem, RayDistillError))
                 raise
             finally:
                 if head.lost is None:
@@ -208,7 +210,7 @@ class Driver:
     def _plan(self, name: str, grade: int) -> Study:
         lineage = next(lineage for lineage in self.lineages if lineage.name == name)
         teacher = ask(self.coordinator.teacher.remote(name, grade))
-        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store)
+        study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store, release=release_here())
         beside = neighbours(grade, [one.seed for one in self.lineages], len(self.plans), self.config.schedule.name)
         workers, each = self.machines.share(study.limit * beside)
         return replace(study, cpus=each, workers=workers, earlier=ask(self.coordinator.earlier.remote(name, grade)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from raydistill.errors import StorageError, TrialError
+from raydistill.orchestration.flocks import is_locked
 from raydistill.orchestration.processes import running, this_process
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def held(directory: Path) -> Iterator[None]:
 
     Raises:
         TrialError: it did not let go.
-        StorageError: the directory cannot be made.
+        StorageError: the directory cannot be made, or its file system knows no locks.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def held(directory: Path) -> Iterator[None]:
 
 def _wait(directory: Path, descriptor: int) -> None:
     began, killed = time.monotonic(), False
-    while not _taken(descriptor):
+    while not is_locked(descriptor, directory):
         waited = time.monotonic() - began
         if waited > PATIENCE_SECONDS and not killed:
             killed = _kill_holder(directory, descriptor)
@@ -74,12 +74,4 @@ def _kill_holder(directory: Path, descriptor: int) -> bool:
     logger.warning("%s: process %d was given up and is still running; it is killed", directory, holder.pid)
     with contextlib.suppress(psutil.Error):
         holder.kill()
-    return True
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
     return True

@@ -17,7 +17,8 @@ from raydistill.errors import CapabilityError, PromotionError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.rundir import CONFIG, check_owner, write_config
+from raydistill.orchestration.ownership import check_owner
+from raydistill.orchestration.rundir import CONFIG, write_config
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import PARETO, SEARCH, ladder_name, read_results, result_of
 from raydistill.orchestration.workshop import Workshop, standard_workshop
@@ -37,6 +38,7 @@ class LadderSearch:
         run_dir: where to write.
         workshop: the functions trials are made of; None = raydistill's own.
         num_cpus: CPUs of a cluster of our own; None = all of the machine.
+        variables: as for `Campaign`.
         filesystem: as for `Campaign`.
     """
 
@@ -47,13 +49,14 @@ class LadderSearch:
         workshop: Workshop | None = None,
         *,
         num_cpus: int | None = None,
+        variables: Mapping[str, str] | None = None,
         filesystem: fs.FileSystem | None = None,
     ) -> None:
         assert config.ladders is not None, "a search over ladders needs a `ladders` section"
         self.config, self.section = config, config.ladders
         self.store = RunStore.at(run_dir, filesystem)
         self.workshop = workshop or standard_workshop()
-        self.num_cpus, self.filesystem = num_cpus, filesystem
+        self.num_cpus, self.variables, self.filesystem = num_cpus, variables, filesystem
         self.results: list[LadderResult] = []
 
     def run(self, *, resume: bool = False, observe: Observer | None = None) -> list[LadderResult]:
@@ -106,7 +109,7 @@ class LadderSearch:
         place = self.store.located(ladder_name(number))
         head = {"number": number, "point": dict(point), "time": time.time()}
         try:
-            campaign = Campaign(config, place, self.workshop, filesystem=self.filesystem)
+            campaign = Campaign(config, place, self.workshop, variables=self.variables, filesystem=self.filesystem)
             state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
         except (CapabilityError, PromotionError, ScoringError) as problem:
             # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.

@@ -1,9 +1,12 @@
-"""One driver per run on file systems that know no locks: a small file that its holder renews, and that runs out when the holder is gone.
+"""One driver per run on file systems that know no locks: a small file that its holder renews, and that others take when it has stayed the same for too long.
 
-    RUN/.lease.json    {"holder": "process 7 on host", "machine": "...", "pid": 7, "began": 1.0, "ticks": 100, "token": "...", "until": 1700000000.0}
+    RUN/.lease.json    {"holder": "process 7 on host", "machine": "...", "pid": 7, "began": 1.0, "ticks": 100, "token": "...", "seconds": 30.0, "until": 1.7e9}
 
-Times are of the holders' clocks, which have to agree to a few seconds. A holder that died on this machine is seen to be dead, and need not be waited for.
-One that slept for longer than its lease has lost it, even where nobody has taken it: another one may have come and gone.
+1. Clocks of machines need not agree: whoever wants a run that another machine's process held watches the file by a clock of his own, for as long as the
+   lease says that it holds, however old it looks: a holder whose clock is behind looks just so. `until` is for people, and for a first look.
+2. A holder that died on this machine is seen to be dead, and need not be waited for; one that let go has left `{}`.
+3. A holder that cannot renew because the storage does not answer goes on: nobody else can take what does not answer either. When it answers again, the file
+   says whether it was taken. One that took longer than TAKING_SECONDS between looking and writing cannot know, and gives the run up.
 """
 
 from __future__ import annotations
@@ -14,19 +17,22 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
 
 from raydistill.errors import RunDirectoryError, StorageError
-from raydistill.orchestration.processes import is_of_this_machine, running, this_process
+from raydistill.orchestration.patience import hurried, once
+from raydistill.orchestration.processes import this_process
 from raydistill.orchestration.remote import RemoteFolder
+from raydistill.orchestration.watching import LEASE_SECONDS, NAME, RENEW_SECONDS, await_end, in_use, read
 
 logger = logging.getLogger(__name__)
-NAME = ".lease.json"
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 5.0
 SETTLE_SECONDS = 1.0
 """After writing, another one that looked before may still write over it; by then it has."""
+TAKING_SECONDS = 5.0
+"""The same where the holder before has only fallen silent: it may have looked before this one wrote, and write late. A holder that took longer than this has lost its lease."""
+LOOKS = 3
+"""How often a lease that has run out is looked at before it is renewed, while looking takes long."""
+ANSWER_SECONDS = 2.0
+"""How long whoever asks waits for the thread that renews, where the lease has run out: a storage that answers has done so by then."""
 
 
 class Lease:
@@ -42,7 +48,8 @@ class Lease:
         self.token = uuid.uuid4().hex
         self.until = self.deadline = 0.0
         self.lost: RunDirectoryError | None = None
-        self._over = threading.Event()
+        self._silent = False
+        self._over, self._asked, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def take(self) -> None:
@@ -52,92 +59,106 @@ class Lease:
             RunDirectoryError: another process is.
             StorageError: the run cannot be written.
         """
-        self._refuse_others()
+        fell_silent = await_end(self.remote)
         self._write()
-        time.sleep(SETTLE_SECONDS)
-        self._refuse_others()
+        time.sleep(TAKING_SECONDS if fell_silent else SETTLE_SECONDS)
+        lease = read(self.remote)
+        if lease.get("token") != self.token:
+            raise in_use(self.remote, lease)
         self._thread.start()
 
     def check(self) -> None:
-        """Make sure that this process still holds the run.
+        """Make sure that nobody has taken the run from this process; where the storage does not answer, nobody has.
 
         Raises:
-            RunDirectoryError: it does not.
+            RunDirectoryError: somebody has.
         """
-        # By either clock: the one that others go by may have been set back, and the other one stands still while a laptop is shut. The thread that
-        # renews sleeps with it, and may wake later than the one that asks.
-        if self.lost is None and (time.time() > self.until or time.monotonic() > self.deadline):
-            self.lost = RunDirectoryError(
-                f"{self.remote.name}: the lease has not been renewed for {self.seconds:g} seconds",
-                expected="a file system that answers, and a machine that does not sleep",
-                consequence="another driver may have taken the run, and two would write one ledger",
-                remedy="run again with --resume",
-            )
+        if self.lost is None and self._is_late():
+            # By the thread: this one may be told to end, and a call into a storage that does not answer cannot be interrupted.
+            self._answered.clear()
+            self._asked.set()
+            self._answered.wait(ANSWER_SECONDS)
         if self.lost is not None:
             raise self.lost
 
     def release(self) -> None:
         """Let others take it at once."""
         self._over.set()
+        self._asked.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(RENEW_SECONDS)
         try:
-            if self.lost is None and _token(read(self.remote)) == self.token:
-                self.remote.write(NAME, b"{}\n")
+            with hurried(lambda: True):
+                if self.lost is None and read(self.remote).get("token") == self.token:
+                    self.remote.write(NAME, b"{}\n")
         except StorageError as problem:
             logger.warning("%s; it runs out by itself", problem.received)
 
     def _keep(self) -> None:
-        while not self._over.wait(min(RENEW_SECONDS, self.seconds / 4)):
+        while self.lost is None:
+            self._asked.wait(min(RENEW_SECONDS, self.seconds / 4))
+            self._asked.clear()
+            if self._over.is_set():
+                return
             try:
-                self.check()
-                self._refuse_others()
-                self._write()
+                self._renew()
             except RunDirectoryError as problem:
                 self.lost = problem
-                return
             except StorageError as problem:
-                logger.warning("%s", problem.received)
+                if not self._silent:
+                    logger.warning(
+                        "%s; this driver goes on, unless another one has taken the run meanwhile", problem.received
+                    )
+                self._silent = True
+            else:
+                self._silent = False
+            self._answered.set()
 
-    def _write(self) -> None:
+    def _renew(self) -> None:
+        # Once, because it comes back in seconds, and each time has to look before it writes.
+        with once():
+            for _ in range(LOOKS):
+                began = _now()
+                lease = read(self.remote)
+                if lease.get("token") != self.token:
+                    raise self._taken(lease.get("holder", "another driver, which has let it go since"))
+                # An outage ends while somebody waits for an answer, which is then an old one.
+                if not self._is_late() or _passed(began) < SETTLE_SECONDS:
+                    break
+            was_late = self._write()
+        if was_late and _passed(began) > TAKING_SECONDS:
+            raise self._taken("another driver, perhaps: renewing the lease took longer than taking it does")
+
+    def _is_late(self) -> bool:
+        # By either clock: one of them may have been set back, and the other one stands still while a laptop is shut. The thread that renews sleeps with it,
+        # and may wake later than the one that asks.
+        return time.time() > self.until or time.monotonic() > self.deadline
+
+    def _write(self) -> bool:
+        """Renew it; whether it had run out by then."""
         # Both before the write, which may take long.
         until, deadline = time.time() + self.seconds, time.monotonic() + self.seconds
         process = this_process()
         holder = f"process {process['pid']} on {os.uname().nodename}"
-        content = {"token": self.token, "until": until, "holder": holder, **process}
+        content = {"token": self.token, "seconds": self.seconds, "until": until, "holder": holder, **process}
         self.remote.write(NAME, (json.dumps(content, sort_keys=True) + "\n").encode())
+        was_late = self._is_late()
         self.until, self.deadline = until, deadline
+        return was_late
 
-    def _refuse_others(self) -> None:
-        lease = read(self.remote)
-        if not is_valid(lease) or _token(lease) == self.token:
-            return
-        until = float(lease["until"])
-        raise RunDirectoryError(
-            f"{self.remote.name} is in use by {lease.get('holder', 'another process')}, whose lease runs out at "
-            f"{time.strftime('%H:%M:%S', time.localtime(until))}, in {max(0.0, until - time.time()):.0f} s, unless it is renewed",
-            expected="one driver per run",
-            consequence="two campaigns would write one ledger",
-            remedy="wait for it, stop it, or choose another --run-dir; if it was killed, wait until the lease has run out",
+    def _taken(self, holder: str) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self.remote.name} was taken by {holder}",
+            expected=f"a lease that is renewed every {RENEW_SECONDS:g} seconds: by a machine that does not sleep, on a file system that answers",
+            consequence="two drivers would write one ledger",
+            remedy="leave it to the other one; or run again with --resume when that has ended",
         )
 
 
-def read(remote: RemoteFolder) -> dict[str, Any]:
-    """The lease as it lies there; empty where there is none, or nothing that can be read."""
-    content = remote.read(NAME)
-    try:
-        lease = json.loads(content or b"{}")
-    except ValueError:
-        return {}
-    return lease if isinstance(lease, dict) and isinstance(lease.get("until"), float) else {}
+def _now() -> tuple[float, float]:
+    return time.time(), time.monotonic()
 
 
-def is_valid(lease: Mapping[str, Any]) -> bool:
-    """Whether somebody holds the run by this lease."""
-    if not lease or lease["until"] < time.time():
-        return False
-    return not is_of_this_machine(lease) or running(lease) is not None
-
-
-def _token(lease: Mapping[str, Any]) -> Any:
-    return lease.get("token")
+def _passed(since: tuple[float, float]) -> float:
+    """Seconds by the clock by which it was more."""
+    return max(now - then for now, then in zip(_now(), since, strict=True))

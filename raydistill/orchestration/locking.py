@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
+import json
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from raydistill.errors import RunDirectoryError, StorageError
-from raydistill.orchestration import lease
+from raydistill.orchestration import lease, watching
+from raydistill.orchestration.flocks import is_locked
+from raydistill.orchestration.processes import is_of_this_machine, this_process
 from raydistill.orchestration.runstore import RunStore
 
+logger = logging.getLogger(__name__)
 LOCK = ".lock"
+LOCK_BYTES = 1000
+ELSEWHERE_SECONDS = 120.0
+"""A machine that lost its power holds its locks on a file server for some 90 seconds more."""
+LOOK_SECONDS = 1.0
 
 
 @contextmanager
@@ -24,7 +33,7 @@ def locked(place: str | Path | RunStore) -> Iterator[Callable[[], None]]:
 
     Raises:
         RunDirectoryError: another driver holds it.
-        StorageError: the directory cannot be written.
+        StorageError: the directory cannot be written, or its file system knows no locks.
     """
     store = RunStore.at(place)
     if store.remote is None:
@@ -43,18 +52,18 @@ def is_held(place: str | Path | RunStore) -> bool:
     """Whether a driver is writing a run just now; of a local run, a driver on this machine."""
     store = RunStore.at(place)
     if store.remote is not None:
-        return lease.is_valid(lease.read(store.remote))
+        return watching.is_held(store.remote)
     try:
         descriptor = os.open(store.root / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not is_locked(descriptor, store.root, shared=True)
+    except StorageError:
+        # No driver writes where it cannot lock.
+        return False
     finally:
         os.close(descriptor)
-    return False
 
 
 @contextmanager
@@ -67,21 +76,49 @@ def _flocked(root: Path) -> Iterator[None]:
             f"{root}: {problem.strerror}", expected="a directory that can be written", remedy="choose another --run-dir"
         ) from problem
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "another process"
+        _wait(root, descriptor)
+        os.truncate(descriptor, 0)
+        process = this_process()
+        written = f"process {process['pid']} on {os.uname().nodename}\n{json.dumps(process)}\n"
+        os.pwrite(descriptor, written.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(root: Path, descriptor: int) -> None:
+    """Take the lock. A holder of this machine is alive; one of another machine may have lost its power, and is waited for."""
+    began, told = time.monotonic(), False
+    while not is_locked(descriptor, root):
+        holder, elsewhere = _holder(descriptor)
+        if not elsewhere or time.monotonic() - began > ELSEWHERE_SECONDS:
             raise RunDirectoryError(
                 f"{root} is in use by {holder}",
                 expected="one driver per run",
                 consequence="two campaigns would write one ledger",
                 remedy="wait for it, stop it, or choose another --run-dir",
-            ) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+            )
+        if not told:
+            logger.warning(
+                "%s is locked by %s, of another machine; waited for up to %g s, in case that has lost its power and the file server has not noticed yet",
+                root,
+                holder,
+                ELSEWHERE_SECONDS,
+            )
+            told = True
+        time.sleep(LOOK_SECONDS)
+
+
+def _holder(descriptor: int) -> tuple[str, bool]:
+    """Who holds the lock, and whether it is known to be a process of another machine."""
+    text = os.pread(descriptor, LOCK_BYTES, 0).decode(errors="replace")
+    name, _, identity = text.partition("\n")
+    try:
+        process = json.loads(identity)
+    except ValueError:
+        # Older releases wrote the name alone; and whoever is just writing has written nothing yet.
+        process = None
+    return name.strip() or "another process", isinstance(process, dict) and not is_of_this_machine(process)
 
 
 def _certain() -> None:

@@ -16,6 +16,10 @@ import psutil
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+EXCHANGE_SECONDS = 86400.0
+"""How long one may wait for another in an exchange: as long as a pass over the texts of a large graph takes of which one has more than the others. That one is gone Ray
+notices itself, within seconds."""
+
 
 class Meeting(NamedTuple):
     """Where the first worker keeps what the others need to reach each other.
@@ -73,14 +77,17 @@ def join(meeting: Meeting, rank: int, size: int, group: str, seconds: float, hos
         rank: of this worker.
         size: number of workers.
         group: "gloo" or "nccl".
-        seconds: how long each may wait for another one.
+        seconds: how long each may wait for the others to come; once they have, for EXCHANGE_SECONDS.
         host: address of this worker's machine.
     """
     _keep_to(host)
     # A worker that waits for one that is gone ends with an error, as Ray has it where it opens the group.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     store = store_of(meeting, rank, size, seconds)
-    dist.init_process_group(group, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=seconds))
+    # Words are exchanged from processor to processor where tensors are not.
+    devices = {"nccl": "cpu:gloo,cuda:nccl"}.get(group, group)
+    timeout = timedelta(seconds=EXCHANGE_SECONDS)
+    dist.init_process_group(devices, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _keep_to(host: str) -> None:

@@ -7,13 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
-from raydistill.orchestration.depot import alone
+from raydistill.errors import StorageError
+from raydistill.orchestration.flocks import alone
 from raydistill.orchestration.remote import MANIFEST, RemoteFolder
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 NOTES = ("trial.json", "trial.log")
 ASIDE = ".fetched-"
+FORGOTTEN = ".forgotten-"
 
 
 class TrialMirror:
@@ -59,13 +61,30 @@ class TrialMirror:
         # By content: an interrupted validation leaves a checkpoint of the name that the validated one will have.
         for name in sorted(name for name, manifest in here.items() if self.sent.get(name) != manifest):
             self._send(name)
-        # Only what this process has had: a process that was given up must not remove what its successor sends.
-        for name in sorted(self.sent.keys() - here.keys()):
+        # Only what this process has had: a process that was given up must not remove what its successor sends. And no trial removes its last one: where
+        # none is left, this machine has forgotten it.
+        for name in sorted(self.sent.keys() - here.keys()) if here else ():
             self.remote.below(f"{CHECKPOINTS}/{name}").remove()
         self.sent = here
         for name in NOTES:
             if (self.local / name).exists():
                 self.remote.write(name, (self.local / name).read_bytes())
+
+    def forget(self) -> None:
+        """Give the disk back when the trial has ended: whoever needs its checkpoints fetches them. What was not sent stays."""
+        folder = self.local / CHECKPOINTS
+        if not self.sent or self._here() != self.sent:
+            return
+        aside = folder.with_name(f"{FORGOTTEN}{CHECKPOINTS}")
+        try:
+            with alone(folder):
+                shutil.rmtree(aside, ignore_errors=True)
+                # All in one step: a process of this trial that was given up, and removes elsewhere what was removed here, would else see some of them gone.
+                os.replace(folder, aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        except (OSError, StorageError) as problem:
+            logger.warning("%s: checkpoints that were sent stay here, too: %s", folder, problem)
+        self.sent = self._here()
 
     def _send(self, name: str) -> None:
         logger.info("sending checkpoint %s to %s", name, self.remote.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -17,10 +18,9 @@ from pyarrow import fs
 
 from raydistill.errors import ConfigError
 from raydistill.orchestration.patience import explained, patiently
+from raydistill.orchestration.transfer import copy_file, fetch_file, make_room, send_file
 
 MANIFEST = "manifest.json"
-WITHOUT_FOLDERS = ("s3", "gcs", "abfs")
-"""File systems whose folders need not be made before something is put into them."""
 STREAMS = 8
 
 
@@ -166,17 +166,16 @@ class RemoteFolder:
                 list(pool.map(lambda name: self._fetch(local, name), names))
 
     def copy(self, target: RemoteFolder) -> None:
-        """Copy every file to another folder of this file system, the manifest last.
+        """Copy every file to another folder of this file system, the manifest last; large ones go through this machine.
 
         Raises:
             StorageError: it cannot be copied.
         """
         with explained(f"{self.name} cannot be copied to {target.name}"):
-            for name in sorted(self.files(), key=lambda name: name == MANIFEST):
-                target._make_room(name)
-                patiently(
-                    lambda name=name: self.filesystem.copy_file(f"{self.folder}/{name}", f"{target.folder}/{name}")  # type: ignore[misc]
-                )
+            files = [one for one in self._list(recursive=True) if one.is_file]
+            for one in sorted(files, key=lambda one: one.path == MANIFEST):
+                paths = f"{self.folder}/{one.path}", f"{target.folder}/{one.path}"
+                patiently(partial(copy_file, self.filesystem, *paths, one.num_bytes))
 
     def remove(self) -> None:
         """Remove the folder, its manifest first. One that is not there is no obstacle.
@@ -197,7 +196,7 @@ class RemoteFolder:
         with explained(f"{self.name} cannot be listed"):
             found = patiently(lambda: self.filesystem.get_file_info(selector))
         start = len(self.folder) + 1 if self.folder else 0
-        return sorted(_Entry(one.path[start:], one.type == fs.FileType.File) for one in found)
+        return sorted(_Entry(one.path[start:], one.type == fs.FileType.File, one.size or 0) for one in found)
 
     def _read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(f"{self.folder}/{name}") as stream:
@@ -205,34 +204,22 @@ class RemoteFolder:
 
     def _write(self, name: str, content: bytes) -> None:
         final, aside = f"{self.folder}/{name}", f"{self.folder}/.{name}.aside"
-        self._make_room(name)
+        make_room(self.filesystem, final)
         with self.filesystem.open_output_stream(aside) as stream:
             stream.write(content)
         self.filesystem.move(aside, final)
 
     def _send(self, local: Path, name: str) -> None:
-        def act() -> None:
-            self._make_room(name)
-            fs.copy_files(
-                str(local / name), f"{self.folder}/{name}", fs.LocalFileSystem(), self.filesystem, use_threads=False
-            )
-
-        patiently(act)
+        patiently(partial(send_file, local / name, self.filesystem, f"{self.folder}/{name}"))
 
     def _fetch(self, local: Path, name: str) -> None:
-        ours = fs.LocalFileSystem()
-        patiently(
-            lambda: fs.copy_files(f"{self.folder}/{name}", str(local / name), self.filesystem, ours, use_threads=False)
-        )
-
-    def _make_room(self, name: str) -> None:
-        if self.filesystem.type_name not in WITHOUT_FOLDERS:
-            self.filesystem.create_dir(f"{self.folder}/{name}".rpartition("/")[0], recursive=True)
+        patiently(partial(fetch_file, self.filesystem, f"{self.folder}/{name}", local / name))
 
 
 class _Entry(NamedTuple):
     path: str
     is_file: bool
+    num_bytes: int
 
 
 def joined(place: str, relative: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from raydistill.orchestration.machines import Machines, beside_driver
+from raydistill.orchestration.machines import Machines, beside_driver, free_machines
+from raydistill.orchestration.room import requests_for_room
 from raydistill.orchestration.studies import StudyRunner
 from raydistill.orchestration.study import Study
 from raydistill.planning.places import least_cpus, workers_that_fit
@@ -22,6 +23,13 @@ END_SECONDS = 5.0
 """How long the end of a campaign waits for processes of trials that have nothing left to do."""
 AGAIN_SECONDS = 300.0
 """Between two words about the same wait."""
+LOOK_SECONDS = 10.0
+"""Between looks at what trials wait for."""
+KINDS = ("CPU", "GPU")
+LEAST = 0.01
+"""Less than that of a CPU or GPU nobody uses: sums of fractions are not exact."""
+PATIENCE_SECONDS = 180.0
+"""How long room that the machines have may be taken before that is told: others of the campaign's own trials may just leave it."""
 
 
 @dataclass
@@ -137,9 +145,11 @@ class Waiting:
 
     def __init__(self) -> None:
         self._again: dict[str, float] = {}
+        self._taken = Taken()
 
     def look(self, jobs: Iterable[Job], machines: Machines) -> None:
         """Look at the studies that run."""
+        self._taken.look(machines)
         for job in jobs:
             if job.places:
                 self.tell(f"{job.study.lineage.name}, grade {job.study.plan.folder}", machines, job.study.cpus)
@@ -160,3 +170,59 @@ class Waiting:
                 needs.gpus,
                 needs.placement,
             )
+
+
+class Taken:
+    """Says that trials wait for room which the machines have and others use: the ledger calls them running, and on a cluster of many users that may last for days.
+
+    What Ray has not found room for yet is what waits; a trial that trains has its room, however long nothing is heard of it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._again: dict[str, float] = {}
+        self._next = 0.0
+
+    def look(self, machines: Machines) -> None:
+        """Look now and then."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK_SECONDS
+        asked = requests_for_room()
+        waiting = {one.name: one.parts for one in asked if one.waits}
+        self._since = {name: self._since.get(name, now) for name in waiting}
+        self._again = {name: moment for name, moment in self._again.items() if name in waiting}
+        late = [name for name, since in self._since.items() if now - since >= PATIENCE_SECONDS]
+        if not any(now >= self._again.get(name, now) for name in late):
+            return
+        found, free = [part for one in asked if not one.waits for part in one.parts], free_machines()
+        ours, left = ({kind: _sum(kind, parts) for kind in KINDS} for parts in (found, free))
+        others = {
+            "CPU": machines.room.cpus - left["CPU"] - ours["CPU"],
+            "GPU": machines.room.gpus - left["GPU"] - ours["GPU"],
+        }
+        # Of what is not the others' the campaign's own trials have to wait for each other, after the loss of a machine.
+        if not any(others[kind] > LEAST and _sum(kind, waiting[name]) > 0 for name in late for kind in KINDS):
+            return
+        self._again |= dict.fromkeys(late, now + AGAIN_SECONDS)
+        longest = max(late, key=lambda name: now - self._since[name])
+        logger.warning(
+            "others use the cluster: %d of the campaign's trials wait for room, the first (%s) for %d minutes; of %g CPUs and %g GPUs this campaign has %g and "
+            "%g, and %g and %g are free; lower resources.cpus_per_worker or resources.workers_per_trial and go on with --resume, or wait",
+            len(late),
+            _told(waiting[longest]),
+            (now - self._since[longest]) / 60,
+            machines.room.cpus,
+            machines.room.gpus,
+            *(ours[kind] for kind in KINDS),
+            *(left[kind] for kind in KINDS),
+        )
+
+
+def _sum(kind: str, parts: Iterable[Mapping[str, float]]) -> float:
+    return sum(part.get(kind, 0.0) for part in parts)
+
+
+def _told(parts: Sequence[Mapping[str, float]]) -> str:
+    return f"{len(parts)} x {parts[0].get('CPU', 0.0):g} CPUs and {parts[0].get('GPU', 0.0):g} GPUs"

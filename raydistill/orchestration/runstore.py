@@ -1,6 +1,7 @@
 """Where a run lies. A local run is a folder and nothing more. Any other has its truth on another file system, and a working folder on every machine:
 
-RUN/.identity                                    names this run, so that a new one in the same place takes up nothing of an old one
+RUN/.identity                                    names this run, a local one, too: a new one in the same place takes up nothing of an old one, and who sees another
+                                                 folder under the same path is told (see premises.py)
 $XDG_CACHE_HOME/raydistill/runs/<identity>/      grades/<grade>/trials/...: what this machine is working on; may be removed when nothing runs
 """
 
@@ -20,6 +21,7 @@ from raydistill.errors import RunDirectoryError, StorageError
 from raydistill.orchestration.depot import cache_folder, local_path
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.remote import RemoteFolder, joined
+from raydistill.orchestration.variables import Variables
 
 IDENTITY = ".identity"
 
@@ -31,12 +33,14 @@ class RunStore:
     Attributes:
         place: how people call it: an absolute path, a URI, or a path of the file system it was given with.
         remote: where it lies; None = on this machine, or where all machines see it under one path.
-        identity: of a run elsewhere; empty = not looked up yet.
+        identity: names it; empty = not looked up yet.
+        variables: what its processes get in their environment, as credentials are.
     """
 
     place: str
     remote: RemoteFolder | None = None
     identity: str = ""
+    variables: Variables | None = None
 
     @classmethod
     def at(cls, place: str | Path | RunStore, filesystem: fs.FileSystem | None = None) -> RunStore:
@@ -52,6 +56,10 @@ class RunStore:
             return cls(remote.name, remote)
         return cls(str(local_path(str(place)).absolute()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The variables first: a file system may look for its region or endpoint among them as soon as it is made.
+        return _arrived, (self.variables, self.place, self.remote, self.identity)
+
     @property
     def root(self) -> Path:
         """The folder on this machine: the run itself, or where this machine works on it."""
@@ -62,18 +70,18 @@ class RunStore:
 
     def claimed(self) -> RunStore:
         """The same run, with an identity. Only the driver that holds the run may call it."""
-        if self.remote is None or self.identity:
+        if self.identity:
             return self
-        known = self.remote.read(IDENTITY)
+        known = self.read(IDENTITY)
         identity = uuid.uuid4().hex if known is None else known.decode(errors="replace").strip()
         if not identity.isalnum():
             raise RunDirectoryError(
                 f"{self.place}: {IDENTITY} is damaged",
                 expected="the name that raydistill wrote",
-                remedy=f"remove {IDENTITY}; what machines have not sent yet is then trained again",
+                remedy=f"remove {IDENTITY}; what machines have not sent yet to a run elsewhere is then trained again",
             )
         if known is None:
-            self.remote.write(IDENTITY, f"{identity}\n".encode())
+            self.write(IDENTITY, f"{identity}\n".encode())
         return replace(self, identity=identity)
 
     def ledger(self, folder: str) -> Ledger:
@@ -178,6 +186,10 @@ class RunStore:
         assert self.remote is not None, "the run is local"
         assert relative is not None, f"{place} does not lie in {self.place}"
         return self.remote.below(relative)
+
+
+def _arrived(variables: Variables | None, place: str, remote: RemoteFolder | None, identity: str) -> RunStore:
+    return RunStore(place, remote, identity, variables)
 
 
 def write_aside(path: Path, content: bytes) -> None:

@@ -21,6 +21,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines, beside_driver
+from raydistill.orchestration.premises import Premises
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.orchestration.workshop import Workshop
@@ -107,7 +108,7 @@ class Scorings:
             if room <= free or (alone and not self.running and self.machines.room.cpus):
                 under_way.add(promotion.digest)
                 group = team.room() if team.size > 1 else None
-                reference = self._start(promotion.checkpoint, self.studies[place].threads, team, group)
+                reference = self._start(promotion.checkpoint, self.studies[place], team, group)
                 self.running[reference] = Scoring(place, promotion.checkpoint, room, cpus, group)
                 free -= room
 
@@ -164,11 +165,13 @@ class Scorings:
             scoring.give_back()
         self.running.clear()
 
-    def _start(self, checkpoint: str, threads: int, team: Team, group: PlacementGroup | None) -> Any:
-        told = checkpoint, self.config, self.workshop, threads
+    def _start(self, checkpoint: str, study: Study, team: Team, group: PlacementGroup | None) -> Any:
+        told = checkpoint, self.config, self.workshop, study.threads, group is not None, study.premises
         if group is None:
-            return ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(score).remote(*told)
-        return ray.remote(max_retries=2, **beside_driver())(together).remote(score, (*told, True), team, group)
+            # Ray's types know functions of a few arguments.
+            alone: Any = ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(score)
+            return alone.remote(*told)
+        return ray.remote(max_retries=2, **beside_driver())(together).remote(score, told, team, group)
 
     def _failure(self, scoring: Scoring, problem: RayError | RayDistillError) -> ScoringError:
         said, study = unwrapped(problem), self.studies[scoring.place]
@@ -184,9 +187,19 @@ class Scorings:
 
 
 def score(
-    checkpoint: str, config: CampaignConfig, workshop: Workshop, threads: int, shared: bool = False
+    checkpoint: str,
+    config: CampaignConfig,
+    workshop: Workshop,
+    threads: int,
+    shared: bool = False,
+    premises: Premises | None = None,
 ) -> dict[str, float]:
-    """What a promoted checkpoint scores on the test split, and how big it is; `shared` with the others of a process group."""
+    """What a promoted checkpoint scores on the test split, and how big it is; `shared` with the others of a process group. `premises` are refused where they are not met."""
+    if premises is not None:
+        premises.require()
+    from raydistill.devices import keep_to
+
+    keep_to(config.resources.gpus)
     workshop.set_threads(threads)
     facts = workshop.checkpoint_facts(checkpoint)
     sizes: dict[str, float] = {name: float(facts[name]) for name in ("layers", "parameters", "bytes")}

@@ -80,6 +80,8 @@ class StudyRunner:
             TrialError: the search ended before its trials.
             CheckpointError: every checkpoint that could be promoted is damaged, and was again after it had been trained anew.
         """
+        # On the driver's machine, but the cluster there may have been started with another installation, or see other folders.
+        study.premises.require()
         self._turn_to(study)
         log = f"grades/{study.plan.folder}/{SEARCH_LOG}"
         try:

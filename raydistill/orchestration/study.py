@@ -13,6 +13,7 @@ from raydistill.config.methods import as_first_written
 from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.orchestration.premises import Premises, Release
 from raydistill.orchestration.runstore import RunStore
 from raydistill.planning.grades import GradePlan, Lineage, known_teacher, method_of, settled_method, trial_config
 from raydistill.planning.ground import Ground
@@ -36,6 +37,7 @@ class Study:
         cpus: CPUs of each worker.
         workers: of each trial, where there is room for all.
         earlier: the promoted checkpoints of the grades further up, the nearest first.
+        release: the driver's code; None = any will do.
     """
 
     config: CampaignConfig
@@ -48,11 +50,17 @@ class Study:
     cpus: float = 1.0
     workers: int = 1
     earlier: tuple[TeacherReference, ...] = ()
+    release: Release | None = None
 
     @property
     def root(self) -> Path:
         """The run directory, or this machine's working folder of a run elsewhere."""
         return self.store.root
+
+    @property
+    def premises(self) -> Premises:
+        """What a process has to have in common with the driver before it works on this."""
+        return Premises(self.store, self.release)
 
     @property
     def threads(self) -> int:

@@ -151,7 +151,7 @@ def absolute(path: str) -> str:
 
 
 def variables(given: Sequence[str]) -> dict[str, str]:
-    """Variables for the job from `NAME`, which takes the value it has here, and `NAME=VALUE`.
+    """Variables for the processes of a job, or of a campaign, from `NAME`, which takes the value it has here, and `NAME=VALUE`.
 
     Raises:
         ConfigError: one is not set here, or is no name of a variable.
@@ -163,7 +163,7 @@ def variables(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(
                 f"--env {one if not mark else name}",
                 expected="NAME of a variable that is set here, or NAME=VALUE",
-                consequence="the job would run without it",
+                consequence="the processes of the cluster would run without it",
                 remedy="set it, give a value, or leave it out",
             )
         chosen[name] = value if mark else os.environ[name]

@@ -24,7 +24,8 @@ ROOM_SECONDS = 120.0
 """How long room is waited for. What is not there by then may be that of a machine which was lost, and is planned anew."""
 START_SECONDS = 600.0
 """How long processes may take to start where there is room for them."""
-EXCHANGE_SECONDS = 1800.0
+MEETING_SECONDS = 1800.0
+"""How long they wait for each other to come."""
 LEAVE_SECONDS = 30.0
 """How long the others may take to end when the first one is done."""
 DEATH_SECONDS = 120.0
@@ -174,9 +175,11 @@ class _Member:
 
     def work(self, rank: int, meeting: tuple[Any, ...], work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Join the others, and do it."""
+        from raydistill.devices import keep_to
         from raydistill.orchestration.meeting import Meeting, join
 
-        join(Meeting(*meeting), rank, self.team.size, self.team.group, EXCHANGE_SECONDS, _here())
+        keep_to(self.team.gpus)
+        join(Meeting(*meeting), rank, self.team.size, self.team.group, MEETING_SECONDS, _here())
         return work(*arguments)
 
 

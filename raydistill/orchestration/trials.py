@@ -8,6 +8,7 @@ Tune kills a trial, the placement group of its workers is not freed.)
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raydistill.orchestration.elastic import WorkerRuns
     from raydistill.training.trial import EpochReport
 
+logger = logging.getLogger(__name__)
 JOIN_SECONDS = 60.0
 NOTICE_SECONDS = 5.0
 REST_SECONDS = 60.0
@@ -120,10 +122,16 @@ class InlineTrial(_Trial):
         return {"epoch": report.epoch, MRR: report.metrics.get(MRR), "done": stop}
 
     def _train(self) -> Iterator[EpochReport]:
+        from raydistill.devices import keep_to
+
+        keep_to(self.study.config.resources.gpus)
         self.workshop.set_threads(self.study.threads)
         record: TrialRecord = ask(self.coordinator.record.remote(self.key))
+        self.study.premises.require()
         directory = self.study.directory(record.identity)
         with held(directory), logged(directory / TRIAL_LOG, Notes(self.coordinator, self.key)):
+            for doubt in self.study.premises.doubts():
+                logger.warning(doubt)
             finished, guide = False, Guide(self.coordinator, self.key)
             with noticing(self.coordinator, self.key) as notice:
                 config, world = self.study.resolve(record.parameters), self.workshop.world(False)

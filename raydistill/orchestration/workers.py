@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 import ray.train
@@ -10,6 +11,7 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
+from raydistill.devices import keep_to
 from raydistill.errors import RayDistillError, TrialError, TrialInterruptedError
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import noticing
@@ -20,6 +22,8 @@ from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import TrialKey, TrialRecord
+
+logger = logging.getLogger(__name__)
 
 
 def work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:
@@ -36,6 +40,7 @@ def work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:
     if device.type == "cuda":
         # All workers of a machine see all their GPUs, and the first one is not everybody's.
         torch.cuda.set_device(device)
+    keep_to(study.config.resources.gpus)
     while True:
         if _work_on(study, key, coordinator, settings["workshop"]):
             return key, True
@@ -66,12 +71,18 @@ def _train(study: Study, record: TrialRecord, coordinator: Any, workshop: Worksh
     context = ray.train.get_context()
     first = context.get_world_rank() == 0
     workshop.set_threads(study.threads)
+    study.premises.require()
     directory = study.directory(record.identity)
     finished, guide = False, Guide(coordinator, record.key)
     with contextlib.ExitStack() as stack:
         if first:
             stack.enter_context(held(directory))
             stack.enter_context(logged(directory / TRIAL_LOG, Notes(coordinator, record.key)))
+        for doubt in study.premises.doubts():
+            logger.warning(doubt)
+            if not first:
+                # Its own log nobody sees.
+                ask(coordinator.note.remote(record.key, doubt))
         notice = stack.enter_context(noticing(coordinator, record.key, first=first, alone=False))
         config, world = study.resolve(record.parameters), workshop.world(True)
         reports = workshop.run_trial(config, directory, world, guide, notice, saved=notice.has_saved)

@@ -201,7 +201,7 @@ def test_damage_anywhere_in_a_search_is_found(
 class FakeSearch:
     """Finds one ladder, and remembers in its run directory whether it was resumed."""
 
-    def __init__(self, config: CampaignConfig, run_dir: str) -> None:
+    def __init__(self, config: CampaignConfig, run_dir: str, variables: object = None) -> None:
         assert config.ladders is not None
         self.place = Path(run_dir)
 
@@ -212,7 +212,7 @@ class FakeSearch:
         (self.place / "pareto.json").write_text(json.dumps([{**ladder, **told, "resumed": resume}]), encoding="utf-8")
 
 
-def refused(*_: object) -> None:
+def refused(*_: object, **__: object) -> None:
     raise AssertionError("a campaign was run instead of the search")
 
 

@@ -260,6 +260,19 @@ def test_dashboard_listens_on_the_loopback_interface(path: Path) -> None:
     assert re.search(r"--dashboard-host[= ]127\.0\.0\.1", text_of(path))
 
 
+@pytest.mark.parametrize("path", [*CLOUDS, *KUBERAY, CLUSTER / "slurm.sh"], ids=name_of)
+def test_processes_look_for_their_head_for_longer_than_the_driver_waits_for_it(path: Path) -> None:
+    """A network that is broken for ten seconds would end every process of a campaign that has patience for thirty; or the driver, without a word on how to go on."""
+    losses = text_of(ROOT / "raydistill/orchestration/losses.py")
+    patience = sum(
+        float(re.findall(rf"^{name} = (.+)$", losses, re.M)[0]) for name in ("LOST_SECONDS", "LEAVE_SECONDS")
+    )
+    told = re.findall(r'RAY_gcs_rpc_server_reconnect_timeout_s(?:=|, value: ")(\d+)', text_of(path))
+    assert told
+    assert {int(seconds) for seconds in told} == {60}
+    assert patience < 60
+
+
 @pytest.mark.parametrize("path", CLOUDS, ids=name_of)
 def test_every_start_on_a_cloud_asks_for_the_token(path: Path) -> None:
     """`ray start` without the mode takes requests of everybody, and says so in a log that nobody reads."""

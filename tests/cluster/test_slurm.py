@@ -100,3 +100,40 @@ def test_every_step_of_the_job_has_the_cpus_that_ray_is_told_of(
     """Since Slurm 22.05 `srun` takes one CPU where nobody tells it: eight threads of a trial, or eight trials, would share it."""
     assert run(tmp_path, variables=variables).returncode == 0
     assert {call.split()[0] for call in calls(tmp_path, "--overlap")} == {f"cpus={cpus}"}
+
+
+WORKER = """
+if [ "$1" = status ]; then echo >>"$LOOKS"; if [ -e "$DEAF" ]; then exit 1; fi; printf ' 1 node_a\\n 1 node_b\\n'; exit; fi
+case " $* " in *" --head "*) exec sleep 60 ;; esac
+echo >>"$STARTS"
+if [ "$(wc -l <"$STARTS")" -le "$LOSSES" ]; then
+    if [ -n "$LAST" ]; then touch "$DEAF"; fi
+    exit 1
+fi
+exec sleep 60
+"""
+"""A Ray that ends so often on the second machine; and whose head answers no more then, if it was the `LAST` time."""
+QUICK = 'case $1 in 2 | 5) exit 0 ;; esac; exec /bin/sleep "$@"'
+WAITING = 'for _ in $(seq 300); do if [ -s "$STARTS" ] && eval "$UNTIL"; then exit; fi; /bin/sleep 0.1; done; exit 9'
+
+
+def lose(tmp_path: Path, losses: int, until: str, last: str = "") -> subprocess.CompletedProcess[str]:
+    """A job on whose second machine Ray ends, and whose campaign waits until something holds."""
+    files = {name.upper(): str(tmp_path / name) for name in ("looks", "starts", "deaf")}
+    variables = {**CPUS, **files, "LOSSES": str(losses), "UNTIL": until, "LAST": last}
+    return run(tmp_path, variables=variables, ray=WORKER, sleep=QUICK, raydistill=WAITING)
+
+
+def test_ray_that_ends_on_a_machine_is_started_again(tmp_path: Path) -> None:
+    """A head takes no machine back that it has given up: it would be paid for until the job ends, and do nothing."""
+    done = lose(tmp_path, 2, '[ "$(wc -l <"$STARTS")" -ge 3 ]')
+    assert done.returncode == 0, done.stderr
+    # The one that runs is told to end with the job, and is not started a fourth time.
+    assert len((tmp_path / "starts").read_text().splitlines()) == 3
+
+
+def test_ray_is_not_started_again_for_ever_without_a_head(tmp_path: Path) -> None:
+    """A machine would go on without a cluster, and Slurm not end its step."""
+    done = lose(tmp_path, 99, '[ "$(wc -l <"$LOOKS")" -ge 62 ]', last="yes")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "starts").read_text().splitlines()) == 1

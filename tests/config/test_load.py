@@ -187,7 +187,7 @@ def test_one_grade_that_is_not_there_is_refused(tmp_path: Path, grade: int) -> N
 
 
 def test_home_folder_may_be_written_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """"no such folder", of one that everybody sees."""
+    """ "no such folder", of one that everybody sees."""
     monkeypatch.setenv("HOME", str(tmp_path))
     given = ["data.path=~/graph", "encoder.name=~/bert", "teacher.checkpoint=~/teacher", "storage.path=s3://bucket/~/x"]
     config = load_config("jobs/configs/demo.yaml", given)

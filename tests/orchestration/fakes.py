@@ -24,7 +24,15 @@ from typing import Any
 from raydistill.config.load import parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherAt, TeacherReference, TrialConfig
-from raydistill.errors import CheckpointError, NonFiniteLossError, OutOfMemoryError, TeacherError, TrialInterruptedError
+from raydistill.errors import (
+    CheckpointError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+    StorageError,
+    TeacherError,
+    TrialInterruptedError,
+)
+from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Lineage, grade_plans, lineages_of, trial_config
 from raydistill.planning.ground import Ground
@@ -184,6 +192,7 @@ def _work_apart(directory: Path, world: Ranks, interrupted: Callable[[], bool]) 
 
 def _end(directory: Path, world: Ranks) -> None:
     if world.rank == 0:
+        time.sleep(_settings(directory.parents[3]).get("saves", 0))
         with open(directory / ENDED, "a") as file:
             file.write(f"{world.size} {time.time()}\n")
     if world.size > 1:
@@ -258,6 +267,42 @@ def world(distributed: bool) -> Ranks:
 
 def threads(count: int) -> None:
     pass
+
+
+def unmount(identity: str, count: int) -> None:
+    """In place of `threads`, which is called when a trial begins: what a machine sees on which the run directory is not mounted."""
+    Path(identity).unlink(missing_ok=True)
+
+
+def tell_variable(told: str, name: str, count: int) -> None:
+    """In place of `threads`: write down what a process has in its environment."""
+    with open(told, "a") as file:
+        file.write(f"{os.environ.get(name)}\n")
+
+
+def fill_disk(root: str, count: int) -> None:
+    """In place of `threads`: the second trial finds a full disk, when the first one is at work."""
+    try:
+        (Path(root) / ".first").touch(exist_ok=False)
+    except FileExistsError:
+        _wait_until(lambda: list(Path(root).glob("grades/*/trials/*/pid-0")))
+        raise StorageError("the disk is full") from None
+
+
+class Bucket:
+    """Becomes the run at a path where it is unpickled; not as long as `away` is there."""
+
+    def __init__(self, root: Path, away: Path) -> None:
+        self.given = root, away
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reached, self.given
+
+
+def _reached(root: Path, away: Path) -> RunStore:
+    if away.exists():
+        raise OSError("no region")
+    return RunStore.at(root)
 
 
 def workshop() -> Workshop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import shutil
 import threading
 import time
@@ -11,17 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 
+from raydistill.errors import LedgerError, RayDistillError, StorageError
+from raydistill.orchestration import coordinator as coordinating
 from raydistill.orchestration import shelf
-from raydistill.orchestration.answering import DECIDING, FOLLOWING, LISTENING, STAYING
+from raydistill.orchestration.answering import DECIDING, FOLLOWING, HALTING, LISTENING, STAYING
 from raydistill.orchestration.coordinator import WAIT_SECONDS, Coordinator
+from raydistill.orchestration.ladder import Ladder
+from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.library import Loan
 from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.sealed import Sealed
 from raydistill.planning.rules import Rules
 
 TEACHER, STUDENT, TWIN = ("main", 0, 0), ("main", 1, 0), ("main", 1, 1)
 SECONDS = 20.0
+RULES = Rules("pipelined", 0.0, False, 1, 2, epochs=(3, 3), sizes=(12, 6))
 
 
 class Slow:
@@ -39,7 +47,7 @@ class Slow:
 
 
 def started(root: Path) -> Coordinator:
-    one = Coordinator(RunStore.at(root), Rules("pipelined", 0.0, False, 1, 2, epochs=(3, 3), sizes=(12, 6)))
+    one = Coordinator(RunStore.at(root), RULES)
     one.start("f", ["main"], ["0-teacher", "1-layers6"])
     return one
 
@@ -94,6 +102,30 @@ class Lender:
     def __init__(self) -> None:
         report = {"epoch": 3, "metrics": {"valid/both/mrr": 0.5}, "checkpoint": "c", "digest": "d", "time": 1.0}
         self.borrow = Slow(lambda identity, folder: Loan("elsewhere", 3, (report,)))
+
+
+def test_trials_hear_of_the_end_while_an_event_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that does not answer for minutes would keep the word from trials that have five seconds to save."""
+    one = started(tmp_path)
+    one.begin(TEACHER, "i", {})
+    slow = Slow(Ledger.append)
+    monkeypatch.setattr(Ledger, "append", lambda *arguments: slow(*arguments))
+    with ThreadPoolExecutor() as threads:
+        noting = threads.submit(one.note, TEACHER, "a note")
+        assert slow.begun.wait(SECONDS)
+        listening = threads.submit(one.listen, TEACHER)
+        deadline = time.monotonic() + SECONDS / 4
+        while not one.halts.at_work and time.monotonic() < deadline:
+            time.sleep(0.01)
+        ended = threads.submit(one.halt_all, SECONDS)
+        assert listening.result(SECONDS / 2)
+        one.leave(TEACHER)
+        one.rest(TEACHER)
+        assert ended.result(SECONDS / 2) == 0
+        slow.go.set()
+        noting.result(SECONDS)
 
 
 def test_equal_work_is_borrowed_once_while_others_are_answered(tmp_path: Path) -> None:
@@ -160,7 +192,86 @@ def test_whoever_waits_has_threads_of_its_own() -> None:
         for name, method in inspect.getmembers(Coordinator, inspect.isfunction)
     }
     waiting = {name: group for name, group in groups.items() if group not in (None, DECIDING)}
-    assert waiting == {"wait": FOLLOWING, "listen": LISTENING, "take_up": STAYING}
+    ends = dict.fromkeys(("rest", "leave", "left", "halt", "halt_all"), HALTING)
+    assert waiting == {"wait": FOLLOWING, "listen": LISTENING, "take_up": STAYING, **ends}
     turns = {name for name in groups if "_turn" in inspect.getsource(getattr(Coordinator, name))} - {"__init__"}
     assert turns == {name for name, group in groups.items() if group == DECIDING}
     assert "report" in turns
+
+
+class Failing:
+    """A ladder whose ledger cannot be read at first."""
+
+    def __init__(self, failures: int, problem: Exception) -> None:
+        self.failures, self.problem, self.tries = failures, problem, 0
+
+    def __call__(self, *given: Any) -> Ladder:
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise self.problem
+        return Ladder(*given)
+
+
+def restarted(root: Path, monkeypatch: pytest.MonkeyPatch, ladder: Failing, patience: float = SECONDS) -> Coordinator:
+    """A coordinator that Ray has started again: nobody tells it what the campaign consists of."""
+    started(root)
+    monkeypatch.setattr(coordinating, "Ladder", ladder)
+    monkeypatch.setattr(coordinating, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(coordinating, "READ_SECONDS", patience)
+    return Coordinator(RunStore.at(root), RULES)
+
+
+FULL = StorageError("the bucket does not answer")
+
+
+def test_coordinator_that_is_started_again_outlives_a_storage_that_fails_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of its constructor would be its end for good, and that of the campaign: exit 70, `a fault of raydistill`."""
+    ladder = Failing(3, FULL)
+    one = restarted(tmp_path, monkeypatch, ladder)
+    assert ladder.tries == 0
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(kinds, one) for _ in range(4)]
+        assert [answer.result(SECONDS) for answer in asked] == [["campaign_started"]] * 4
+    assert ladder.tries == 4, "it is read once for all"
+
+
+def test_coordinator_outlives_a_bucket_whose_region_cannot_be_asked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arguments are read before its constructor runs, and whatever goes wrong there is its end for good."""
+    started(tmp_path)
+    monkeypatch.setattr(coordinating, "AGAIN_SECONDS", 0.01)
+    away = tmp_path / ".away"
+    away.touch()
+    one = pickle.loads(pickle.dumps(Sealed(fakes.Bucket(tmp_path, away))))
+    with pytest.raises(StorageError, match="cannot be reached: no region"):
+        one.open()
+    again = Coordinator(one, RULES)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(kinds, again)
+        time.sleep(0.1)
+        assert not asked.done()
+        away.unlink()
+        assert asked.result(SECONDS) == ["campaign_started"]
+
+
+@pytest.mark.parametrize("problem", [FULL, LedgerError("event 3 is damaged")], ids=["storage", "ledger"])
+def test_error_of_the_ledger_reaches_whoever_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: RayDistillError
+) -> None:
+    """`The actor died`, and no word of what to mend; or a minute of silence for a ledger that does not mend itself."""
+    ladder = Failing(99, problem)
+    one = restarted(tmp_path, monkeypatch, ladder, patience=0.1 if problem is FULL else SECONDS)
+    began = time.monotonic()
+    with pytest.raises(type(problem), match=problem.received):
+        one.news(0)
+    assert (ladder.tries > 2) is (problem is FULL)
+    tries = ladder.tries
+    with pytest.raises(type(problem)):
+        one.start("f", ["main"], ["0-teacher"])
+    assert ladder.tries == tries + 1, "a driver that begins is told at once"
+    assert time.monotonic() - began < SECONDS / 2
+    ladder.failures = 0
+    assert kinds(one) == ["campaign_started"], "it is not dead for good"

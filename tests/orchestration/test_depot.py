@@ -18,10 +18,10 @@ from pyarrow import fs
 
 from raydistill.errors import CheckpointError, ConfigError, DataError, StorageError
 from raydistill.kg.store import Dataset
-from raydistill.orchestration import patience
+from raydistill.orchestration import transfer, uses
 from raydistill.orchestration.depot import Depot, cache_folder
-from raydistill.orchestration.patience import patiently
 from raydistill.orchestration.remote import RemoteFolder, joined
+from raydistill.orchestration.uses import Uses
 from raydistill.training.manifest import verify_checkpoint
 
 
@@ -162,42 +162,126 @@ def test_folder_may_be_sent_to_other_processes(elsewhere: fs.FileSystem, graph: 
         assert pool.apply(_name_and_content, (folder,)) == _name_and_content(folder)
 
 
-class Moody:
-    """Fails a number of times."""
+class Counting:
+    """A file system that counts what it copies by itself."""
 
-    def __init__(self, times: int, problem: OSError) -> None:
-        self.times, self.problem, self.calls = times, problem, 0
+    def __init__(self, filesystem: fs.FileSystem) -> None:
+        self.filesystem, self.copied = filesystem, list[str]()
 
-    def __call__(self) -> str:
-        self.calls += 1
-        if self.calls <= self.times:
-            raise self.problem
-        return "done"
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.filesystem, name)
+
+    def copy_file(self, source: str, target: str) -> None:
+        self.copied.append(target)
+        self.filesystem.copy_file(source, target)
 
 
-@pytest.mark.parametrize(
-    ("times", "problem", "calls"),
-    [
-        (3, OSError("When writing: AWS Error SLOW_DOWN during UploadPart"), 4),
-        (9, OSError("When writing: AWS Error NETWORK_CONNECTION during UploadPart"), 5),
-        (9, OSError("AWS Error ACCESS_DENIED during PutObject"), 1),
-        (9, FileNotFoundError("gone"), 1),
-    ],
-)
-def test_what_passes_is_tried_again_and_what_does_not_is_not(
-    times: int, problem: OSError, calls: int, monkeypatch: pytest.MonkeyPatch
+def test_large_files_are_copied_through_this_machine(
+    elsewhere: fs.FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One lost packet would end a campaign of days; or a wrong key be tried for minutes before anybody is told."""
-    pauses: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", pauses.append)
-    act = Moody(times, problem)
-    if calls > times:
-        assert patiently(act) == "done"
-    else:
-        with pytest.raises(OSError, match=str(problem)):
-            patiently(act)
-    assert act.calls == calls
-    assert pauses == [0.5, 1.0, 2.0, 4.0][: calls - 1]
+    """S3 copies nothing above 5 GiB by one request, and its client gives up on what takes long: a teacher of that size could not be announced."""
+    monkeypatch.setattr(transfer, "STREAMED_BYTES", 10)
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", 4)
+    files = {"encoder/large": b"0123456789abcdef", "encoder/small": b"0123456789", "manifest.json": b"{}"}
+    (tmp_path / "there/source/encoder").mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / "there/source" / name).write_bytes(content)
+    counting = Counting(elsewhere)
+    target = RemoteFolder(counting, "target")  # type: ignore[arg-type]
+    RemoteFolder(counting, "source").copy(target)  # type: ignore[arg-type]
+    assert {name: target.read(name) for name in target.files()} == files
+    assert counting.copied == ["target/encoder/small", "target/manifest.json"]
+
+
+def test_large_files_of_a_bucket_are_copied_through_this_machine(
+    s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy in parts has to be the same bytes."""
+    monkeypatch.setattr(transfer, "STREAMED_BYTES", 2**20)
+    content = os.urandom(7 * 2**20 + 3)
+    place, twin = RemoteFolder.at(s3("large/one")), RemoteFolder.at(s3("large/twin"))
+    assert place is not None
+    assert twin is not None
+    place.write("weights", content)
+    place.copy(twin)
+    assert twin.read("weights") == content
+
+
+@pytest.fixture
+def teachers(elsewhere: fs.FileSystem, tmp_path: Path) -> list[str]:
+    """The places of four checkpoints, as far as a depot looks at them."""
+    names = ["first", "second", "third", "fourth"]
+    for name in names:
+        (tmp_path / "there" / name).mkdir()
+        (tmp_path / "there" / name / "manifest.json").write_text(name)
+    return names
+
+
+def brought(elsewhere: fs.FileSystem, place: str, using: Uses | None = None) -> Path:
+    return Depot(elsewhere).checkpoint(place, lambda path: (Path(path) / "manifest.json").read_text(), uses=using)
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Make the last use of a folder of the depot older."""
+    path = folder.with_name(f".{folder.name}.use.lock")
+    os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def test_what_nobody_has_used_for_long_leaves_the_depot(elsewhere: fs.FileSystem, teachers: list[str]) -> None:
+    """Every checkpoint that a campaign promotes would stay on the disks of all its machines for ever; or one go while a trial of days reads it."""
+    with Uses() as using:
+        first, second, third = (
+            brought(elsewhere, place, using if place == "first" else None) for place in teachers[:3]
+        )
+        for folder in (first, second):
+            age(folder, uses.UNUSED_SECONDS + 60)
+        age(third, uses.UNUSED_SECONDS - 60)
+        fourth = brought(elsewhere, "fourth")
+        assert depots() == sorted(path.name for path in (first, third, fourth))
+    age(third, 120)
+    second = brought(elsewhere, "second")
+    assert depots() == sorted(path.name for path in (first, second, fourth)), "it was in use until a moment ago"
+    age(first, uses.UNUSED_SECONDS + 60)
+    assert brought(elsewhere, "first") == first
+    brought(elsewhere, "third")
+    assert first.exists(), "what is there is used by whoever asks for it"
+
+
+def test_use_by_another_process_counts(elsewhere: fs.FileSystem, teachers: list[str], tmp_path: Path) -> None:
+    """A trial beside this one would lose its teacher; or a process that was killed keep its own for ever."""
+    code = f"""
+import sys
+from pathlib import Path
+from pyarrow import fs
+from raydistill.orchestration.depot import Depot
+from raydistill.orchestration.uses import Uses
+with Uses() as uses:
+    depot = Depot(fs.SubTreeFileSystem({str(tmp_path / "there")!r}, fs.LocalFileSystem()))
+    print(depot.checkpoint("first", lambda path: (Path(path) / "manifest.json").read_text(), uses=uses), flush=True)
+    sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout is not None
+    first = Path(process.stdout.readline().strip())
+    age(first, uses.UNUSED_SECONDS + 60)
+    brought(elsewhere, "second")
+    assert first.exists()
+    process.kill()
+    process.wait()
+    brought(elsewhere, "third")
+    assert not first.exists()
+
+
+def test_what_was_half_fetched_or_half_removed_goes_with_time(elsewhere: fs.FileSystem, teachers: list[str]) -> None:
+    """Of every kill in the middle a folder would stay that nobody looks at again."""
+    depot = brought(elsewhere, "first").parent
+    for name, days in ((".a.aside", 1), (".removed-b", 1), (".c.aside", 0)):
+        (depot / name).mkdir()
+        moment = (depot / name).stat().st_mtime - days * 86400
+        os.utime(depot / name, (moment, moment))
+    brought(elsewhere, "second")
+    assert [name for name in depots() if name.startswith(".")] == [".c.aside"]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +308,6 @@ def test_refusal_of_a_full_depot_is_a_storage_error(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(patience, "PAUSES", ())
     monkeypatch.setattr(pa.fs, "copy_files", full)
     with pytest.raises(StorageError, match="No space left"):
         Depot(elsewhere).dataset("graph")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from raydistill.errors import PromotionError
+from raydistill.errors import ClusterError, DataError, PromotionError, RayDistillError, RunDirectoryError, StorageError
 from raydistill.orchestration import driver as driving
 from raydistill.orchestration.driver import Driver
 
@@ -65,3 +66,45 @@ def test_failure_ends_nothing_that_waits_for_a_machine(
     with pytest.raises(PromotionError):
         loop(driver)
     assert len(waits) == 3
+
+
+WORDS = {"expected": "e", "remedy": "r"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "halted"),
+    [
+        (StorageError("the disk is full"), True),
+        (DataError("no dataset", **WORDS), True),
+        (SystemExit(143), True),
+        # Whoever has taken the run trains in its folders by now.
+        (RunDirectoryError("another driver has the run"), False),
+        # Nobody could be told.
+        (ClusterError("the head is lost"), False),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_trials_save_before_the_campaign_ends(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, problem: BaseException, halted: bool
+) -> None:
+    """One machine cannot write, and all other trials lose what they learnt since their last epoch."""
+    happened: list[str] = []
+    head = SimpleNamespace(lost=problem if isinstance(problem, ClusterError) else None)
+
+    def fails(head: Any) -> None:
+        raise problem
+
+    made: Any = driver
+    made.coordinator = made.store = None
+    made.check = lambda: None
+    monkeypatch.setattr(driving, "head_watched", lambda: contextlib.nullcontext(head))
+    monkeypatch.setattr(driving, "write_table", lambda *given: None)
+    monkeypatch.setattr(driving, "halt_all", lambda coordinator: happened.append("halted"))
+    monkeypatch.setattr(driver, "_loop", fails)
+    monkeypatch.setattr(driver, "_stop", lambda **how: happened.append("stopped"))
+    with pytest.raises((RayDistillError, SystemExit)) as caught:
+        driver.run()
+    assert caught.value is problem
+    assert ("halted" in happened) is halted
+    assert "stopped" not in happened[: happened.index("halted")] if halted else True
+    assert ("stopped" in happened) is (head.lost is None)

@@ -141,6 +141,10 @@ def test_campaign_on_s3_gives_what_local_trials_give(run_on_s3: str, expected: l
     assert any(name.endswith("trial.json") for name in files)
     table = pq.read_table(run.folder + "/metrics.parquet", filesystem=run.filesystem)
     assert table.num_rows == sum(len(one.reports) for one in state.trials.values())
+    assert list(cache_folder().glob("runs/*/grades/*/trials/*/trial.json"))
+    assert not list(cache_folder().glob("runs/*/grades/*/trials/*/checkpoints/*")), (
+        "what was sent is not kept here, too"
+    )
 
 
 def test_finished_run_on_s3_is_returned_and_guarded(run_on_s3: str, on_s3: CampaignConfig) -> None:

@@ -129,7 +129,13 @@ def test_gpus_that_nobody_uses_are_told_of(
 
 @pytest.mark.parametrize(
     ("workers", "gpus", "each", "backend"),
-    [(1, 0.0, 0, "inline"), (1, 1.0, 1, "train"), (2, 4.0, 1, "train"), (3, 2.0, 0.5, "train"), (4, 1.0, 0.25, "train")],
+    [
+        (1, 0.0, 0, "inline"),
+        (1, 1.0, 1, "train"),
+        (2, 4.0, 1, "train"),
+        (3, 2.0, 0.5, "train"),
+        (4, 1.0, 0.25, "train"),
+    ],
 )
 def test_trials_get_a_gpu_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int, gpus: float, each: float, backend: str

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import RpcError
+from ray.util import placement_group, remove_placement_group
 
 from raydistill.config.schema import ResourcesSection
 from raydistill.errors import ClusterError
 from raydistill.orchestration import losses, machines, runners
 from raydistill.orchestration.machines import Machines, Room
+from raydistill.orchestration.room import Request, free_orphaned_room, requests_for_room
 from raydistill.orchestration.runners import Job
 from raydistill.orchestration.searcher import Allowance, StudySearcher
 
@@ -214,6 +219,8 @@ def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
     followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
     plan = SimpleNamespace(folder="1-6-layers")
     study = SimpleNamespace(lineage=SimpleNamespace(name="main"), plan=plan, cpus=4.0)
+    monkeypatch.setattr(runners, "requests_for_room", lambda: [])
+    caplog.set_level(logging.WARNING, logger="raydistill")
     job, done = Job(study, None, 1), Job(study, None, 0)  # type: ignore[arg-type]
     said = []
     for moment in (0.0, 1.0, runners.AGAIN_SECONDS + 1, runners.AGAIN_SECONDS + 2):
@@ -230,6 +237,98 @@ def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
     followed.look()
     waiting.look([job], followed)
     assert len(caplog.messages) == 3, "another wait is told at once"
+
+
+def request(name: str, *, waits: bool, workers: int = 1, cpus: float = 2.0, gpus: float = 0.0) -> Request:
+    return Request(name, ({"CPU": cpus, **({"GPU": gpus} if gpus else {})},) * workers, waits)
+
+
+TRAINS, WAITS = request("a", waits=False), request("b", waits=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "free", "said"),
+    [
+        ([TRAINS, WAITS], {"CPU": 1.0}, True),
+        ([request("b", waits=True, workers=2)], {"CPU": 2.0}, True),
+        ([request("b", waits=True, cpus=1.0, gpus=1.0)], {"CPU": 8.0, "GPU": 0.0}, True),
+        # A trial that has its room trains, whatever others use, and however long nothing is heard of it.
+        ([TRAINS], {"CPU": 0.0}, False),
+        # Its own trials wait for each other after the loss of a machine, which is told elsewhere.
+        ([TRAINS, request("c", waits=False, cpus=6.0), WAITS], {"CPU": 0.0}, False),
+        # The GPU that others use is none that it waits for.
+        ([request("c", waits=False, cpus=8.0), WAITS], {"CPU": 0.0, "GPU": 0.0}, False),
+    ],
+    ids=["others", "parts of it are free", "a GPU", "trains", "its own", "not a GPU"],
+)
+def test_trials_that_wait_for_others_are_told_of_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: list[Request],
+    free: dict[str, float],
+    said: bool,
+) -> None:
+    """The ledger calls it running, and for days nothing happens; or a word on every trial that takes long."""
+    FakeNodes(monkeypatch, {**node(0), "Resources": {"CPU": 8.0, "GPU": 1.0}})
+    free = {"GPU": 1.0, **free}
+    caplog.set_level(logging.WARNING, logger="raydistill")
+    resources = ResourcesSection()
+    followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
+    monkeypatch.setattr(runners, "requests_for_room", lambda: asked)
+    monkeypatch.setattr(runners, "free_machines", lambda: [free])
+
+    def told(moment: float) -> int:
+        monkeypatch.setattr(runners.time, "monotonic", lambda: 1000.0 + moment)
+        waiting.look([], followed)
+        return len(caplog.messages)
+
+    late = runners.PATIENCE_SECONDS
+    assert [told(0.0), told(late - 1)] == [0, 0]
+    assert [told(late + 10), told(late + 60), told(late + 20 + runners.AGAIN_SECONDS)] == (
+        [1, 1, 2] if said else [0] * 3
+    )
+    if said:
+        assert caplog.messages[0].startswith(
+            "others use the cluster: 1 of the campaign's trials wait for room, the first ("
+        )
+        assert "lower resources.cpus_per_worker or resources.workers_per_trial" in caplog.messages[0]
+        # It found room, and another one begins to wait.
+        asked[:] = [asked[-1]._replace(name="z")]
+        again = late + 40 + runners.AGAIN_SECONDS
+        assert [told(again), told(again + late - 20), told(again + late + 10)] == [2, 2, 3]
+
+
+@pytest.mark.ray
+def test_room_that_is_waited_for_is_told_from_room_that_is_had(cluster: None) -> None:
+    """Another Ray may keep its books otherwise, and a campaign that waits would pass for one that trains."""
+
+    actor: Any = ray.remote(num_cpus=0)(Asking).remote()
+    has, waits = ray.get([actor.ask.remote(0.5), actor.ask.remote(100.0)])
+    own = placement_group([{"CPU": 100.0}])
+    try:
+        found = {one.name: one for one in requests_for_room()}
+        assert found[has] == Request(has, ({"CPU": 0.5}, {"CPU": 0.5}), False)
+        assert found[waits] == Request(waits, ({"CPU": 100.0}, {"CPU": 100.0}), True)
+        assert not found[own.id.hex()].waits
+        assert free_orphaned_room() == 0
+        ray.kill(actor)
+        deadline = time.monotonic() + 30
+        freed = 0
+        while freed < 2 and time.monotonic() < deadline:
+            freed += free_orphaned_room()
+            time.sleep(0.2)
+        assert freed == 2
+    finally:
+        remove_placement_group(own)
+
+
+class Asking:
+    """A process that asks for room."""
+
+    def ask(self, cpus: float) -> str:
+        group = placement_group([{"CPU": cpus}] * 2)
+        group.wait(2)
+        return str(group.id.hex())
 
 
 class Endless:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,21 @@ class FakeGroup:
 
     execute_single_async = execute_single
     execute_async = execute
+
+
+@pytest.mark.parametrize(("group", "devices"), [("gloo", "gloo"), ("nccl", "cpu:gloo,cuda:nccl")])
+def test_words_go_between_processors_and_an_exchange_may_take_long(
+    monkeypatch: pytest.MonkeyPatch, group: str, devices: str
+) -> None:
+    """A GPU that is waited for at every word; or a trial that ends because one worker computes what a teacher says for an hour, and another one is done."""
+    made: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(meeting, "store_of", lambda *told: made.append(told))
+    monkeypatch.setattr(meeting, "_keep_to", lambda host: None)
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    monkeypatch.setattr(meeting.dist, "init_process_group", lambda kind, **told: made.append((kind, told["timeout"])))
+    here = Meeting("10.1.2.3", 4, 5)
+    meeting.join(here, 0, 2, group, 7.0, "10.1.2.3")
+    assert made == [(here, 0, 2, 7.0), (devices, timedelta(days=1))]
 
 
 @pytest.mark.parametrize("size", [1, 2])

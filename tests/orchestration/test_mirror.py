@@ -15,6 +15,8 @@ import pytest
 from pyarrow import fs
 
 from raydistill.config.trial import TeacherReference, TrialConfig
+from raydistill.errors import TrialInterruptedError
+from raydistill.orchestration import patience
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot, announced_folder
 from raydistill.orchestration.ladder import Ladder
@@ -125,6 +127,107 @@ def test_checkpoint_that_is_written_again_is_sent_again(machines: Callable[[str]
     second.send()
     assert (tmp_path / "there/trial/checkpoints/00000001/weights").read_text() == "validated"
     assert (tmp_path / "there/trial/checkpoints/00000001/manifest.json").read_text() == "manifest of the validated one"
+
+
+def test_machine_forgets_a_trial_that_has_ended(machines: Callable[[str], TrialMirror], tmp_path: Path) -> None:
+    """Every trial's checkpoints would stay on the disk of its machine for ever; or leave it unsent, or leave the run with it."""
+    first = machines("first")
+    given_up = machines("first")
+    save(first, "00000001", "00000002")
+    given_up.send()
+    first.send()
+    save(first, "00000003")
+    first.forget()
+    assert checkpoints(tmp_path / "first") == ["00000001", "00000002", "00000003"], "what was not sent stays"
+    first.send()
+    first.forget()
+    assert not list((tmp_path / "first").glob("**/weights"))
+    for mirror in (first, given_up):
+        mirror.send()
+        assert checkpoints(tmp_path / "there/trial") == ["00000001", "00000002", "00000003"]
+    first.forget()
+    machines("first")
+    assert checkpoints(tmp_path / "first") == ["00000001", "00000002", "00000003"], "whoever needs them fetches them"
+
+
+@pytest.mark.parametrize("end", ["finished", "stopped", "interrupted", "paused", "worker"])
+def test_checkpoints_of_a_trial_stay_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig], end: str
+) -> None:
+    """Disks of workers would fill in a campaign of days; or a trial that is about to go on here fetch its checkpoints again; or a worker remove what the first one sends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem).claimed()
+    directory = store.root / "grades/1/trials/x"
+
+    def run_trial(*told: Any) -> Iterator[fakes.Report]:
+        for epoch in (1, 2):
+            folder = directory / f"checkpoints/{epoch:08d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "manifest.json").write_text(f"manifest {epoch}")
+            if epoch == 2 and end == "interrupted":
+                raise TrialInterruptedError("told to end")
+            if epoch == 2 and end == "paused":
+                return
+            place, last = (None, None) if end == "worker" else (str(folder), "d"), epoch == 2
+            yield fakes.Report(epoch, 2, epoch, {}, *place, last)
+
+    courier = Courier(replace(fakes.workshop(), run_trial=run_trial), Depot(filesystem), store)
+    config = trial_config()
+    data = config.data.model_copy(update={"path": Path(config.data.path).as_uri()})
+    told: Any = config.model_copy(update={"data": data}), directory, fakes.Ranks(int(end == "worker"))
+    if end == "worker":
+        # What the first one has sent is here, too.
+        for epoch in (1, 2):
+            there = tmp_path / f"there/run/grades/1/trials/x/checkpoints/{epoch:08d}"
+            there.mkdir(parents=True)
+            (there / "manifest.json").write_text(f"manifest {epoch}")
+    reports = courier.run_trial(*told, lambda epoch: None, lambda: False)
+    next(reports)
+    if end == "stopped":
+        reports.close()  # type: ignore[attr-defined]
+    elif end == "interrupted":
+        with pytest.raises(TrialInterruptedError):
+            next(reports)
+    else:
+        list(reports)
+    wanted = ["00000001"] if end == "stopped" else ["00000001", "00000002"]
+    assert checkpoints(tmp_path / "there/run/grades/1/trials/x") == wanted
+    gone = end in ("finished", "stopped")
+    assert checkpoints(directory) == ([] if gone else ["00000001", "00000002"])
+
+
+def test_trial_that_was_told_to_end_does_not_wait_minutes_for_a_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig]
+) -> None:
+    """It would be killed before it has said that it has saved."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    moments, told_to_end = [0.0], list[bool]()
+    monkeypatch.setattr(patience.time, "monotonic", lambda: moments[-1])
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: moments.append(moments[-1] + seconds))
+
+    def fail() -> None:
+        raise OSError("AWS Error NETWORK_CONNECTION")
+
+    def run_trial(*_: Any) -> Iterator[fakes.Report]:
+        for told in (False, True):
+            began = moments[-1]
+            told_to_end[:] = [True] * told
+            with pytest.raises(OSError, match="NETWORK"):
+                patience.patiently(fail)
+            assert (moments[-1] - began < 10) == told
+        yield from ()
+
+    filesystem = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    courier = Courier(
+        replace(fakes.workshop(), run_trial=run_trial), Depot(filesystem), RunStore.at(tmp_path / "local")
+    )
+    config = trial_config()
+    data = config.data.model_copy(update={"path": Path(config.data.path).as_uri()})
+    told: Any = config.model_copy(update={"data": data}), tmp_path, fakes.Ranks(), lambda epoch: None
+    assert list(courier.run_trial(*told, lambda: bool(told_to_end))) == []
+    assert moments[-1] > patience.HURRY_SECONDS
 
 
 def test_checkpoint_lies_elsewhere_before_it_is_reported(

@@ -17,7 +17,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import TeacherReference
 from raydistill.errors import CapabilityError, CheckpointError, RunDirectoryError
 from raydistill.kg.store import Dataset
-from raydistill.orchestration import rundir
+from raydistill.orchestration import ownership, rundir
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
@@ -127,7 +127,7 @@ def test_named_teacher_may_be_moved_but_not_exchanged(tmp_path: Path) -> None:
         return Ground("d" * 64, "e" * 64, 12, others={place: TeacherReference(path=place, digest=digest)})
 
     fingerprint = rundir.campaign_fingerprint(one, ground("here", digest))
-    assert rundir.differences(one, moved) == []
+    assert ownership.differences(one, moved) == []
     assert rundir.campaign_fingerprint(moved, ground("there", digest)) == fingerprint
     assert rundir.campaign_fingerprint(one, ground("here", other)) != fingerprint
     (tmp_path / "run").mkdir()
@@ -137,7 +137,7 @@ def test_named_teacher_may_be_moved_but_not_exchanged(tmp_path: Path) -> None:
     state.config_fingerprint = fingerprint
     changed = ground("here", other)
     with pytest.raises(RunDirectoryError, match=r"named_teachers was aaa.* is bbb"):
-        rundir.check_campaign(store, state, rundir.campaign_fingerprint(one, changed), changed)
+        ownership.check_campaign(store, state, rundir.campaign_fingerprint(one, changed), changed)
 
 
 def test_job_on_a_cluster_finds_named_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from raydistill.config.training import HARMLESS_TRAINING, TrainingSection
 from raydistill.config.trial import TeacherReference
-from raydistill.errors import LedgerError, RunDirectoryError, StorageError
-from raydistill.orchestration import rundir
+from raydistill.errors import ConfigError, LedgerError, RunDirectoryError, StorageError
+from raydistill.orchestration import ownership, rundir
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.runstore import RunStore
@@ -73,27 +73,27 @@ def test_owner_is_checked(tmp_path: Path) -> None:
     """Results of two campaigns would be mixed, overwritten, or begun afresh without a word."""
     root, config = tmp_path / "run", fakes.campaign()
     begun(root)
-    rundir.check_owner(root, config, resume=True)
+    ownership.check_owner(root, config, resume=True)
     with pytest.raises(RunDirectoryError, match="--resume"):
-        rundir.check_owner(root, config, resume=False)
+        ownership.check_owner(root, config, resume=False)
     with pytest.raises(RunDirectoryError, match=r"seed: the run has 0, now 4") as caught:
-        rundir.check_owner(root, fakes.campaign(seed=4, grades=[{"layers": 6}]), resume=True)
+        ownership.check_owner(root, fakes.campaign(seed=4, grades=[{"layers": 6}]), resume=True)
     assert "grades.length: the run has 2, now 1" in str(caught.value)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(RunDirectoryError, match=r"thesis\.tex, which no campaign wrote"):
-        rundir.check_owner(tmp_path / "mine", config, resume=False)
+        ownership.check_owner(tmp_path / "mine", config, resume=False)
     (tmp_path / "new").mkdir()
-    rundir.check_owner(tmp_path / "new", config, resume=False)
+    ownership.check_owner(tmp_path / "new", config, resume=False)
     with pytest.raises(RunDirectoryError, match="no run to resume"):
-        rundir.check_owner(tmp_path / "new", config, resume=True)
+        ownership.check_owner(tmp_path / "new", config, resume=True)
 
 
 def test_where_a_campaign_runs_does_not_matter(tmp_path: Path) -> None:
     """A run begun on one machine could not be resumed on a bigger one, or with its data in another place."""
     begun(tmp_path / "run")
     moved = fakes.campaign(data={"path": "elsewhere"}, resources={"concurrent_trials": 8}, storage={"path": "there"})
-    rundir.check_owner(tmp_path / "run", moved, resume=True)
+    ownership.check_owner(tmp_path / "run", moved, resume=True)
     assert rundir.campaign_fingerprint(moved, GROUND) == rundir.campaign_fingerprint(fakes.campaign(), GROUND)
 
 
@@ -132,13 +132,13 @@ def test_runs_and_trials_agree_on_what_changes_a_result(tmp_path: Path, name: st
         identities.add(trial_config(config, lineage, plan, {"mask_ratio": 0.1}, GROUND, TEACHER).identity)
     harmless = name in HARMLESS_TRAINING
     assert (len(identities) == 1) == harmless
-    assert (rundir.differences(one, other) == []) == harmless
+    assert (ownership.differences(one, other) == []) == harmless
     assert (rundir.campaign_fingerprint(one, GROUND) == rundir.campaign_fingerprint(other, GROUND)) == harmless
     if harmless:
-        rundir.check_owner(tmp_path / "run", other, resume=True)
+        ownership.check_owner(tmp_path / "run", other, resume=True)
     else:
         with pytest.raises(RunDirectoryError, match=rf"training\.{name}: the run has"):
-            rundir.check_owner(tmp_path / "run", other, resume=True)
+            ownership.check_owner(tmp_path / "run", other, resume=True)
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
@@ -146,6 +146,29 @@ def test_changed_data_is_refused(tmp_path: Path) -> None:
     begun(tmp_path / "run")
     state = rundir.read_state(tmp_path / "run")
     other = Ground("x" * 64, "e" * 64, 12)
-    rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), GROUND), GROUND)
+    ownership.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), GROUND), GROUND)
     with pytest.raises(RunDirectoryError, match=r"dataset_fingerprint was ddd.* is xxx"):
-        rundir.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), other), other)
+        ownership.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), other), other)
+
+
+@pytest.mark.parametrize(
+    ("began", "words"),
+    [
+        ({"packages": {"raydistill": "0.0.9"}, "commit": "ab" * 20}, "version 0.0.9, commit abababababab"),
+        ({"packages": {"raydistill": "0.0.9"}, "commit": None}, "version 0.0.9)"),
+        ({"packages": "none"}, "version unknown"),
+    ],
+)
+def test_run_of_another_version_says_which(tmp_path: Path, began: dict[str, object], words: str) -> None:
+    """Somebody who is told that they have edited what they have not, and has no way to go on."""
+    run = tmp_path / "run"
+    begun(run)
+    store, state = RunStore.at(run), rundir.read_state(run)
+    store.write_json(rundir.ENVIRONMENT, {**began, **rundir.ground_facts(GROUND)})
+    with pytest.raises(RunDirectoryError, match="another raydistill fills in") as refused:
+        ownership.check_campaign(run, state, "what this version would write", GROUND)
+    assert words in str(refused.value)
+    (run / rundir.CONFIG).write_text((run / rundir.CONFIG).read_text() + "of_old: 3\n")
+    with pytest.raises(ConfigError, match="of_old") as unread:
+        rundir.read_config(store)
+    assert words in str(unread.value)

@@ -57,7 +57,7 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
     found = Scorings(fakes.campaign(), coordinator, fakes.workshop(), machines, studies)
     monkeypatch.setattr(scoring, "ask", ask)
     monkeypatch.setattr(
-        found, "_start", lambda checkpoint, threads, team, group: (next(numbers), checkpoint, team.cpus, threads)
+        found, "_start", lambda checkpoint, study, team, group: (next(numbers), checkpoint, team.cpus, study.threads)
     )
     return found
 

@@ -1,0 +1,43 @@
+"""Environment variables for every process of a campaign, such as the credentials of a bucket, on a cluster whose processes do not inherit them.
+
+They go with what is sent to a process, and are set where it arrives. Not by Ray's `runtime_env`: Ray writes all of that into a log of every machine
+(runtime_env_agent.log), which every user of the machine may read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+class Variables:
+    """Variables that are set in whatever process they are unpickled in.
+
+    Args:
+        values: by name. They are shown nowhere.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def set(self) -> None:
+        """Set them in this process."""
+        os.environ.update(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variables) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Variables({', '.join(sorted(self._values))})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _arrived, (self._values,)
+
+
+def _arrived(values: dict[str, str]) -> Variables:
+    variables = Variables(values)
+    variables.set()
+    return variables
