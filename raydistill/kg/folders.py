@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raydistill.errors import DataError
@@ -10,12 +11,16 @@ from raydistill.kg.triples import SPLITS, Split
 
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
-    "valid": ("valid", "dev", "val"),
+    "valid": ("valid", "dev", "val", "validation"),
     "test": ("test",),
 }
 CUT_REMEDY = "cut valid and test out of the triples that are there with --hold-out 0.1 (in Python, hold_out=0.1)"
 _NO_TRIPLES = ("entit", "relation", "readme", "licen", "fb15k_mid", "wordnet-mlj12", "wikidata5m_")
-"""How names begin that are never taken for a graph's one file of triples."""
+"""How names begin that are never taken for a graph's one file of triples, nor are those of `looks_held_out`."""
+_HELD_OUT: dict[Split, re.Pattern[str]] = {
+    "valid": re.compile(r"valid|dev|eval|val(?![a-z])", re.IGNORECASE),
+    "test": re.compile(r"test|eval", re.IGNORECASE),
+}
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
@@ -88,13 +93,20 @@ def split_files(folder: Path, patterns: Sequence[Sequence[str]], *, may_lack: bo
 
 
 def lone_file(folder: Path, endings: Sequence[str]) -> Path | None:
-    """Return the only file of a folder that may hold triples by its ending, whatever its name; None where there are none or several."""
+    """Return the only file of a folder that may hold triples by its ending, whatever its name, unless that says it is valid or test; None where there are none or several."""
     found = [
         path
         for path in files_of(folder)
-        if path.name.removesuffix(".gz").endswith(tuple(endings)) and not path.name.lower().startswith(_NO_TRIPLES)
+        if path.name.removesuffix(".gz").endswith(tuple(endings))
+        and not path.name.lower().startswith(_NO_TRIPLES)
+        and not looks_held_out(path, SPLITS)
     ]
     return found[0] if len(found) == 1 else None
+
+
+def looks_held_out(path: Path, splits: Iterable[Split]) -> bool:
+    """Tell whether the name of a file begins like one of these splits, of which train has no such names."""
+    return any(_HELD_OUT[split].match(path.name) for split in splits if split in _HELD_OUT)
 
 
 def files_of(folder: Path) -> list[Path]:

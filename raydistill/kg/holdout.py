@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -110,22 +111,27 @@ def hold_out(
     # A triple with itself joins nothing, but may be all that training tells of an entity.
     in_tree |= _is_alone(keys // num_entities, keys % num_entities, num_entities)
     by_pair, ends = np.argsort(pair_of, kind="stable"), np.cumsum(np.bincount(pair_of))
+    starts = np.concatenate(([0], ends[:-1]))
     left = np.bincount(train[:, 1]).tolist()
     goal = [0, 1]
     taken: list[list[int]] = [[], []]
-    for pair in order[~in_tree[order]].tolist():
+    given = order[~in_tree[order]]
+    first_rows = by_pair[starts[given]]
+    firsts = zip(first_rows.tolist(), train[first_rows, 1].tolist(), strict=True)
+    spans = zip(starts[given].tolist(), ends[given].tolist(), strict=True)
+    for (row, relation), (start, end) in zip(firsts, spans, strict=True):
         goal = [side for side in goal if len(taken[side]) < wanted[side]]
         if not goal:
             break
-        rows_of_pair = by_pair[ends[pair - 1] if pair else 0 : ends[pair]]
-        relations, counts = np.unique(train[rows_of_pair, 1], return_counts=True)
-        uses = list(zip(relations.tolist(), counts.tolist(), strict=True))
-        if any(left[relation] <= count for relation, count in uses):
+        # Nearly every pair has one triple, which needs no counting.
+        rows_of_pair = [row] if end - start == 1 else by_pair[start:end].tolist()
+        uses = {relation: 1} if end - start == 1 else Counter(train[rows_of_pair, 1].tolist())
+        if any(left[used] <= count for used, count in uses.items()):
             continue
-        for relation, count in uses:
-            left[relation] -= count
+        for used, count in uses.items():
+            left[used] -= count
         side = min(goal, key=lambda split: len(taken[split]) / wanted[split])
-        taken[side].extend(rows_of_pair.tolist())
+        taken[side].extend(rows_of_pair)
     rows = [np.sort(np.array(side, dtype=np.int64)) for side in taken]
     stays = np.ones(len(train), dtype=np.bool_)
     stays[np.concatenate(rows)] = False
@@ -144,19 +150,36 @@ def _is_alone(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], num_entit
 def _spanning_tree(
     low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], num_entities: int, order: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """Mark the pairs that, taken in the given order, join parts not joined before (Kruskal 1956)."""
-    parent = list(range(num_entities))
+    """Mark the pairs that, taken in the given order, join parts not joined before.
 
-    def root(entity: int) -> int:
-        while parent[entity] != entity:
-            parent[entity] = parent[parent[entity]]
-            entity = parent[entity]
-        return entity
+    Those are the lightest spanning forest of the graph where a pair weighs as much as its place in the order: there is
+    one alone, since no two weigh the same. It grows from all parts at once, which whole arrays can do: each part takes
+    the first pair that leads out of it, and parts that are joined so become one, until no pair leads anywhere.
 
+    Source:
+        Kruskal 1956 for the pairs; Boruvka 1926 for the way there.
+    """
     in_tree = np.zeros(len(low), dtype=np.bool_)
-    for pair, first, second in zip(order.tolist(), low[order].tolist(), high[order].tolist(), strict=True):
-        one, other = root(first), root(second)
-        if one != other:
-            parent[one] = other
-            in_tree[pair] = True
-    return in_tree
+    part = np.arange(num_entities, dtype=np.int64)
+    pairs = order
+    while True:
+        one, other = part[low[pairs]], part[high[pairs]]
+        leads_out = one != other
+        pairs, one, other = pairs[leads_out], one[leads_out], other[leads_out]
+        if not len(pairs):
+            return in_tree
+        first = np.full(num_entities, len(pairs), dtype=np.int64)
+        places = np.arange(len(pairs), dtype=np.int64)
+        np.minimum.at(first, one, places)
+        np.minimum.at(first, other, places)
+        parts = np.flatnonzero(first < len(pairs))
+        taken = first[parts]
+        in_tree[pairs[taken]] = True
+        joined = np.arange(num_entities, dtype=np.int64)
+        joined[parts] = one[taken] + other[taken] - parts
+        # Two parts that took the same pair point at each other, and no longer ring can be: the lower one is the root.
+        is_root = (joined[joined] == np.arange(num_entities)) & (np.arange(num_entities) < joined)
+        joined[is_root] = np.flatnonzero(is_root)
+        while not np.array_equal(further := joined[joined], joined):
+            joined = further
+        part = joined[part]

@@ -52,7 +52,7 @@ def read_openke(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Gr
         rows = _resolve(intake, _read_counted(intake, path, columns=3), (entities, entities, relations))
         heads, tails, names = rows.columns
         splits[split] = Rows(rows.path, [heads, names, tails], rows.lines)
-    texts = kg_bert_texts(folder, intake)
+    texts = kg_bert_texts(folder, intake, [entities.keys], [relations.keys])
     listed = Texts(texts.names, texts.descriptions, texts.phrases, entities.listed(), texts.notes)
     return assemble("openke", columns_of(splits), listed)
 
@@ -128,7 +128,7 @@ def _read_strings(intake: Intake, folder: Path, name: str, table: Keys) -> tuple
     path = find_file(folder, name)
     if path is None:
         return {}, []
-    texts = read_texts(intake, path)
+    texts = read_texts(intake, path, [table.keys])
     key_of = {key: key for key in table.listed()}
     if key_of.keys().isdisjoint(texts):
         key_of = {str(number): key for number, key in enumerate(table.keys.to_pylist()) if key is not None}

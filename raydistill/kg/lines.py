@@ -7,6 +7,8 @@ say what.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +57,18 @@ class Rows:
         return values
 
     def raw(self, row: int) -> bytes:
-        """Put a row together again, for a complaint about it."""
-        return "\t".join(column[row].as_py() for column in self.columns).encode()
+        """Put the fields of a row together again, for a complaint about it: as the file separates them, without spaces around them."""
+        fields = [column[row].as_py() for column in self.columns]
+        if not has_commas(self.path):
+            return "\t".join(fields).encode()
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(fields)
+        return line.getvalue().encode()
+
+
+def has_commas(path: Path) -> bool:
+    """Tell whether the name of a file says that commas separate its fields."""
+    return plain_name(path).endswith(".csv")
 
 
 @dataclass
@@ -86,17 +98,17 @@ class Intake:
         Raises:
             DataError: the file cannot be read at all, or is a table of keys that is separated by something else.
         """
-        has_commas = plain_name(path).endswith(".csv")
+        is_csv = has_commas(path)
         data = read_bytes(path)
         for _ in range(header_lines):
             data = data.partition(b"\n")[2]
         if may_use_spaces and b"\t" not in data:
             data = b"\n".join(b"\t".join(line.split()) for line in data.split(b"\n"))
-        found = (cut_at_commas if has_commas else cut_columns)(data, columns, keys)
+        found = (cut_at_commas if is_csv else cut_columns)(data, columns, keys)
         if found is None:
             if columns == keys and plain_name(path).endswith((".csv", ".tsv", ".txt")) and not may_use_spaces:
-                _refuse_other_separator(path, data, columns, "," if has_commas else "\t")
-            parse = fields_at_commas if has_commas else fields_of
+                _refuse_other_separator(path, data, columns, "," if is_csv else "\t")
+            parse = fields_at_commas if is_csv else fields_of
             rows = self._read_line_by_line(path, data, lambda line: parse(line, columns, keys), columns, header_lines)
         else:
             rows = Rows(path, found, np.arange(1, len(found[0]) + 1, dtype=np.int64) + header_lines)

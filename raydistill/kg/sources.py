@@ -45,8 +45,8 @@ from raydistill.kg.textfiles import (
     read_simkgc,
     read_tabs,
 )
-from raydistill.kg.triples import Split
-from raydistill.kg.unread import unread_notes
+from raydistill.kg.triples import SPLITS, Split
+from raydistill.kg.unread import refuse_unread_splits, unread_notes, unread_splits
 from raydistill.kg.wikidata import DESCRIPTIONS, NAMES, PHRASES, read_wikidata5m
 
 _LINES = (("*.tsv", "*.txt"), ("*.csv",))
@@ -182,6 +182,9 @@ def _read_folder(folder: Path, layout: str, intake: Intake, may_lack: bool) -> G
     found = READERS[layout]
     files = split_files(folder, found.patterns, may_lack=may_lack)
     graph = found.read(folder, files, intake)
+    missing = [split for split in SPLITS if not len(graph.triples[split])]
+    if missing and may_lack:
+        refuse_unread_splits(folder, intake.tally.keys(), missing)
     has_texts = not (graph.unnamed.all() and graph.unphrased.all())
     notes = unread_notes(folder, intake.tally.keys(), found.texts, has_texts=has_texts)
     return replace(graph, notes=(*graph.notes, *notes))
@@ -203,11 +206,12 @@ def _read_alone(path: Path, layout: str, intake: Intake, may_lack: bool) -> Grap
             consequence="nothing would be left to select by and to report",
             remedy=f"give the folder, or {CUT_REMEDY}",
         )
-    texts = [name for name in READERS[kind].texts if find_file(path.parent, name) is not None]
+    beside = [name for name in READERS[kind].texts if find_file(path.parent, name) is not None]
+    beside += unread_splits(path.parent, [path.name], SPLITS)
     graph = read_plain(kind, {"train": path}, intake)
-    if not texts:
+    if not beside:
         return graph
-    note = f"Warning: not read, as {path.name} alone was given: {', '.join(texts)}; give the folder to have texts."
+    note = f"Warning: not read, as {path.name} alone was given: {', '.join(beside)}; give the folder to have them read."
     return replace(graph, notes=(*graph.notes, note))
 
 

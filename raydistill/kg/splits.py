@@ -35,6 +35,11 @@ def columns_of(rows: Mapping[Split, Rows]) -> dict[Split, list[pa.Array]]:
     return {split: rows[split].columns if split in rows else [empty] * 3 for split in SPLITS}
 
 
+def keys_of(splits: Mapping[Split, list[pa.Array]], *columns: int) -> list[pa.Array]:
+    """Return some columns of all splits: 0 and 2 hold the entities of triples, 1 their relations."""
+    return [splits[split][column] for split in SPLITS for column in columns]
+
+
 def _read(path: Path, intake: Intake) -> Rows:
     if plain_name(path).endswith(".parquet"):
         return rows_of_table(intake, path, TRIPLE_COLUMNS, keys=3)

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from raydistill.errors import DataError
 from raydistill.kg.columns import read_bytes
 from raydistill.kg.folders import find_file, need_file
 from raydistill.kg.graph import Graph, Texts, assemble, words_of_key
+from raydistill.kg.headers import set_text_header_aside
 from raydistill.kg.lines import Intake, Rows
-from raydistill.kg.splits import read_splits
+from raydistill.kg.splits import keys_of, read_splits
 from raydistill.kg.text import clean_text
 from raydistill.kg.triples import Split
 
@@ -60,16 +62,27 @@ def read_plain(layout: str, files: Mapping[Split, Path], intake: Intake) -> Grap
 
 def read_kg_bert(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read triples with KG-BERT's text files (see the rule above)."""
-    return assemble("kg-bert", read_splits(files, intake), kg_bert_texts(folder, intake))
+    splits = read_splits(files, intake)
+    return assemble("kg-bert", splits, kg_bert_texts(folder, intake, keys_of(splits, 0, 2), keys_of(splits, 1)))
 
 
-def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
-    """Read what KG-BERT's text files say, as far as they are there."""
+def kg_bert_texts(
+    folder: Path, intake: Intake, entity_keys: Sequence[pa.Array], relation_keys: Sequence[pa.Array]
+) -> Texts:
+    """Read what KG-BERT's text files say, as far as they are there.
+
+    Args:
+        folder: the source.
+        intake: remembers malformed lines, and headers.
+        entity_keys: the entities that are known without these files, in any number of arrays; a first line about one
+            of them is no header.
+        relation_keys: the same of relations.
+    """
     short_file, long_file = find_file(folder, SHORT_TEXTS), find_file(folder, LONG_TEXTS)
     relation_file = find_file(folder, RELATION_TEXTS)
-    short = read_texts(intake, short_file) if short_file else {}
-    long = read_texts(intake, long_file) if long_file else {}
-    phrases = read_texts(intake, relation_file) if relation_file else {}
+    short = read_texts(intake, short_file, entity_keys) if short_file else {}
+    long = read_texts(intake, long_file, entity_keys) if long_file else {}
+    phrases = read_texts(intake, relation_file, relation_keys) if relation_file else {}
     listed = list(dict.fromkeys((*short, *long)))
     if long_file:
         descriptions = {key: _without_name(short.get(key, ""), text) for key, text in long.items()}
@@ -93,18 +106,19 @@ def kg_bert_texts(folder: Path, intake: Intake) -> Texts:
 def read_simkgc(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Graph:
     """Read SimKGC's raw files for WN18RR or FB15k-237."""
     splits = read_splits(files, intake)
+    keys = keys_of(splits, 0, 2)
     phrases = read_phrases(intake, folder)
     wordnet = find_file(folder, WORDNET_TEXTS)
     if wordnet:
-        senses = texts_of(intake, intake.read(wordnet, columns=3, keys=1))
+        senses = texts_of(intake, intake.read(wordnet, columns=3, keys=1), keys)
         names = {key: name_of_sense(word) for key, (word, _) in senses.items()}
         descriptions = {key: definition for key, (_, definition) in senses.items()}
         return assemble("simkgc", splits, Texts(names, descriptions, phrases))
     description_file = find_file(folder, FREEBASE_DESCRIPTIONS)
     name_file = find_file(folder, FREEBASE_NAMES) if description_file else need_file(folder, FREEBASE_NAMES)
-    raw_names = read_texts(intake, name_file) if name_file else {}
+    raw_names = read_texts(intake, name_file, keys) if name_file else {}
     names = {key: words_of_key(name) if name else "" for key, name in raw_names.items()}
-    raw = read_texts(intake, description_file) if description_file else {}
+    raw = read_texts(intake, description_file, keys) if description_file else {}
     descriptions = {key: _without_repeated_name(names.get(key, ""), without_quotes(text)) for key, text in raw.items()}
     missing = (
         f"{FREEBASE_NAMES} is not there: entities are called by their keys, and only descriptions tell what they are."
@@ -112,18 +126,20 @@ def read_simkgc(folder: Path, files: Mapping[Split, Path], intake: Intake) -> Gr
     return assemble("simkgc", splits, Texts(names, descriptions, phrases, notes=() if name_file else (missing,)))
 
 
-def read_texts(intake: Intake, path: Path) -> dict[str, str]:
-    """Read a file of keys and texts."""
-    return {key: text for key, (text,) in texts_of(intake, intake.read(path, columns=2, keys=1)).items()}
+def read_texts(intake: Intake, path: Path, known: Sequence[pa.Array]) -> dict[str, str]:
+    """Read a file of keys and texts; see `texts_of`."""
+    return {key: text for key, (text,) in texts_of(intake, intake.read(path, columns=2, keys=1), known).items()}
 
 
-def texts_of(intake: Intake, rows: Rows) -> dict[str, tuple[str, ...]]:
-    """Return the texts of each key; a line that says something else about a key already listed is malformed.
+def texts_of(intake: Intake, rows: Rows, known: Sequence[pa.Array]) -> dict[str, tuple[str, ...]]:
+    """Return the texts of each key; a header is malformed, and so is a line that says something else about a key already listed.
 
     Args:
         intake: remembers malformed lines.
         rows: keys in the first column, texts in the others.
+        known: keys of the graph, in any number of arrays; a first row about one of them is no header.
     """
+    rows = set_text_header_aside(intake, rows, known)
     columns = [[clean_text(text) for text in rows.strings(column)] for column in range(1, len(rows.columns))]
     texts: dict[str, tuple[str, ...]] = {}
     keys = rows.strings(0)

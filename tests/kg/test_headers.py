@@ -48,11 +48,58 @@ def test_words_for_columns_are_enough_in_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     [
+        "subject_id\tpredicate_id\tobject_id",
+        "head\tlabel\ttail",
+        "Entity 1\tRelation\tEntity 2",
+        "node_1\tedge\tnode_2",
+        "node1_id\tedge_type\tnode2_id",
+        "entity_id_1\trelation name\tentity_id_2",
+        "Source Node\tEdge Label\tTarget Node",
+        "start\ttype\tend",
+        ":START_ID\t:TYPE\t:END_ID",
+        "head_label\trelation_label\ttail_label",
+    ],
+)
+def test_words_of_other_tables_are_known(tmp_path: Path, header: str) -> None:
+    """What graph databases and tables of pairs call their columns loads as a triple as easily as head and tail."""
+    assert _set_aside(_write(tmp_path / "source", header, ("train",))) == [("train.tsv", 1)]
+
+
+def test_a_header_in_commas_is_quoted_as_commas_again(tmp_path: Path) -> None:
+    """The line that is shown must be one that can be found in the file, and put back into it."""
+    (tmp_path / "graph.csv").write_text('"Entity 1",Relation,Entity 2\na,r,b\nb,s,"c, d"\n')
+    intake = Intake()
+    read_source(tmp_path / "graph.csv", "auto", intake, may_lack=True)
+    assert [bad.raw for bad in intake.malformed] == [b"Entity 1,Relation,Entity 2"]
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.csv").write_text(f'"Kopf, ""A""",Band,Ende\na,{split},b\n')
+    (tmp_path / "graph.csv").unlink()
+    intake = Intake()
+    read_source(tmp_path, "auto", intake)
+    assert [bad.raw for bad in intake.malformed] == [b'"Kopf, ""A""",Band,Ende'] * 3
+
+
+@pytest.mark.parametrize("more", ["entity_1\tr\ta", "a\tr\tentity_2", "a\ttype\tb"])
+def test_counted_keys_are_no_header(tmp_path: Path, more: str) -> None:
+    """Made-up graphs count their entities, and the first of them may be of a relation of its own."""
+    source = _write(tmp_path / "source", "entity_1\ttype\tentity_2", ("train",))
+    assert len(_set_aside(source)) == 1
+    with (source / "train.tsv").open("a") as stream:
+        stream.write(f"{more}\n")
+    assert _set_aside(source) == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
         "h\tr\tt",  # The graph has a relation r.
         "head\tr\ttail",
         "head\trelation\thead",
         "entity1\tr\tt",
         "head\tpart of\ttail",
+        "s1\tp1\to1",
+        "entity2\trelation\tentity3",
+        "node\ttype\tlabel",
     ],
 )
 def test_a_triple_that_sounds_like_a_header_stays(tmp_path: Path, header: str) -> None:

@@ -145,6 +145,13 @@ def test_an_empty_split_is_refused(kg_bert_folder: Path) -> None:
         read_source(kg_bert_folder, "auto", Intake())
 
 
+@pytest.mark.parametrize("name", ["valid", "dev", "val", "validation"])
+def test_the_second_split_has_four_names(kg_bert_folder: Path, name: str) -> None:
+    """A published split under a name that is not looked for would be cut anew."""
+    (kg_bert_folder / "dev.tsv").rename(kg_bert_folder / f"{name}.tsv")
+    assert len(read_source(kg_bert_folder, "auto", Intake(), may_lack=True).triples["valid"]) == 2
+
+
 def test_two_files_for_one_split_are_refused(kg_bert_folder: Path) -> None:
     """With valid.tsv and dev.tsv side by side, half of the users would expect the other one."""
     (kg_bert_folder / "valid.tsv").write_text("ann\tknows\tdora\n")

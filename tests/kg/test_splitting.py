@@ -6,15 +6,10 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raydistill.errors import ConfigError, DataError
 from raydistill.kg.audit import describe
-from raydistill.kg.graph import Graph
-from raydistill.kg.holdout import cut_splits, hold_out
 from raydistill.kg.prepare import prepare
 from raydistill.kg.store import Dataset
 
@@ -90,6 +85,41 @@ def test_only_the_missing_split_is_cut(kg_bert_folder: Path, tmp_path: Path) -> 
     assert prepare(kg_bert_folder, tmp_path / "missing", hold_out=0.1).fingerprint == dataset.fingerprint
 
 
+@pytest.mark.parametrize("name", ["validset.tsv", "Dev_2.tsv.gz", "eval.csv", "val-1.nt", "valid.tsv.zip"])
+def test_a_split_that_was_not_read_is_not_replaced(kg_bert_folder: Path, tmp_path: Path, name: str) -> None:
+    """Nobody reads the note on unread files of a command that went well, and the published split would be lost."""
+    (kg_bert_folder / "dev.tsv").rename(kg_bert_folder / name)
+    with pytest.raises(DataError, match=r"share to hold out") as refused:
+        prepare(kg_bert_folder, tmp_path / "out", hold_out=0.1)
+    assert f"rename {name} " in refused.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["test_more.tsv", "valid.py", "values.tsv"])
+def test_files_that_are_no_missing_split_are_no_hindrance(kg_bert_folder: Path, tmp_path: Path, name: str) -> None:
+    """A second test file beside the first one, a script, or a word that begins like a split."""
+    with (kg_bert_folder / "train.tsv").open("a") as stream:
+        stream.write("".join(f"{line}\n" for line in TRIPLES))
+    (kg_bert_folder / "dev.tsv").rename(kg_bert_folder / name)
+    assert len(prepare(kg_bert_folder, tmp_path / "out", hold_out=0.1).test) == 2
+
+
+def test_a_split_is_never_the_one_file_of_triples(tmp_path: Path) -> None:
+    """A test split that is cut into three, under the name of the graph."""
+    folder = _one_file(tmp_path / "source", "test_set.tsv")
+    with pytest.raises(DataError, match=r"holds test_set\.tsv"):
+        prepare(folder, tmp_path / "out", hold_out=0.1)
+    (folder / "graph.tsv").write_text("".join(f"{line}\n" for line in TRIPLES))
+    with pytest.raises(DataError, match=r"share to hold out, and test_set\.tsv"):
+        prepare(folder, tmp_path / "out", hold_out=0.1)
+    [warning] = [
+        note
+        for note in prepare(folder / "graph.tsv", tmp_path / "out", hold_out=0.1).audit()["notes"]
+        if note.startswith("Warning")
+    ]
+    assert "test_set.tsv" in warning
+
+
 def test_given_splits_are_never_cut_again(kg_bert_folder: Path, tmp_path: Path) -> None:
     """Published splits, replaced by an option that was left in a script."""
     with pytest.raises(ConfigError, match="5 / 2 / 2 triples") as refused:
@@ -137,37 +167,3 @@ def test_a_cut_comes_before_a_sample(tmp_path: Path) -> None:
     dataset = prepare(_one_file(tmp_path / "source"), tmp_path / "out", hold_out=0.2, sample=15)
     assert dataset.audit()["hold_out"]["whole"] == len(TRIPLES)
     assert dataset.audit()["sample"]["whole"]["valid"] == dataset.audit()["hold_out"]["cut"]["valid"]
-
-
-def test_all_that_training_tells_of_an_entity_stays() -> None:
-    """An entity that is only its own neighbour joins nothing, and without its triple nobody would have seen it."""
-    train = np.array([(0, 0, 1), (1, 0, 2), (2, 0, 0), (3, 0, 3), (0, 0, 0)], dtype=np.int32)
-    for seed in range(20):
-        stays, one, other = hold_out(train, 4, (2, 2), np.random.default_rng(seed))
-        assert (3, 0, 3) in map(tuple, stays.tolist())
-        assert len(one) + len(other) == 2
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2), st.integers(0, 7)), min_size=1, max_size=60),
-    st.floats(0.01, 0.49),
-    st.integers(0, 9),
-)
-def test_a_cut_leaves_no_entity_or_relation_unseen(rows: list[tuple[int, int, int]], share: float, seed: int) -> None:
-    """What training never saw cannot be asked for."""
-    train = np.array(rows, dtype=np.int32)
-    words = [str(index) for index in range(8)]
-    none = np.zeros(8, dtype=np.bool_)
-    triples = {"train": train, "valid": train[:0], "test": train[:0]}
-    graph = Graph("tsv", words, words, words, words[:3], words[:3], triples, none, none[:3])
-    try:
-        cut, record = cut_splits(graph, share, seed)
-    except DataError:
-        _, valid, test = hold_out(train, 8, (1, 1), np.random.default_rng(seed))
-        assert not len(valid) or not len(test), "there was something to give"
-        return
-    assert set(cut.triples["train"][:, [0, 2]].ravel()) == set(train[:, [0, 2]].ravel())
-    assert set(cut.triples["train"][:, 1]) == set(train[:, 1])
-    assert sorted(map(tuple, cut.all_triples().tolist())) == sorted(rows)
-    assert record["cut"] == {split: len(cut.triples[split]) for split in ("valid", "test")}

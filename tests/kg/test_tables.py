@@ -50,6 +50,40 @@ def test_empty_and_repeated_keys_are_named_by_row(folder: Path) -> None:
     ]
 
 
+def test_control_characters_in_keys_are_named_by_row(folder: Path) -> None:
+    """A key with a tab or a line end in it tears every file of lines that it is written to."""
+    heads = ["a", "a\tb", "a\0", "a\n", " a "]
+    pq.write_table(pa.table({"head": heads, "relation": ["knows"] * 5, "tail": ["b"] * 5}), folder / "train.parquet")
+    pq.write_table(pa.table({"key": ["a", "b\x1f"], "name": ["A\tnn\n", "Bob"]}), folder / "entities.parquet")
+    intake = Intake()
+    graph = read_source(folder, "auto", intake)
+    assert graph.triples["train"].tolist() == [[0, 0, 1]] * 2
+    assert graph.entity_names[0] == "A nn"
+    assert [(bad.file, bad.line) for bad in intake.malformed] == [
+        ("train.parquet", 2),
+        ("train.parquet", 3),
+        ("train.parquet", 4),
+        ("entities.parquet", 2),
+    ]
+    assert {bad.reason for bad in intake.malformed} == {"control character in a key"}
+
+
+def test_columns_that_are_not_wanted_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside three short columns a table may hold a page of text per row."""
+    table = pq.read_table(folder / "train.parquet").append_column("page", pa.array(["x", "y"]))
+    pq.write_table(table, folder / "train.parquet")
+    asked: list[list[str]] = []
+    read = pq.ParquetFile.read
+
+    def watch(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+        asked.append(columns)
+        return read(file, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", watch)
+    read_source(folder, "auto", Intake())
+    assert asked == [["head", "relation", "tail"]] * 3
+
+
 def test_tables_that_are_none_are_refused(folder: Path) -> None:
     """Any bytes may carry the name, and any columns the table."""
     pq.write_table(pa.table({"subject": ["a"], "relation": ["r"], "tail": ["b"]}), folder / "test.parquet")

@@ -102,6 +102,41 @@ def test_a_key_listed_twice_with_other_words_is_malformed(tmp_path: Path) -> Non
     assert [(bad.file, bad.line, bad.raw) for bad in intake.malformed] == [("entity2text.txt", 4, b"1\tHound")]
 
 
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("entity2text.txt", "entity\ttext"),
+        ("entity2text.txt", "Entity ID\tEntity Label"),
+        ("entity2textlong.txt", "mid\tlong_description"),
+        ("relation2text.txt", "relation\tphrase"),
+    ],
+)
+def test_a_header_of_texts_is_malformed(tmp_path: Path, name: str, header: str) -> None:
+    """As an entity without a triple it would stand among the candidates of every ranking."""
+    texts = {"entity2text.txt": "1\tDog\n2\tCat\n3\tOwl\n", "relation2text.txt": "_hypernym\tis a\n"}
+    content = texts.get(name, "1\ta pet\n")
+    plain = read_source(_write(tmp_path / "plain", texts | {name: content}), "auto", Intake())
+    source = _write(tmp_path / "source", texts | {name: f"{header}\n{content}"})
+    intake = Intake()
+    graph = read_source(source, "auto", intake)
+    assert [(bad.file, bad.line, bad.raw) for bad in intake.malformed] == [(name, 1, header.encode())]
+    assert "a header" in intake.malformed[0].reason
+    assert (graph.entity_keys, graph.relation_phrases) == (plain.entity_keys, plain.relation_phrases)
+    assert _texts(graph) == _texts(plain)
+
+
+def test_an_entity_called_entity_is_no_header(tmp_path: Path) -> None:
+    """UMLS has one; a first line about a key of the triples, or one that says something, stays."""
+    folder = _write(tmp_path / "source", {"entity2text.txt": "entity\tname\n1\tDog\n"})
+    with (folder / "train.txt").open("a") as stream:
+        stream.write("entity\t_has_part\t1\n")
+    intake = Intake()
+    assert _texts(read_source(folder, "auto", intake))["entity"] == ("name", "")
+    (folder / "entity2text.txt").write_text("concept\tan abstract name\n1\tDog\n1\tDog\n")
+    assert _texts(read_source(folder, "auto", intake))["concept"] == ("an abstract name", "")
+    assert not intake.malformed
+
+
 def test_simkgc_wordnet(tmp_path: Path) -> None:
     """Part of speech and sense number would be read as words of the name."""
     definitions = "1\t__stool_NN_2\ta seat\n2\t__family_alcidae_NN_1\tauks\n3\t__don_'t_VB_10\tdo not\n9\t__unused_NN_1\tnothing\n"
