@@ -58,12 +58,16 @@ def predict(
 
     with waiting("reading the graph with the model"):
         predictor = Predictor.load(checkpoint_here(checkpoint), dataset_here(data), entity_bits=entity_bits)
-        answers = predictor.answers(queries, count, new=new)
-    if as_json and queries_file is None:
-        echo_json(_answered(queries[0], answers[0]))
-    elif as_json:
-        for query, some in zip(queries, answers, strict=True):
+        in_turn = predictor.answers_in_turn(queries, count, new=new)
+    if as_json and queries_file is not None:
+        # As they come: a file of thousands is read on while the rest is still to be answered.
+        for query, some in zip(queries, in_turn, strict=True):
             click.echo(json.dumps(_answered(query, some), ensure_ascii=False))
+        return
+    with waiting("ranking the entities"):
+        answers = list(in_turn)
+    if as_json:
+        echo_json(_answered(queries[0], answers[0]))
     elif queries_file is None:
         echo_tables([_table(str(queries[0]), queries, answers, many=False)])
     else:

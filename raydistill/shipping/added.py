@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PredictionError
@@ -22,7 +22,7 @@ class Added:
     text: str
 
 
-def checked_additions(names: Sequence[str], descriptions: Sequence[str] | None, taken: Sequence[str]) -> list[Added]:
+def checked_additions(names: Sequence[str], descriptions: Sequence[str] | None, taken: Iterable[str]) -> list[Added]:
     """New entities, their white space cleaned.
 
     Args:

@@ -17,7 +17,7 @@ _ROWS_AT_ONCE = 2048
 
 @dataclass(frozen=True, eq=False)
 class EntityVectors:
-    """Vectors of all entities, to be scored against one query after another.
+    """Vectors of all entities, to be scored against queries.
 
     Attributes:
         codes: `(entities, hidden)`, the float32 vectors themselves, or whole numbers from -127 to 127 in int8.
@@ -80,10 +80,12 @@ class EntityVectors:
         """Of each number: 8, or 32 for float32."""
         return FLOAT if self.scale is None else _BYTE
 
-    def rows(self, entities: Tensor) -> EntityVectors:
-        """Those of some entities, `(some,)` int64."""
+    def numbers(self, entities: Tensor) -> Tensor:
+        """The vectors of some entities `(some,)` int64, `(some, hidden)` float32, as they are scored."""
         entities = entities.to(self.codes.device)
-        return EntityVectors(self.codes[entities], None if self.scale is None else self.scale[entities])
+        if self.scale is None:
+            return self.codes[entities]
+        return self.codes[entities] * self.scale[entities].unsqueeze(1)
 
     def followed_by(self, others: EntityVectors) -> EntityVectors:
         """These, and after them others that are kept in as many bits."""
@@ -93,16 +95,19 @@ class EntityVectors:
             return EntityVectors(codes)
         return EntityVectors(codes, torch.cat([self.scale, others.scale.to(self.scale.device)]))
 
-    def scores(self, query: Tensor) -> Tensor:
-        """Inner products with one query `(hidden,)`, `(entities,)` float32."""
+    def scores(self, queries: Tensor) -> Tensor:
+        """Inner products with queries `(queries, hidden)`, `(queries, entities)` float32.
+
+        Codes become numbers once for all queries, part by part: for a single query that takes longer than its products do.
+        """
         if self.scale is None:
-            return self.codes @ query
-        products = torch.empty(len(self), device=query.device)
+            return queries @ self.codes.T
+        products = torch.empty(len(queries), len(self), device=queries.device)
         # One buffer for all parts: new memory for each would cost ten times what the products do.
-        numbers = torch.empty(_ROWS_AT_ONCE, self.codes.shape[1], device=query.device)
-        for codes, product in zip(_parts(self.codes), _parts(products), strict=True):
-            torch.mv(numbers[: len(codes)].copy_(codes), query, out=product)
-        return products * self.scale
+        numbers = torch.empty(_ROWS_AT_ONCE, self.codes.shape[1], device=queries.device)
+        for codes, part in zip(_parts(self.codes), _parts(products.T), strict=True):
+            part.copy_((queries @ numbers[: len(codes)].copy_(codes).T).T)
+        return products.mul_(self.scale)
 
 
 def _parts(rows: Tensor) -> list[Tensor]:

@@ -56,7 +56,7 @@ def export_checkpoint(
         The digest of what was written.
 
     Raises:
-        CheckpointError: damaged, structural, or not of a shape that was finished.
+        CheckpointError: damaged, structural, not of a shape that was finished, or replaced while it was exported.
         ConfigError: `out` holds something else, or `ranked` without data.
         DataError: damaged dataset, or not the one it learned from.
         CapabilityError: a checkpoint of few bits without `unpack`, or ranked while it is unpacked.
@@ -93,8 +93,26 @@ def export_checkpoint(
             write_json(aside / RELATIONS, dict(zip(dataset.relation_keys, dataset.relation_phrases, strict=True)))
         width = json.loads((aside / TOWERS[0] / "config.json").read_text(encoding="utf-8"))["hidden_size"]
         (aside / CARD).write_text(card(CardFacts(content, width, encoder), dataset), encoding="utf-8")
+        # Last, because a ranking takes minutes: what was read since the digest was taken is of this checkpoint, and OUT may still be replaced.
+        _check_unchanged(path, digest)
+        _check_place(out, path, digest)
 
-    return save_folder(out, fill)
+    return save_folder(out, fill, in_trial=False)
+
+
+def _check_unchanged(path: Path, digest: str) -> None:
+    """Refuse weights, record and metrics that may be of two checkpoints.
+
+    Raises:
+        CheckpointError: it was damaged, removed or replaced since it was verified.
+    """
+    if verify_checkpoint(path) != digest:
+        raise CheckpointError(
+            f"{path} was replaced by another checkpoint while it was exported",
+            expected=f"the one that was verified, digest {digest[:12]}",
+            consequence="the card would tell the record and the metrics of other weights",
+            remedy="wait until nobody writes it, and export again",
+        )
 
 
 def _check_bits(path: Path, packed: bool, ranked: bool, unpack: bool) -> None:

@@ -14,7 +14,7 @@ from raydistill.kg.text import TextRule
 from raydistill.models.biencoder import BiEncoder, Pooling
 from raydistill.models.loading import load_encoder, load_tokenizer
 from raydistill.models.pretrained import EncoderFacts, locate_encoder
-from raydistill.shipping.sentences import pooling_of
+from raydistill.shipping.sentences import check_settings, pooling_of
 from raydistill.training.checkpoint import TrainingState
 from raydistill.training.saving import require_new_folder, save_checkpoint
 
@@ -49,7 +49,7 @@ def import_teacher(
     Raises:
         ConfigError: there is something at `out`, or a number is out of range.
         EncoderError: a folder holds no such encoder, or its weights in another format.
-        CapabilityError: the towers do not fit each other, or read shorter texts.
+        CapabilityError: the towers do not fit each other, read shorter texts, or were trained with texts, or vectors, that are changed in a way that is not ours.
         DataError: damaged dataset.
         StorageError: the disk is full or read-only.
     """
@@ -65,11 +65,13 @@ def import_teacher(
     facts = [_checked(Path(folder), max_tokens) for folder in folders]
     used = _pooling([Path(folder) for folder in folders], pooling)
     _check_pair(facts)
+    tokenizer = load_tokenizer(facts[0].folder)
+    for folder in folders:
+        check_settings(Path(folder), tokenizer)
     encoders = [load_encoder(one.folder) for one in facts]
-    load_tokenizer(facts[0].folder)
     model = BiEncoder(encoders[0], encoders[-1], pooling=used, temperature=temperature)
     record = _record(facts, dataset, used, max_tokens, rule)
-    return save_checkpoint(Path(out), model, facts[0].folder, record, TrainingState({}, {}))
+    return save_checkpoint(Path(out), model, facts[0].folder, record, TrainingState({}, {}), in_trial=False)
 
 
 def _checked(folder: Path, max_tokens: int) -> EncoderFacts:

@@ -1,4 +1,4 @@
-"""Which entity or relation of a graph is meant by a word: its key, else what people call it, letter for letter before but for case."""
+"""Which entity or relation of a graph is meant by a word: its key, else what people call it, letter for letter; only then either of them but for case."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from collections.abc import Collection, Sequence
 from raydistill.errors import PredictionError
 
 
-def matches(asked: Collection[str], labels: Sequence[str]) -> dict[str, list[int]]:
-    """The places of each asked word among labels: equal ones, else those that are equal but for case and space at the ends.
+def places_of(asked: Collection[str], keys: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
+    """The entities, or relations, that each asked word may mean: those of an equal key, else of an equal name, else of a key, and at last of a name, that is equal but for case and space at the ends.
 
     All words are looked for in the same pass, because an index of a graph's millions of labels would cost more than the answer.
 
     Args:
         asked: words.
-        labels: keys, names or phrases.
+        keys: of all of them.
+        names: what people call them, or phrases.
 
     Returns:
         For each word the places, ascending; none where no label fits.
     """
     found: dict[str, list[int]] = {word: [] for word in asked}
-    for place, label in enumerate(labels):
-        if label in found:
-            found[label].append(place)
-    loosely: dict[str, list[str]] = {}
-    for word in (word for word, places in found.items() if not places):
-        loosely.setdefault(word.strip().casefold(), []).append(word)
-    if loosely:
-        for place, label in enumerate(labels):
-            for word in loosely.get(label.casefold(), ()):
-                found[word].append(place)
+    for look in (_equal, _loosely_equal):
+        for labels in (keys, names):
+            if missing := [word for word, places in found.items() if not places]:
+                look(missing, labels, found)
     return found
 
 
-def entities_of(asked: Collection[str], keys: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
-    """The entities that each asked word may mean: by key, else by name; none = it is new text."""
-    by_key = matches(asked, keys)
-    by_name = matches([word for word, places in by_key.items() if not places], names)
-    return {**by_key, **by_name}
+def _equal(asked: Sequence[str], labels: Sequence[str], found: dict[str, list[int]]) -> None:
+    words = set(asked)
+    for place, label in enumerate(labels):
+        if label in words:
+            found[label].append(place)
+
+
+def _loosely_equal(asked: Sequence[str], labels: Sequence[str], found: dict[str, list[int]]) -> None:
+    words: dict[str, list[str]] = {}
+    for word in asked:
+        words.setdefault(word.strip().casefold(), []).append(word)
+    for place, label in enumerate(labels):
+        for word in words.get(label.casefold(), ()):
+            found[word].append(place)
 
 
 def the_entity(asked: str, found: Sequence[int], keys: Sequence[str], origin: str = "") -> int | None:
@@ -83,7 +87,7 @@ def the_relation(asked: str, keys: Sequence[str], phrases: Sequence[str], origin
     Raises:
         PredictionError: there is none, or several.
     """
-    found = matches([asked], keys)[asked] or matches([asked], phrases)[asked]
+    found = places_of([asked], keys, phrases)[asked]
     if len(found) == 1:
         return found[0]
     close = difflib.get_close_matches(asked, list(dict.fromkeys([*phrases, *keys])), n=3)

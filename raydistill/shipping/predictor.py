@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
 from raydistill.devices import best_device
 from raydistill.errors import PredictionError
-from raydistill.evaluation.encode import encode_entities_in_parts, encode_queries
 from raydistill.kg.store import Dataset
 from raydistill.kg.triples import IntArray
 from raydistill.kg.truth import TruthIndex
-from raydistill.models.biencoder import BiEncoder, Tower
+from raydistill.models.biencoder import BiEncoder
 from raydistill.models.loading import load_tokenizer
 from raydistill.shipping.added import checked_additions
+from raydistill.shipping.best import best_of
 from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.meanings import Meanings
-from raydistill.shipping.new_texts import new_texts, phrases_of
 from raydistill.shipping.queries import Query
+from raydistill.shipping.reading import Reader, encoded_entities
 from raydistill.shipping.vectors import remembered
 from raydistill.students.quantizers import FLOAT, require_entity_bits
 from raydistill.training.evaluate import open_checkpoint
@@ -71,10 +71,11 @@ class Predictor:
         entity_vectors: EntityVectors | None = None,
     ) -> None:
         self.model, self.assembler, self.dataset, self.tokenizer = model.eval(), assembler, dataset, tokenizer
+        self.reader = Reader(self.model, assembler, tokenizer, dataset.relation_phrases)
         everything = np.concatenate([dataset.train, dataset.valid, dataset.test])
         self.truth = TruthIndex.from_triples(everything, dataset.num_entities, dataset.num_relations)
         if entity_vectors is None:
-            entity_vectors = _encoded(model, assembler, dataset.num_entities, FLOAT)
+            entity_vectors = encoded_entities(model, assembler, dataset.num_entities, FLOAT)
         self.entity_vectors = entity_vectors
         self.meanings = Meanings(dataset)
 
@@ -99,7 +100,7 @@ class Predictor:
         vectors = remembered(
             f"{manifest_digest(Path(checkpoint))} {dataset.fingerprint} {device.type} {entity_bits}",
             dataset.num_entities,
-            lambda: _encoded(model, assembler, dataset.num_entities, entity_bits),
+            lambda: encoded_entities(model, assembler, dataset.num_entities, entity_bits),
         )
         return cls(model, assembler, dataset, load_tokenizer(Path(checkpoint) / "tokenizer"), vectors.to(device))
 
@@ -127,7 +128,7 @@ class Predictor:
         return self.answers([Query(relation, tail=tail)], k, new=new)[0]
 
     def answers(self, queries: Sequence[Query], k: int = 10, *, new: bool = False) -> list[list[Prediction]]:
-        """The best answers of many queries, in their order; they are encoded together, and nothing is before all of them are understood.
+        """The best answers of many queries, in their order; they are encoded and scored together, and nothing is before all of them are understood.
 
         Args:
             queries: see `read_queries` for files of them.
@@ -137,6 +138,12 @@ class Predictor:
         Raises:
             PredictionError: as for `tails`, saying where the query was asked.
         """
+        return list(self.answers_in_turn(queries, k, new=new))
+
+    def answers_in_turn(
+        self, queries: Sequence[Query], k: int = 10, *, new: bool = False
+    ) -> Iterator[list[Prediction]]:
+        """What `answers` gives, one query after another: each block of them is scored when the first of it is asked for, and not kept."""
         if k < 1:
             raise PredictionError(
                 f"k = {k}",
@@ -145,17 +152,13 @@ class Predictor:
                 remedy="ask for one answer or more",
             )
         relations = self.meanings.relations(queries)
-        entities = self.meanings.entities({query.given: query.where for query in reversed(queries)})
-        found: list[list[Prediction]] = []
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            part, some = queries[start : start + QUERIES_AT_ONCE], relations[start : start + QUERIES_AT_ONCE]
-            vectors = self._query_vectors([query.given for query in part], entities, some)
-            for query, relation, vector in zip(part, some.tolist(), vectors, strict=True):
-                found.append(self._best(vector, self._known(entities[query.given], relation), k, new))
-        return found
+        entities = self.meanings.entities((query.given, query.where) for query in queries)
+        return self._in_turn(queries, [entities[query.given] for query in queries], relations, k, new)
 
     def score(self, head: str, relation: str, tail: str) -> float:
         """How well a tail completes (head, relation, ?): the cosine that `tails` gives it, in [-1, 1]; no probability, and worth something only beside other tails' of the same query.
+
+        Each call looks for the words among the labels of all entities, which of millions takes longer than the rest; `scores` looks once for all of its triples.
 
         Args:
             head: key or name of an entity, or new text such as "name: description".
@@ -165,18 +168,21 @@ class Predictor:
         Raises:
             PredictionError: an unknown relation, or a name that several entities share.
         """
-        relations = self.meanings.relations([Query(relation, head=head)])
-        entities = self.meanings.entities({head: "", tail: ""})
-        [query] = self._query_vectors([head], entities, relations)
-        place = entities[tail]
-        if place is None:
-            return float(self._encode_new([tail], None)[0] @ query)
-        return float(self.entity_vectors.rows(torch.tensor([place])).scores(query)[0])
+        return self._scores([(head, relation, tail)], [""])[0]
+
+    def scores(self, triples: Sequence[tuple[str, str, str]]) -> list[float]:
+        """What `score` says of each of many triples (head, relation, tail), in their order; one look at the labels of all entities, whatever their number.
+
+        Raises:
+            PredictionError: as for `score`, with the number of the triple, from 1 on; nothing is scored then.
+        """
+        return self._scores(triples, [f"triple {number}" for number in range(1, len(triples) + 1)])
 
     def add(self, names: Sequence[str], descriptions: Sequence[str] | None = None) -> None:
         """Make new entities candidates, from now on and for this predictor alone: their vectors are appended, and neither dataset nor cache changes.
 
         They have no neighbours whose names could be borrowed. Their names are their keys; asked about, they are read with their descriptions.
+        Each call looks at the labels of all entities and copies all their vectors, so that for a moment these are there twice: add many in one call.
 
         Args:
             names: none that an entity has already, as a key or as a name.
@@ -185,58 +191,47 @@ class Predictor:
         Raises:
             PredictionError: an empty or repeated name, one that is taken, or another number of descriptions.
         """
-        added = checked_additions(names, descriptions, [*self.meanings.keys(), *self.meanings.names()])
+        added = checked_additions(names, descriptions, chain(self.meanings.keys, self.meanings.names))
         if not added:
             return
-        vectors = self._encode_new([one.text for one in added], None)
+        vectors = self.reader.new([one.text for one in added])
         self.entity_vectors = self.entity_vectors.followed_by(EntityVectors.of(vectors, self.entity_vectors.bits))
-        self.meanings.added += added
+        self.meanings.add(added)
 
-    def _query_vectors(self, given: Sequence[str], entities: dict[str, int | None], relations: IntArray) -> Tensor:
-        """Vectors of queries about these words, `(queries, hidden)`."""
-        places = np.array([-1 if (one := entities[word]) is None else one for word in given], np.int64)
-        stored = (places >= 0) & (places < self.dataset.num_entities)
-        inside, outside = np.flatnonzero(stored), np.flatnonzero(~stored)
-        if not len(outside):
-            return encode_queries(self.model, self.assembler, places, relations)
-        texts = [self._text(given[row], int(places[row])) for row in outside.tolist()]
-        fresh = self._encode_new(texts, relations[outside])
-        vectors = fresh.new_empty((len(given), fresh.shape[1]))
-        vectors[torch.from_numpy(outside)] = fresh
-        if len(inside):
-            vectors[torch.from_numpy(inside)] = encode_queries(
-                self.model, self.assembler, places[inside], relations[inside]
-            )
-        return vectors
+    def _in_turn(
+        self, queries: Sequence[Query], entities: Sequence[int | None], relations: IntArray, k: int, new: bool
+    ) -> Iterator[list[Prediction]]:
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            vectors = self._query_vectors([query.given for query in queries[part]], entities[part], relations[part])
+            # The graph knows nothing of what is not in it, added entities included.
+            places = np.array([-1 if entity is None else entity for entity in entities[part]])
+            offsets, tails = self.truth.known_tails(places, relations[part])
+            known = np.split(tails, offsets[1:-1])
+            found = best_of(vectors, self.entity_vectors, known, k, new=new)
+            for answers, true in zip(found, (set(some.tolist()) for some in known), strict=True):
+                yield [Prediction(*self.meanings.label(place), score, place in true) for place, score in answers]
 
-    def _text(self, word: str, place: int) -> str:
-        return word if place < 0 else self.meanings.added[place - self.dataset.num_entities].text
-
-    def _encode_new(self, texts: Sequence[str], relations: IntArray | None) -> Tensor:
-        """Vectors of texts that are not in the graph, `(texts, hidden)`: of queries about these relations, else of entities."""
-        tower: Tower = "entity" if relations is None else "query"
-        phrases = None if relations is None else phrases_of(relations, self.dataset.relation_phrases)
-        with torch.no_grad():
-            return self.model.encode(
-                new_texts(self.tokenizer, self.assembler.max_tokens, texts, phrases), tower
-            ).vectors
-
-    def _known(self, entity: int | None, relation: int) -> IntArray:
-        """Entities that the graph knows as answers, ascending; it knows none of what is not in it."""
-        return self.truth.known_tails(np.array([-1 if entity is None else entity]), np.array([relation]))[1]
-
-    def _best(self, query: Tensor, known: IntArray, k: int, new: bool) -> list[Prediction]:
-        scores = self.entity_vectors.scores(query)
-        if new:
-            scores[torch.from_numpy(known.astype(np.int64)).to(scores.device)] = -torch.inf
-        best = torch.topk(scores, min(k, len(scores) - (len(known) if new else 0)))
-        true = set(known.tolist())
-        return [
-            Prediction(*self.meanings.label(place), score, place in true)
-            for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    def _scores(self, triples: Sequence[tuple[str, str, str]], origins: Sequence[str]) -> list[float]:
+        queries = [
+            Query(relation, head=head, origin=origin)
+            for (head, relation, _), origin in zip(triples, origins, strict=True)
         ]
+        relations = self.meanings.relations(queries)
+        heads, tails = [head for head, _, _ in triples], [tail for _, _, tail in triples]
+        meant = self.meanings.entities(
+            (word, query.where)
+            for pair, query in zip(zip(heads, tails, strict=True), queries, strict=True)
+            for word in pair
+        )
+        found: list[float] = []
+        for start in range(0, len(triples), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            asked = self._query_vectors(heads[part], [meant[head] for head in heads[part]], relations[part])
+            answers = self.reader.candidates(self.entity_vectors, [meant[tail] for tail in tails[part]], tails[part])
+            found += (asked * answers).sum(dim=1).tolist()
+        return found
 
-
-def _encoded(model: BiEncoder, assembler: TextAssembler, num_entities: int, bits: int) -> EntityVectors:
-    parts, place = encode_entities_in_parts(model, assembler, num_entities)
-    return EntityVectors.gathered(parts, torch.from_numpy(place), bits)
+    def _query_vectors(self, words: Sequence[str], entities: Sequence[int | None], relations: IntArray) -> Tensor:
+        """Vectors of queries about these words and what they mean, `(queries, hidden)`."""
+        return self.reader.queries(entities, list(map(self.meanings.text, words, entities)), relations)

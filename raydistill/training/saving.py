@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,23 @@ from raydistill.training.manifest import RECORD, write_manifest
 
 
 def save_checkpoint(
-    path: Path, model: BiEncoder, tokenizer_folder: Path, record: dict[str, Any], state: TrainingState
+    path: Path,
+    model: BiEncoder,
+    tokenizer_folder: Path,
+    record: dict[str, Any],
+    state: TrainingState,
+    *,
+    in_trial: bool = True,
 ) -> str:
     """Write a checkpoint; returns its digest. An interrupted call leaves nothing under the final name.
+
+    Args:
+        path: its name.
+        model: what is written.
+        tokenizer_folder: its tokenizer's.
+        record: what is told of it.
+        state: what training goes on from.
+        in_trial: as for `save_folder`.
 
     Raises:
         StorageError: the disk is full or read-only.
@@ -47,27 +63,43 @@ def save_checkpoint(
         save_file(state.tensors, aside / OPTIMIZER)
         write_json(aside / POSITION, state.position)
 
-    return save_folder(path, fill)
+    return save_folder(path, fill, in_trial=in_trial)
 
 
-def save_folder(path: Path, fill: Callable[[Path], None]) -> str:
+def save_folder(path: Path, fill: Callable[[Path], None], *, in_trial: bool = True) -> str:
     """Write a folder with a manifest, which is whole once it carries its name; returns its digest.
 
     Args:
         path: its name.
-        fill: writes its files into a new folder beside it.
+        fill: writes its files into a new folder beside it, which is removed if this fails.
+        in_trial: it lies in a trial, where one process writes and the next one removes what that left (`clean_aside`); else it lies wherever a user wants it,
+            and what one of several that write to that name at a time has written stays, whole.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
-    aside = path.parent / f"{ASIDE}{path.name}"
-    with writing(path):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+    with writing(path), _beside(path, in_trial) as aside:
         fill(aside)
         digest = write_manifest(aside)
-        _put(aside, path)
+        _put(aside, path, in_trial)
     return digest
+
+
+@contextmanager
+def _beside(path: Path, in_trial: bool) -> Iterator[Path]:
+    """A new folder on the same disk; whatever is still there at the end is removed."""
+    if in_trial:
+        holder = aside = path.parent / f"{ASIDE}{path.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        # One in another: mkdtemp makes folders that nobody else may read.
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}{ASIDE}", dir=path.parent))
+        aside = holder / path.name
+    try:
+        aside.mkdir()
+        yield aside
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def require_new_folder(out: str | Path, consequence: str) -> None:
@@ -89,15 +121,44 @@ def require_new_folder(out: str | Path, consequence: str) -> None:
         )
 
 
-def _put(aside: Path, path: Path) -> None:
-    """Give a checkpoint its final name. One of that name steps aside whole, and comes back if this is cut short (`clean_aside`)."""
-    old = path.parent / f"{OLD}{path.name}"
+def _put(aside: Path, path: Path, in_trial: bool) -> None:
+    """Give a folder its final name. One of that name steps aside whole, and comes back if this fails.
+
+    Killed between the two renames, a trial gets it back from `clean_aside`; elsewhere it lies beside the name until the next one of that name is whole.
+    """
     if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    os.replace(aside, path)
+        old = _old_place(path, in_trial)
+        try:
+            path.rename(old)
+            os.replace(aside, path)
+        except BaseException:
+            # Empty where nothing has stepped aside; a name that is taken again is another writer's.
+            with suppress(OSError):
+                old.rmdir()
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+    else:
+        os.replace(aside, path)
     _sync_directory(path.parent)
+    for old in _old_ones(path, in_trial):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _old_place(path: Path, in_trial: bool) -> Path:
+    """Where what has the name now may step aside; nothing, or an empty folder, is there."""
+    if not in_trial:
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}{OLD}", dir=path.parent))
+    old = path.parent / f"{OLD}{path.name}"
     shutil.rmtree(old, ignore_errors=True)
+    return old
+
+
+def _old_ones(path: Path, in_trial: bool) -> list[Path]:
+    """Everything that stepped aside for a folder that is whole now, by those that were killed too."""
+    if in_trial:
+        return [path.parent / f"{OLD}{path.name}"]
+    return list(path.parent.glob(f".{glob.escape(path.name)}{OLD}*"))
 
 
 @contextmanager

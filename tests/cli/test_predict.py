@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,16 @@ class FakePredictor:
     def load(cls, checkpoint: str, data: str, *, entity_bits: int) -> FakePredictor:
         return cls(entity_bits / 64)
 
-    def answers(self, queries: Sequence[Query], k: int, *, new: bool) -> list[list[Answer]]:
+    def answers_in_turn(self, queries: Sequence[Query], k: int, *, new: bool) -> Iterator[list[Answer]]:
         if any(query.given == "nobody" for query in queries):
             raise PredictionError("entity 'nobody'", remedy="give new text")
-        return [self.some(query, k, new) for query in queries]
+        return (self.some(query, k, new) for query in queries)
 
     def some(self, query: Query, k: int, new: bool) -> list[Answer]:
         if query.given == "unanswered":
             return []
+        if query.given == "never":
+            raise PredictionError("the machine broke", remedy="ask again")
         if query.tail is None:
             return [Answer("e1", f"tail of {query.head} {query.relation} [bold]", self.score, not new)][:k]
         return [Answer(f"e{i}", f"head of {query.tail} {query.relation}", 0.25, False) for i in range(k)]
@@ -98,6 +100,16 @@ def test_many_queries_are_lines_of_json_in_the_order_of_the_file(
         {"head": "unanswered", "relation": "causes", "tail": None},
     ]
     assert [len(line["answers"]) for line in lines] == [1, 2, 0]
+
+
+def test_lines_of_json_are_printed_as_they_come(predict: Callable[..., Result], tmp_path: Path) -> None:
+    """Hours of answers that are lost with the last question."""
+    path = tmp_path / "questions.tsv"
+    path.write_text("a\tcauses\t?\nnever\tcauses\t?\n", encoding="utf-8")
+    result = predict("--queries", str(path), "--json")
+    assert result.exit_code == 2
+    assert [json.loads(line)["query"]["head"] for line in result.stdout.splitlines()] == ["a"]
+    assert predict("--queries", str(path)).stdout == ""
 
 
 def test_many_queries_are_one_table(predict: Callable[..., Result], questions: str) -> None:

@@ -26,15 +26,16 @@ def test_codes_and_scale_of_a_row_by_hand() -> None:
     assert kept.codes.tolist() == [[127, -64, 0], [127, 0, -1]]
     assert kept.scale is not None
     assert kept.scale.tolist() == pytest.approx([0.01, 0.0001])
-    assert kept.scores(torch.tensor([1.0, 2.0, 0.0])).tolist() == pytest.approx([1.27 - 1.28, 0.0127])
+    assert kept.scores(torch.tensor([[1.0, 2.0, 0.0]]))[0].tolist() == pytest.approx([1.27 - 1.28, 0.0127])
+    assert kept.numbers(torch.tensor([1])).flatten().tolist() == pytest.approx([0.0127, 0.0, -0.0001])
 
 
 def test_scores_are_those_of_the_numbers_the_evaluation_ranks_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """`evaluate --entity-bits 8` would speak of other answers than `predict --entity-bits 8` gives."""
-    vectors, query = unit_rows(50), unit_rows(1)[0]
+    vectors, query = unit_rows(50), unit_rows(3)
     whole = EntityVectors.of(vectors, 8)
     scores = whole.scores(query)
-    assert torch.allclose(scores, rounded(vectors, 8, by_row=True) @ query, atol=1e-6)
+    assert torch.allclose(scores, query @ rounded(vectors, 8, by_row=True).T, atol=1e-6)
     monkeypatch.setattr(entities, "_ROWS_AT_ONCE", 7)
     assert torch.allclose(whole.scores(query), scores, atol=1e-6)
 
@@ -45,7 +46,7 @@ def test_eight_bits_take_a_quarter_and_little_from_a_cosine() -> None:
     exact, kept = EntityVectors.of(vectors), EntityVectors.of(vectors, 8)
     taken = [sum(part.nbytes for part in one.tensors().values()) for one in (exact, kept)]
     assert taken == [2000 * 384 * 4, 2000 * 384 + 2000 * 4]
-    assert (kept.scores(vectors[0]) - exact.scores(vectors[0])).abs().max() < 5e-3
+    assert (kept.scores(vectors[:3]) - exact.scores(vectors[:3])).abs().max() < 5e-3
 
 
 @pytest.mark.parametrize("bits", [8, 32])
@@ -66,7 +67,7 @@ def test_scores_on_a_gpu_are_those_of_the_processor() -> None:
     there = EntityVectors.of(vectors.to(gpu), 8)
     assert torch.equal(there.codes.cpu(), kept.codes)
     for one in (there, kept.to(gpu)):
-        assert torch.allclose(one.scores(vectors[0].to(gpu)).cpu(), kept.scores(vectors[0]), atol=1e-5)
+        assert torch.allclose(one.scores(vectors[:3].to(gpu)).cpu(), kept.scores(vectors[:3]), atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 16])

@@ -16,10 +16,11 @@ import pytest
 import torch
 import yaml
 
-from raydistill.errors import CapabilityError, CheckpointError, ConfigError, DataError
+from raydistill.errors import CapabilityError, CheckpointError, ConfigError, DataError, StorageError
 from raydistill.evaluation.encode import encode_entities, encode_queries
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import NeighborIndex, entity_text, inverse_phrase
+from raydistill.shipping import exporting
 from raydistill.shipping.exporting import export_checkpoint
 from raydistill.shipping.importing import import_teacher
 from raydistill.students.quantized import Formats
@@ -310,6 +311,65 @@ def test_damaged_checkpoint_is_not_given_away(teacher_checkpoint: Checkpoint, tm
     with pytest.raises(CheckpointError, match="was changed after it was written"):
         export_checkpoint(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_checkpoint_that_is_replaced_meanwhile_is_not_given_away(
+    teacher_checkpoint: Checkpoint, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranked: bool
+) -> None:
+    """A ranking takes minutes: the weights of the next checkpoint under the record, the temperature and the metrics of the one before."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(teacher_checkpoint(), source)
+    place, read = ("evaluate_checkpoint", evaluate_checkpoint) if ranked else ("read_record", read_record)
+
+    def replaced(path: Path, *given: Any) -> Any:
+        found = read(path, *given)
+        monkeypatch.undo()
+        shutil.rmtree(source)
+        repooled(teacher_checkpoint(), source, "cls")
+        return found
+
+    monkeypatch.setattr(exporting, place, replaced)
+    with pytest.raises(CheckpointError, match="was replaced by another checkpoint") as caught:
+        export_checkpoint(source, out, data=dataset_folder, ranked=ranked)
+    assert "export again" in caught.value.remedy
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    export_checkpoint(source, out, data=dataset_folder)
+    assert read_record(out)["exported"]["source"] == verify_checkpoint(source)
+
+
+def test_card_that_is_edited_meanwhile_stays(
+    teacher_checkpoint: Checkpoint, exported: Path, dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at before the ranking only, what was written in its minutes is gone."""
+
+    def edited(*given: Any) -> Any:
+        (exported / "README.md").write_text("by hand", encoding="utf-8")
+        return evaluate_checkpoint(*given)
+
+    monkeypatch.setattr(exporting, "evaluate_checkpoint", edited)
+    with pytest.raises(ConfigError, match="out is there already"):
+        export_checkpoint(teacher_checkpoint(), exported, data=dataset_folder, ranked=True)
+    assert (exported / "README.md").read_text(encoding="utf-8") == "by hand"
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_export_that_fails_leaves_everything_as_it_was(
+    teacher_checkpoint: Checkpoint, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Any
+) -> None:
+    """A hidden folder of the size of a model beside OUT, for each try; or no OUT."""
+
+    def fails(*given: object) -> None:
+        raise problem
+
+    before = verify_checkpoint(exported)
+    for place in ("raydistill.shipping.exporting.card", "raydistill.training.saving.os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fails)
+            with pytest.raises((KeyboardInterrupt, StorageError)):
+                export_checkpoint(teacher_checkpoint(), exported)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        assert verify_checkpoint(exported) == before
 
 
 def test_what_is_given_beside_has_to_fit(

@@ -20,7 +20,7 @@ from raydistill.kg.store import Dataset
 from raydistill.kg.text import TextRule
 from raydistill.shipping.exporting import export_checkpoint
 from raydistill.shipping.importing import import_teacher
-from raydistill.shipping.sentences import pooling_of, sentence_files
+from raydistill.shipping.sentences import PROMPTS, pooling_of, sentence_files
 from raydistill.training.checkpoint import read_record
 from raydistill.training.evaluate import evaluate_checkpoint, open_checkpoint
 from raydistill.training.gather import World
@@ -156,7 +156,7 @@ def test_vectors_that_come_about_otherwise_are_refused(
     """A projection that is left out without a word gives vectors that nobody trained."""
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text(json.dumps(config), encoding="utf-8")
-    listed = modules and [{"type": f"a.b.{name}", "path": f"1_{name}"} for name in modules]
+    listed = None if modules is None else [{"type": f"a.b.{name}", "path": f"1_{name}"} for name in modules]
     (tmp_path / "modules.json").write_text(json.dumps(listed), encoding="utf-8")
     with pytest.raises(kind, match=said):
         pooling_of(tmp_path)
@@ -169,6 +169,84 @@ def test_pooling_that_contradicts_the_folder_is_refused(
     export_checkpoint(teacher_checkpoint(shared_towers=True), tmp_path / "out")
     with pytest.raises(CapabilityError, match="pooling cls, where the folders say mean"):
         import_teacher([tmp_path / "out/query_encoder"], tmp_path / "back", dataset_folder, pooling="cls")
+
+
+def with_settings(encoder: Path, folder: Path, settings: dict[str, Any]) -> Path:
+    """An encoder's folder with what sentence-transformers says beside it, by file name."""
+    shutil.copytree(encoder, folder)
+    for name, content in settings.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "said", "remedy"),
+    [
+        (
+            {PROMPTS: {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "query"}},
+            CapabilityError,
+            "puts the prompt 'query' before each text",
+            "set default_prompt_name to null",
+        ),
+        (
+            {PROMPTS: {"prompts": {}, "default_prompt_name": "query"}},
+            CapabilityError,
+            "puts the prompt 'query' before each text",
+            "set default_prompt_name to null",
+        ),
+        ({PROMPTS: {"prompts": ["query: "]}}, EncoderError, "cannot be read", "fetch"),
+        ({PROMPTS: []}, EncoderError, "cannot be read", "fetch"),
+        (
+            {"sentence_bert_config.json": {"do_lower_case": True}},
+            CapabilityError,
+            "has do_lower_case in sentence_bert_config.json",
+            "type Lowercase",
+        ),
+        (
+            {"sentence_roberta_config.json": {"do_lower_case": True}},
+            CapabilityError,
+            "has do_lower_case in sentence_roberta_config.json",
+            "type Lowercase",
+        ),
+    ],
+)
+def test_texts_that_were_changed_before_they_were_read_are_refused(
+    encoder_folder: Checkpoint,
+    dataset_folder: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    kind: type[RayDistillError],
+    said: str,
+    remedy: str,
+) -> None:
+    """Without the prompt, or with capitals, the vectors are nearly right: a teacher that is worse than it was for no reason that anybody sees."""
+    folder = with_settings(encoder_folder("roberta"), tmp_path / "encoder", settings)
+    with pytest.raises(kind, match=said) as caught:
+        import_teacher([folder], tmp_path / "out", dataset_folder)
+    assert remedy in caught.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({PROMPTS: {"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": None}}, "has prompts (query)"),
+        ({"1_Pooling/config.json": {"include_prompt": False}}, "leaves prompts out of its pooling"),
+        ({PROMPTS: {"prompts": {"query": "", "document": ""}, "default_prompt_name": "query"}}, ""),
+        ({PROMPTS: {"prompts": None}, "sentence_bert_config.json": {"do_lower_case": False}}, ""),
+        ({"sentence_bert_config.json": {"do_lower_case": True}}, ""),
+    ],
+)
+def test_settings_that_change_nothing_are_taken(
+    bert_folder: Path, dataset_folder: Path, tmp_path: Path, settings: dict[str, Any], warned: str, caplog: Any
+) -> None:
+    """An encoder that is refused for what its tokenizer does anyhow; or prompts that it was trained with, passed over without a word."""
+    folder = with_settings(bert_folder, tmp_path / "encoder", settings)
+    import_teacher([folder], tmp_path / "out", dataset_folder)
+    messages = [one.getMessage() for one in caplog.records if one.name == "raydistill.shipping.sentences"]
+    assert len(messages) == bool(warned)
+    assert all(warned in message for message in messages)
 
 
 def test_script_writes_a_teacher_and_explains_what_it_refuses(

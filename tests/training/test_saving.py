@@ -18,9 +18,9 @@ from raydistill.errors import CheckpointError, StorageError
 from raydistill.training import saving
 from raydistill.training.checkpoint import TrainingState, load_model, newest_good
 from raydistill.training.gather import World
-from raydistill.training.manifest import verify_checkpoint
+from raydistill.training.manifest import verify_checkpoint, verify_manifest
 from raydistill.training.parts import TrialParts
-from raydistill.training.saving import save_checkpoint
+from raydistill.training.saving import save_checkpoint, save_folder
 from raydistill.training.trial import run_trial
 
 Config = Callable[..., TrialConfig]
@@ -98,7 +98,78 @@ def test_full_disk_is_named_and_earlier_checkpoints_are_whole(
     assert not (tmp_path / "00000002").exists()
     assert verify_checkpoint(first) == digest
     assert newest_good(tmp_path) == first
+    assert not list(tmp_path.glob(".*"))
     assert save(parts, tmp_path / "00000002") == verify_checkpoint(tmp_path / "00000002")
+
+
+@pytest.mark.parametrize("in_trial", [False, True])
+@pytest.mark.parametrize("interrupted", ["write_manifest", "os.replace"])
+def test_interrupted_save_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_trial: bool, interrupted: str
+) -> None:
+    """Ctrl-C between two renames, and the name is gone; or at any time, and half a model stays beside it, hidden."""
+    path = tmp_path / "out"
+    digest = save_folder(path, lambda aside: write(aside, "before"), in_trial=in_trial)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"raydistill.training.saving.{interrupted}", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            save_folder(path, lambda aside: write(aside, "after"), in_trial=in_trial)
+    assert verify_manifest(path) == digest
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def write(folder: Path, content: str) -> None:
+    (folder / "content").write_text(content, encoding="utf-8")
+
+
+def test_two_that_write_to_one_name_outside_a_trial_do_not_mix(tmp_path: Path) -> None:
+    """With one place beside the name for both, the second deletes what the first is writing, and gives the name to half of it."""
+    path, inner = tmp_path / "out", []
+
+    def slowly(aside: Path) -> None:
+        write(aside, "slow")
+        inner.append(save_folder(path, lambda other: write(other, "quick"), in_trial=False))
+        assert (path / "content").read_text(encoding="utf-8") == "quick"
+        assert [one.name for one in aside.iterdir()] == ["content"]
+
+    digest = save_folder(path, slowly, in_trial=False)
+    assert [digest] != inner
+    assert verify_manifest(path) == digest
+    assert (path / "content").read_text(encoding="utf-8") == "slow"
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_name_that_another_one_has_taken_meanwhile_stays_its(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brought back over the other one's, what had stepped aside would undo a finished export."""
+    path, replace = tmp_path / "out", os.replace
+    save_folder(path, lambda aside: write(aside, "before"), in_trial=False)
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.undo()
+        save_folder(path, lambda aside: write(aside, "theirs"), in_trial=False)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", overtaken)
+    with pytest.raises(StorageError, match="out cannot be written"):
+        save_folder(path, lambda aside: write(aside, "ours"), in_trial=False)
+    assert (path / "content").read_text(encoding="utf-8") == "theirs"
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_one_left_goes_when_the_name_is_whole_again(tmp_path: Path) -> None:
+    """Killed between two renames, nobody asks for the folder that had stepped aside, and it stays for ever; `[` in a name is no pattern."""
+    path = tmp_path / "a[b]"
+    old = tmp_path / ".a[b].old-x1y2"
+    for folder in (old, tmp_path / ".ab.old-x1y2", tmp_path / "notes"):
+        folder.mkdir()
+    save_folder(path, lambda aside: write(aside, "x"), in_trial=False)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".ab.old-x1y2", "a[b]", "notes"]
+    # Others read it: mkdtemp alone would keep it from them.
+    assert path.stat().st_mode == (tmp_path / "notes").stat().st_mode
 
 
 @contextmanager
