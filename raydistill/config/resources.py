@@ -40,8 +40,8 @@ class ResourcesSection(Section):
     )
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
-        description="auto = one GPU, where the cluster has any when the campaign begins (an equal part of one where it has fewer than a trial has workers), "
-        "else none; 0 = train on CPUs; a fraction below 1 lets that many workers share a GPU and its memory; they then exchange vectors through the CPU (Gloo instead of NCCL)",
+        description="auto = one GPU, where a trial fits so on the machines that are there when the campaign begins (on this machine alone also an equal part of one, for "
+        "several workers), else none; 0 = train on CPUs; a fraction below 1 lets that many workers share a GPU and its memory; they then exchange vectors through the CPU (Gloo instead of NCCL)",
     )
     placement: Literal["pack", "strict_pack", "spread"] = Field(
         "pack",

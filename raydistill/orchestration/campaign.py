@@ -28,6 +28,7 @@ from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.ownership import check_campaign, check_owner
+from raydistill.orchestration.patience import hurried
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -41,7 +42,7 @@ from raydistill.orchestration.variables import Variables
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
-from raydistill.planning.places import least_cpus
+from raydistill.planning.places import capacity, least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
@@ -93,10 +94,13 @@ class Campaign:
         Raises:
             RayDistillError: a leaf of it that says what went wrong; everything recorded so far is kept.
         """
-        ground = self.workshop.survey(self.config)
+        with hurried(lambda: True):
+            # Nobody is to wait for minutes to hear of a place that was mistyped.
+            ground = self.workshop.survey(self.config)
+            self.store.read(ENVIRONMENT)
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
-        with locked(self.store) as check, _terminable():
+        with _terminable(), locked(self.store) as check:
             check_owner(self.store, self.config, resume=resume)
             state = read_state(self.store)
             check_campaign(self.store, state, fingerprint, ground)
@@ -153,6 +157,8 @@ class Campaign:
     def _machines(self) -> Machines:
         room = awaited_room(self.config.resources)
         needs = settled(self.config.resources, room)
+        # It was counted without GPUs where their number had still to be settled.
+        room = replace(room, places=capacity(needs, room.cpus, room.gpus))
         if not has_room(needs, room):
             raise RoomError(
                 f"a trial needs {needs.least_workers} x {least_cpus(needs):g} CPUs and "

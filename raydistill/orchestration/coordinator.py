@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from raydistill.orchestration.ladder import Entry, Ladder
 from raydistill.orchestration.library import Library
 from raydistill.orchestration.machines import beside_driver
 from raydistill.orchestration.messages import Messages
+from raydistill.orchestration.patience import once
 from raydistill.orchestration.premises import Premises
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.sealed import Sealed
@@ -66,16 +68,20 @@ class Coordinator(Messages):
         with self._reading:
             while self._ladder is None:
                 try:
-                    store, rules, verify = (one.open() if isinstance(one, Sealed) else one for one in self._given)
-                    # Before the ledger is looked for, which is none where the driver's folder is not seen.
-                    Premises(store).require()
-                    self._ladder = Ladder(store, rules, Library(store, verify) if verify is not None else None)
+                    with once() if patience else contextlib.nullcontext():
+                        self._ladder = self._opened()
                 except StorageError as problem:
                     if time.monotonic() > deadline:
                         raise
                     logger.warning("the run cannot be read, and is tried again: %s", problem.received)
                     time.sleep(AGAIN_SECONDS)
             return self._ladder
+
+    def _opened(self) -> Ladder:
+        store, rules, verify = (one.open() if isinstance(one, Sealed) else one for one in self._given)
+        # Before the ledger is looked for, which is none where the driver's folder is not seen.
+        Premises(store).require()
+        return Ladder(store, rules, Library(store, verify) if verify is not None else None)
 
     @deciding
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
@@ -241,6 +247,4 @@ def start_coordinator(store: RunStore, rules: Rules, verify: Callable[[str], str
     # Ray's types do not know groups of threads, and `options` does not take them.
     remote: Any = ray.remote(max_concurrency=OTHERS, concurrency_groups=THREADS)  # type: ignore[call-overload]
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": 3}
-    return (
-        remote(Coordinator).options(**options).remote(Sealed(store), rules, None if verify is None else Sealed(verify))
-    )
+    return remote(Coordinator).options(**options).remote(Sealed(store), rules, verify and Sealed(verify))

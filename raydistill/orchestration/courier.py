@@ -6,7 +6,7 @@ Trainer and evaluation see local folders alone. Wrapped is only what lies elsewh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pyarrow import fs
 from raydistill.config.other_teachers import other_places, relocated
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
+from raydistill.errors import StorageError, TrialInterruptedError
 from raydistill.orchestration.depot import Depot, announced_folder
 from raydistill.orchestration.mirror import TrialMirror
 from raydistill.orchestration.patience import hurried
@@ -42,6 +43,24 @@ def served(
     if store.remote is None and not any("://" in place or depot.is_needed(place) for place in places):
         return workshop
     return Courier(workshop, depot, store).workshop()
+
+
+@contextmanager
+def _ended_rather_than_failed(interrupted: Callable[[], bool]) -> Iterator[None]:
+    """A trial that was told to end, and whose storage does not answer meanwhile, has ended: what it has saved lies here, and is sent when it goes on (`send_late`).
+
+    Raises:
+        TrialInterruptedError: in place of the storage's error, which would end the campaign.
+    """
+    try:
+        yield
+    except StorageError as problem:
+        if not interrupted():
+            raise
+        raise TrialInterruptedError(
+            f"interrupted, and what was saved could not be sent: {problem.received}",
+            remedy="go on with --resume on this machine, which sends it; on another one the trial goes on from what was sent before",
+        ) from problem
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,12 @@ class Courier:
         saved: Callable[[], None] | None = None,
     ) -> Iterator[EpochReport]:
         """Train one trial here; a checkpoint is sent before it is reported, or as soon as it was written where the machine may be lost before that (`saved` hears of it after)."""
-        with closing(KeptTeachers(announced_folder())) as kept, Uses() as uses, hurried(interrupted):
+        with (
+            _ended_rather_than_failed(interrupted),
+            closing(KeptTeachers(announced_folder())) as kept,
+            Uses() as uses,
+            hurried(interrupted),
+        ):
             data = config.data.model_copy(update={"path": str(self.depot.dataset(config.data.path, uses))})
             others = tuple(self._at_hand(uses, other) for other in config.others)
             teacher = self._teacher(uses, config.teacher)

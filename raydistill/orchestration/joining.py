@@ -7,19 +7,24 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import ray
+from ray.exceptions import GetTimeoutError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.orchestration.cluster import may_grow
 from raydistill.orchestration.machines import Room, room_of
 from raydistill.orchestration.together import Team
-from raydistill.planning.places import gpus_for_each, least_cpus, workers_that_fit
+from raydistill.planning.places import SHARES, gpus_for_each, least_cpus, workers_that_fit
 
 logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1800.0
 """A cloud takes minutes to find a machine with a GPU, and the machine a quarter of an hour to install torch. Workers of a trial wait as long."""
 LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 60.0
+"""How long is waited for a part of a GPU, to see whether it can be used."""
 
 
 def has_room(resources: ResourcesSection, room: Room) -> bool:
@@ -29,23 +34,57 @@ def has_room(resources: ResourcesSection, room: Room) -> bool:
 
 
 def settled(resources: ResourcesSection, room: Room) -> ResourcesSection:
-    """What a trial gets, in numbers: the campaign's, for as long as this process runs it."""
+    """What a trial gets, in numbers: the campaign's, for as long as this process runs it.
+
+    auto is a GPU for each worker where a trial fits so on the machines that are there; else, on this machine alone, an equal part of one; else none.
+    """
     if resources.gpus_per_worker != "auto":
         return resources
-    each = gpus_for_each(resources.least_workers, room.gpus)
-    if each:
-        logger.info("resources.gpus_per_worker is auto: %g for each worker, of the cluster's %g", each, room.gpus)
-    elif may_grow():
-        _tell_of_no_gpu()
-    return resources.model_copy(update={"gpus_per_worker": each})
+    workers = resources.least_workers
+    each = [0.0]
+    if room.gpus and torch_sees_gpus():
+        # Elsewhere machines may join, whose GPUs are not to be left for a part of the first one's.
+        each = [1.0, 0.0] if may_grow() else [1.0, gpus_for_each(workers, room.gpus), 0.0]
+    asked = [resources.model_copy(update={"gpus_per_worker": one}) for one in each]
+    found = next((one for one in asked if workers_that_fit(one, least_cpus(one), room.machines) >= workers), asked[-1])
+    if found.gpus:
+        logger.info("resources.gpus_per_worker is auto: %g for each worker, of %g", found.gpus, room.gpus)
+    elif room.gpus or may_grow():
+        _tell_of_no_gpu(room.gpus)
+    return found
 
 
 @functools.cache
-def _tell_of_no_gpu() -> None:
+def _tell_of_no_gpu(gpus: float) -> None:
     """Once in a process: a search over ladders runs one campaign after another."""
-    logger.warning(
-        "resources.gpus_per_worker is auto, and the cluster has no GPU now: trials train on CPUs; where machines with GPUs join later, set it to 1"
+    why = (
+        f"a trial's workers cannot use {'it' if gpus == 1 else 'them'} as they are"
+        if gpus
+        else "there may be some later"
     )
+    logger.warning(
+        "resources.gpus_per_worker is auto, the cluster has %g GPUs now, and %s: trials train on CPUs; set it to 1 to wait for GPUs, or to 0",
+        gpus,
+        why,
+    )
+
+
+@functools.cache
+def torch_sees_gpus() -> bool:
+    """Whether torch can use the GPUs that Ray has counted: its build may be one for processors, or the machine's driver too old."""
+
+    asked: Any = ray.remote(num_cpus=0, num_gpus=1 / SHARES)(_is_cuda_there)
+    try:
+        return bool(ray.get(asked.remote(), timeout=ANSWER_SECONDS))
+    except GetTimeoutError:
+        # All are taken, by somebody who can use them.
+        return True
+
+
+def _is_cuda_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def awaited_room(resources: ResourcesSection) -> Room:

@@ -46,8 +46,8 @@ def patiently(act: Callable[[], T]) -> T:
     Raises:
         OSError: the last time too; or it is of the kind that does not pass.
     """
-    # A driver that was told to end, or interrupted, is on its way out of whatever called this.
-    leaving = isinstance(sys.exception(), (SystemExit, KeyboardInterrupt))
+    # A driver that was told to end, or interrupted, or that has waited in vain already, is on its way out of whatever called this.
+    leaving = isinstance(sys.exception(), (SystemExit, KeyboardInterrupt, StorageError))
     began = time.monotonic()
     for number, pause in enumerate(() if _once.get() else PAUSES):
         try:

@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 import raydistill
 from raydistill.errors import ConfigError, StorageError
 from raydistill.orchestration.processes import is_of_this_machine, this_process
@@ -32,6 +34,7 @@ class Release:
         source: SHA-256 of its files.
         folder: where they lie.
         machine: on which; see `processes.this_process`.
+        server: the share of a file server on which they lie, as every machine names it; empty for a disk.
         beside: versions of `NUMERICAL`.
     """
 
@@ -39,6 +42,7 @@ class Release:
     source: str
     folder: str
     machine: str
+    server: str
     beside: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
@@ -49,7 +53,9 @@ class Release:
 def release_here() -> Release:
     """That of this process, read once. Nothing is imported for it: processes that do not train go without torch."""
     machine = str(this_process()["machine"])
-    return Release(raydistill.__version__, source_digest(PACKAGE), str(PACKAGE), machine, _beside())
+    return Release(
+        raydistill.__version__, source_digest(PACKAGE), str(PACKAGE), machine, _server_of(PACKAGE), _beside()
+    )
 
 
 def source_digest(package: Path) -> str:
@@ -61,6 +67,14 @@ def source_digest(package: Path) -> str:
             content = path.read_bytes()
             digest.update(f"{name.as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _server_of(folder: Path) -> str:
+    """The share on which a folder lies: `server:/export`, `//server/share`."""
+    above = {str(one) for one in (folder, *folder.parents)}
+    mounts = [one for one in psutil.disk_partitions(all=True) if one.mountpoint in above]
+    device = max(mounts, key=lambda one: len(one.mountpoint), default=None)
+    return device.device if device is not None and (":/" in device.device or device.device.startswith("//")) else ""
 
 
 def _beside() -> tuple[tuple[str, str], ...]:
@@ -132,8 +146,9 @@ def other_code(theirs: Release, ours: Release) -> ConfigError:
 
 
 def _is_same_place(release: Release) -> bool:
-    """Whether a driver's code lies in the same folder of the same machine: what differs then was edited meanwhile, which need not end a campaign of days."""
-    return release.folder == str(PACKAGE) and is_of_this_machine({"machine": release.machine})
+    """Whether a driver's code lies in the same folder, of this machine or of one file server: what differs then was edited meanwhile, which need not end a campaign of days."""
+    shared = bool(release.server) and release.server == release_here().server
+    return release.folder == str(PACKAGE) and (shared or is_of_this_machine({"machine": release.machine}))
 
 
 def _require_run(store: RunStore) -> None:

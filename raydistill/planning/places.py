@@ -8,6 +8,7 @@ from typing import Literal
 
 from raydistill.config.resources import ResourcesSection
 
+SHARES = 10_000
 EPSILON = 1e-9
 """The shares of a fractional GPU do not add up exactly in floating point."""
 
@@ -29,7 +30,8 @@ def gpus_for_each(workers: int, gpus: float) -> float:
     whole = int(gpus)
     if not whole:
         return 0.0
-    return 1.0 if whole >= workers else 1 / -(-workers // whole)
+    # Ray counts in ten-thousandths and rounds them: six times a sixth would be more than one.
+    return 1.0 if whole >= workers else math.floor(SHARES / -(-workers // whole)) / SHARES
 
 
 def least_cpus(resources: ResourcesSection) -> float:

@@ -48,9 +48,12 @@ class World:
 
     @classmethod
     def from_process_group(cls) -> World:
-        """The default process group's workers; one worker where there is no group."""
+        """The default process group's workers, all of which call; one worker where there is no group."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
+        if (device := _exchange_device()).type == "cuda":
+            # NCCL takes hundreds of megabytes when it is first used. In a step a worker that has not got them would leave the others waiting for it.
+            dist.all_reduce(torch.zeros(1, device=device))
         return cls(dist.get_rank(), dist.get_world_size())
 
     def share(self, lengths: Tensor) -> Share:

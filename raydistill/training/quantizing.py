@@ -60,7 +60,7 @@ def quantize_checkpoint(
     quantize(model, formats, _calibration(dataset, assembler, texts))
     # What float32 scored is no score of this model.
     record = {**read_record(path), "metrics": {}, "quantized": {**asdict(formats), "source": verify_checkpoint(path)}}
-    return save_checkpoint(out, model, path / "tokenizer", record, TrainingState({}, {}))
+    return save_checkpoint(out, model, path / "tokenizer", record, TrainingState({}, {}), in_trial=False)
 
 
 def _calibration(dataset: Dataset, assembler: TextAssembler, count: int) -> Calibration:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from raydistill.errors import ClusterError, DataError, PromotionError, RayDistillError, RunDirectoryError, StorageError
+from raydistill.errors import (
+    ClusterError,
+    DataError,
+    LedgerError,
+    PromotionError,
+    RayDistillError,
+    RunDirectoryError,
+    StorageError,
+)
 from raydistill.orchestration import driver as driving
 from raydistill.orchestration.driver import Driver
 
@@ -72,20 +80,21 @@ WORDS = {"expected": "e", "remedy": "r"}
 
 
 @pytest.mark.parametrize(
-    ("problem", "halted"),
+    ("problem", "ours", "halted"),
     [
-        (StorageError("the disk is full"), True),
-        (DataError("no dataset", **WORDS), True),
-        (SystemExit(143), True),
+        (StorageError("the disk is full"), True, True),
+        (DataError("no dataset", **WORDS), True, True),
+        (SystemExit(143), True, True),
         # Whoever has taken the run trains in its folders by now.
-        (RunDirectoryError("another driver has the run"), False),
+        (RunDirectoryError("another driver has the run"), False, False),
+        (LedgerError("another driver's event", **WORDS), False, False),
         # Nobody could be told.
-        (ClusterError("the head is lost"), False),
+        (ClusterError("the head is lost"), True, False),
     ],
     ids=lambda one: type(one).__name__,
 )
 def test_trials_save_before_the_campaign_ends(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, problem: BaseException, halted: bool
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, problem: BaseException, ours: bool, halted: bool
 ) -> None:
     """One machine cannot write, and all other trials lose what they learnt since their last epoch."""
     happened: list[str] = []
@@ -96,7 +105,12 @@ def test_trials_save_before_the_campaign_ends(
 
     made: Any = driver
     made.coordinator = made.store = None
-    made.check = lambda: None
+
+    def check() -> None:
+        if not ours:
+            raise RunDirectoryError("another driver has the run")
+
+    made.check = check
     monkeypatch.setattr(driving, "head_watched", lambda: contextlib.nullcontext(head))
     monkeypatch.setattr(driving, "write_table", lambda *given: None)
     monkeypatch.setattr(driving, "halt_all", lambda coordinator: happened.append("halted"))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
 import pytest
+import torch
+from ray.exceptions import GetTimeoutError
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import RoomError
 from raydistill.orchestration import campaign as campaign_module
 from raydistill.orchestration import joining, machines, together
 from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.machines import Machines
 from raydistill.planning.places import backend_of
 
 TWO_WITH_GPUS = ResourcesSection(workers_per_trial=2, gpus_per_worker=1, placement="spread")
@@ -137,18 +141,23 @@ def test_gpus_that_nobody_uses_are_told_of(
         (4, 1.0, 0.25, "train"),
     ],
 )
+@pytest.mark.parametrize("able", [True, False])
 def test_trials_get_a_gpu_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int, gpus: float, each: float, backend: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int, gpus: float, each: float, backend: str, able: bool
 ) -> None:
-    """Whoever has a GPU and knows no key for it would wait for days; or two workers for two GPUs where there is one."""
+    """Whoever has a GPU and knows no key for it would wait for days; or two workers for two GPUs where there is one; or each trial dies because torch knows no GPU."""
     cluster = FakeCluster(monkeypatch, grows=False)
     cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}}]
     config = fakes.campaign(resources={"workers_per_trial": workers})
     campaign = Campaign(config, tmp_path / "run", fakes.workshop())
+    monkeypatch.setattr(joining, "torch_sees_gpus", lambda: able)
     found = campaign._machines()
+    each = each if able else 0
     assert found.resources.gpus_per_worker == each
+    assert backend_of(found.resources) == (backend if able else "inline" if workers == 1 else "train")
+    asked = Machines(found.resources, machines.room_of(found.resources))
+    assert (found.most.places, found.share(8)) == (asked.room.places, asked.share(8)), "as where the number was given"
     assert found.room.places >= 1
-    assert backend_of(found.resources) == backend
     assert campaign.config.resources.gpus_per_worker == "auto", "what is kept of the run is what was asked for"
 
 
@@ -162,4 +171,50 @@ def test_cluster_whose_gpus_may_come_later_is_told_of(
     for _ladder in range(2):
         resources = ResourcesSection()
         assert joining.settled(resources, machines.room_of(resources)).gpus_per_worker == 0
-    assert caplog.text.count("the cluster has no GPU now") == words
+    assert caplog.text.count("the cluster has 0 GPUs now, and there may be some later") == words
+
+
+@pytest.mark.parametrize(
+    ("resources", "grows", "each"),
+    [
+        # The only GPU is on a machine that has too few CPUs for a worker.
+        ({"cpus_per_worker": 4}, False, 0),
+        ({"workers_per_trial": 4}, False, 0),
+        ({"workers_per_trial": 2}, False, 0.5),
+        # Others may join, each with its own GPU.
+        ({"workers_per_trial": 2}, True, 0),
+        ({}, True, 1),
+    ],
+)
+def test_trial_that_does_not_fit_on_gpus_trains_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    resources: dict[str, Any],
+    grows: bool,
+    each: float,
+) -> None:
+    """A campaign that is refused, or held up, for a GPU nobody has asked for."""
+    cluster = FakeCluster(monkeypatch, grows=grows)
+    kinds = [{"CPU": 2.0, "GPU": 1.0}, {"CPU": 64.0}]
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": kind} for kind in kinds]
+    monkeypatch.setattr(joining, "torch_sees_gpus", lambda: True)
+    joining._tell_of_no_gpu.cache_clear()
+    asked = ResourcesSection(**resources)
+    assert joining.settled(asked, machines.room_of(asked)).gpus == each
+    assert ("set it to 1 to wait for GPUs" in caplog.text) is (each == 0)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_torch_is_asked_whether_it_sees_a_gpu(monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    """A GPU that is counted by Ray and unknown to torch; or a start that waits for others to end."""
+
+    def get(answer: bool, timeout: float) -> bool:
+        if taken:
+            raise GetTimeoutError
+        return answer
+
+    monkeypatch.setattr(joining.ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
+    monkeypatch.setattr(joining.ray, "get", get)
+    joining.torch_sees_gpus.cache_clear()
+    assert joining.torch_sees_gpus() is (taken or torch.cuda.is_available())
+    joining.torch_sees_gpus.cache_clear()

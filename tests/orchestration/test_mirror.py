@@ -15,7 +15,8 @@ import pytest
 from pyarrow import fs
 
 from raydistill.config.trial import TeacherReference, TrialConfig
-from raydistill.errors import TrialInterruptedError
+from raydistill.errors import StorageError, TrialInterruptedError
+from raydistill.orchestration import courier as courier_module
 from raydistill.orchestration import patience
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot, announced_folder
@@ -228,6 +229,52 @@ def test_trial_that_was_told_to_end_does_not_wait_minutes_for_a_storage(
     told: Any = config.model_copy(update={"data": data}), tmp_path, fakes.Ranks(), lambda epoch: None
     assert list(courier.run_trial(*told, lambda: bool(told_to_end))) == []
     assert moments[-1] > patience.HURRY_SECONDS
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("when", ["first", "sent", "reported", "end"])
+def test_storage_that_fails_while_a_trial_ends_ends_no_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_config: Callable[..., TrialConfig], told: bool, when: str
+) -> None:
+    """One machine is told to end in a minute without storage, and all other trials end with it; or an error of a trial that nobody told is taken for a pause."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "there").mkdir()
+    filesystem = fs.SubTreeFileSystem(str(tmp_path / "there"), fs.LocalFileSystem())
+    store = RunStore.at("run", filesystem).claimed()
+    directory, fails = store.root / "grades/1/trials/x", [when == "first"]
+
+    def attempt(self: Any) -> None:
+        if fails[-1]:
+            raise StorageError("no answer")
+
+    for name in ("send", "fetch", "send_late"):
+        monkeypatch.setattr(courier_module.TrialMirror, name, attempt)
+
+    def run_trial(config: Any, folder: Path, world: Any, teacher: Any, asked: Any, bring: Any, saved: Any) -> Any:
+        fails.append(True)
+        if when == "sent":
+            saved()
+        if when == "reported":
+            yield fakes.Report(1, 2, 1, {}, str(directory / "checkpoints/00000001"), "d", False)
+        raise TrialInterruptedError("told to end") if told else ValueError("another")
+        yield
+
+    config = trial_config()
+    data = config.data.model_copy(update={"path": Path(config.data.path).as_uri()})
+    saved: list[bool] = []
+    courier = Courier(replace(fakes.workshop(), run_trial=run_trial), Depot(filesystem), store)
+    with pytest.raises(TrialInterruptedError if told else StorageError):
+        list(
+            courier.run_trial(
+                config.model_copy(update={"data": data}),
+                directory,
+                fakes.Ranks(),
+                lambda epoch: None,
+                lambda: told,
+                saved=lambda: saved.append(True),
+            )
+        )
+    assert not saved, "what has not arrived is not safe"
 
 
 def test_checkpoint_lies_elsewhere_before_it_is_reported(

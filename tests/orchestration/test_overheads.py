@@ -121,6 +121,8 @@ def test_workers_are_no_more_than_gpus_have_room_for(
     """A second worker that waits for a GPU which no machine has."""
     monkeypatch.setattr(overheads, "connected", nullcontext)
     monkeypatch.setattr(machines, "all_machines", lambda: [{"CPU": 8.0, "GPU": 1.0}])
+    monkeypatch.setattr(joining, "may_grow", lambda: False)
+    monkeypatch.setattr(joining, "torch_sees_gpus", lambda: True)
     monkeypatch.setattr(overheads, "examples_per_second", lambda config, workers, out: float(workers))
     config = fakes.campaign(training={"epochs": 3}, resources={"gpus_per_worker": gpus})
     assert measured("workers", config, tmp_path) == {"1 workers, examples/s": 1.0}

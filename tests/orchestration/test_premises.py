@@ -19,6 +19,7 @@ import ray
 from pyarrow import fs
 
 from raydistill.errors import ConfigError, RunDirectoryError, StorageError
+from raydistill.orchestration import premises
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.coordinator import start_coordinator
@@ -109,6 +110,27 @@ def test_code_that_was_edited_under_a_campaign_is_told_and_ends_nothing(tmp_path
     changed.require()
     [doubt] = changed.doubts()
     assert "has been changed since the campaign began" in doubt
+
+
+@pytest.mark.parametrize(("theirs", "same"), [("files:/export", True), ("others:/export", False), ("", False)])
+def test_one_file_server_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str, same: bool) -> None:
+    """An edit in a home folder that all machines of a cluster share ends the campaign on each of them; or two disks pass for one."""
+    disks = [("/dev/sda", "/"), ("files:/export", str(premises.PACKAGE.parent)), ("files:/other", "/other")]
+    mounts = [SimpleNamespace(device=device, mountpoint=place) for device, place in disks]
+    monkeypatch.setattr(premises.psutil, "disk_partitions", lambda all: mounts)
+    release_here.cache_clear()
+    assert release_here().server == "files:/export"
+    asked = Premises(RunStore.at(tmp_path), release(source="0" * 64, machine="another", server=theirs))
+    if same:
+        asked.require()
+        assert "has been changed" in asked.doubts()[0]
+    else:
+        with pytest.raises(ConfigError):
+            asked.require()
+    monkeypatch.setattr(premises.psutil, "disk_partitions", lambda all: mounts[:1])
+    release_here.cache_clear()
+    assert release_here().server == ""
+    release_here.cache_clear()
 
 
 def test_another_torch_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from raydistill.config.resources import ResourcesSection
 from raydistill.planning.places import (
     capacity,
     cpus_per_worker,
+    gpus_for_each,
     places_of_a_trial,
     process_group_of,
     share_of_a_trial,
@@ -175,3 +176,12 @@ def test_worker_kept_on_one_machine_leaves_room_for_the_others_there() -> None:
     """Two workers with all CPUs of a machine each, which have to be on one machine."""
     resources = ResourcesSection(workers_per_trial=2, placement="strict_pack")
     assert share_of_a_trial(resources, 16, 0, 4, 8, 1) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "each"), [(2, 2.5, 1.0), (1, 0.9, 0.0), (3, 2, 0.5), (6, 1, 0.1666), (7, 1, 0.1428)]
+)
+def test_parts_of_a_gpu_add_up_to_no_more_than_one(workers: int, gpus: float, each: float) -> None:
+    """Ray rounds to ten-thousandths: six times a sixth is more than a GPU, and the sixth worker waits for ever."""
+    assert gpus_for_each(workers, gpus) == each
+    assert round(each * 10_000) * -(-workers // max(1, int(gpus))) <= 10_000

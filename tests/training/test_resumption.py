@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raydistill.errors import CheckpointError
+from raydistill.errors import CheckpointError, RayDistillError, StorageError
 from raydistill.training import resumption
 from raydistill.training.keeping import CheckpointKeeper
 from raydistill.training.parts import TrialParts
@@ -65,7 +65,7 @@ def found(machines: list[Path]) -> list[Any]:
     def look(rank: int) -> Any:
         try:
             path = agreed_newest(machines[rank], FakeWorld(rank, meeting))  # type: ignore[arg-type]
-        except CheckpointError as problem:
+        except (RayDistillError, OSError, RuntimeError) as problem:
             return problem
         return path and path.relative_to(machines[rank]).name
 
@@ -86,7 +86,25 @@ def test_what_one_does_not_see_is_passed_over_by_all(machines: list[Path], caplo
     assert found(machines) == ["00000009"] * 2
     assert "not all workers see" in caplog.text
     shutil.rmtree(machines[1] / "00000009")
-    assert found(machines) == [None] * 2
+    assert [type(one) for one in found(machines)] == [StorageError] * 2
+
+
+def test_older_ones_that_are_damaged_do_not_make_the_newest_so(machines: list[Path]) -> None:
+    """Advice to delete a trial whose newest checkpoint is sound, and only not seen by all."""
+    shutil.rmtree(machines[1] / "00000018")
+    (machines[0] / "00000009" / "raydistill.json").unlink()
+    assert [type(one) for one in found(machines)] == [StorageError] * 2
+
+
+def test_the_first_workers_own_error_is_told_as_such(machines: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer, which the others take for damage, and end the campaign for."""
+
+    def stale(directory: Path, before: str | None) -> str:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(resumption, "_choice", stale)
+    first, second = found(machines)
+    assert (type(first), type(second)) == (OSError, RuntimeError)
 
 
 def test_the_first_worker_chooses(machines: list[Path]) -> None:

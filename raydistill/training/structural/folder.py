@@ -52,7 +52,7 @@ def save_structural(path: Path, model: StructuralModel, data_fingerprint: str, a
         save_file({name: table.cpu().contiguous() for name, table in tables.items()}, folder / TABLES)
         write_json(folder / RECORD, record)
 
-    return save_folder(path, fill)
+    return save_folder(path, fill, in_trial=False)
 
 
 def load_structural(path: str | Path, data_fingerprint: str, *, verify: bool = True) -> StructuralModel:
