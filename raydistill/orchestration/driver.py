@@ -100,9 +100,11 @@ class Driver:
                 raise given_up(self.store, "the campaign", problem) from problem
             except (RayDistillError, SystemExit, KeyboardInterrupt) as problem:
                 # It may be one machine's fault, of which the others' trials are to lose nothing; but a run that is another driver's is not ours to save.
-                if head.lost is None and not isinstance(problem, RunDirectoryError):
-                    halt_all(self.coordinator)
-                    self._stop(at_once=not isinstance(problem, RayDistillError))
+                with contextlib.suppress(RunDirectoryError):
+                    self.check()
+                    if head.lost is None:
+                        halt_all(self.coordinator)
+                        self._stop(at_once=not isinstance(problem, RayDistillError))
                 raise
             finally:
                 if head.lost is None:
@@ -123,7 +125,7 @@ class Driver:
             free_orphaned_room()
             # Machines are lost, come back and are added.
             self.machines.look()
-            self.runners.waiting.look(self.jobs.values(), self.machines)
+            self.runners.waiting.look(self.jobs.values(), self.machines, self.scorings.beside)
             free = grow(self.jobs.values(), self.machines, *self._start_studies())
             self.scorings.start(self.state, free, alone=not self.jobs)
             failures = [*self.failures.values(), *self.scorings.failures.values()]
@@ -172,8 +174,7 @@ class Driver:
         fresh = [study for study in waiting if study.fingerprint not in done]
         free = self.machines.room.places - self.scorings.room - sum(job.places for job in self.jobs.values())
         weights = [self.machines.weight(one.cpus, one.workers) for one in fresh]
-        taken = {*places, *self._running()}
-        kept = to_come(names, len(self.plans), self.state, schedule, taken, self.failures)
+        kept = to_come(names, len(self.plans), self.state, schedule, {*places, *self._running()}, self.failures)
         shares = share_out(free, [(weight, study.limit) for weight, study in zip(weights, fresh, strict=True)], kept)
         for study, weight, share in zip(fresh, weights, shares, strict=True):
             if share:
@@ -217,7 +218,7 @@ class Driver:
 
     def _start(self, job: Job) -> None:
         job.runner = self.runners.take()
-        logger.info("%s: %d trials at once", self._title(job.study.place), job.study.concurrency)
+        logger.info("%s: %d trials at once", job.study.title, job.study.concurrency)
         self.jobs[job.runner.run.remote(job.study, self.coordinator, self.workshop)] = job
 
     def _finish_study(self, reference: Any, job: Job) -> None:
@@ -226,21 +227,18 @@ class Driver:
         except RayError as problem:
             job = replace(job, deaths=job.deaths + 1)
             if job.worn_out or not isinstance(problem, RayActorError):
-                raise given_up(self.store, self._title(job.study.place), problem) from problem
+                raise given_up(self.store, job.study.title, problem) from problem
             # The process of a search died. Its trials died with it, and the ledger knows how far they were.
             self._start(job)
             return
         except PromotionError as problem:
             # Another lineage may do better, and its results are wanted whatever became of this one.
-            logger.warning("%s: %s", self._title(job.study.place), problem.received)
+            logger.warning("%s: %s", job.study.title, problem.received)
             self.failures[job.study.place] = problem
         # Unless it has promoted, all that is left of it waits for its final teacher.
         self.resting.add(job.study.place)
         self.runners.put(job.runner)
         write_table(self.store, self.state)
-
-    def _title(self, place: Place) -> str:
-        return f"{place[0]}, grade {self.plans[place[1]].folder}"
 
     def _stop(self, *, at_once: bool = False) -> None:
         self.runners.stop([job.runner for job in self.jobs.values()], at_once=at_once)

@@ -43,6 +43,25 @@ def is_locked(descriptor: int, path: Path, *, shared: bool = False, wait: bool =
     return True
 
 
+def sign(descriptor: int, path: Path, holder: str) -> None:
+    """Write into a file that is locked who holds it, in place of whoever held it before, for other machines to read.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
+        # A file server is otherwise sent it when the file is closed, which is when nobody holds it any more.
+        os.fsync(descriptor)
+    except OSError as problem:
+        raise StorageError(
+            f"{path} cannot be written: {problem.strerror}",
+            consequence="others would not know who holds it",
+            remedy="make room, or choose another folder, then run again with --resume",
+        ) from problem
+
+
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Be the only process of this machine that writes a folder; others wait. The lock dies with its process.

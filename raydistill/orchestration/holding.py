@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from raydistill.errors import StorageError, TrialError
-from raydistill.orchestration.flocks import is_locked
+from raydistill.orchestration.flocks import is_locked, sign
 from raydistill.orchestration.processes import running, this_process
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ def held(directory: Path) -> Iterator[None]:
         raise StorageError(f"{directory}: {problem.strerror}", remedy="make room, then resume the run") from problem
     try:
         _wait(directory, descriptor)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(this_process()).encode(), 0)
+        sign(descriptor, directory, json.dumps(this_process()))
         yield
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raydistill.errors import RunDirectoryError, StorageError
 from raydistill.orchestration import lease, watching
-from raydistill.orchestration.flocks import is_locked
+from raydistill.orchestration.flocks import is_locked, sign
 from raydistill.orchestration.processes import is_of_this_machine, this_process
 from raydistill.orchestration.runstore import RunStore
 
@@ -77,10 +77,8 @@ def _flocked(root: Path) -> Iterator[None]:
         ) from problem
     try:
         _wait(root, descriptor)
-        os.truncate(descriptor, 0)
         process = this_process()
-        written = f"process {process['pid']} on {os.uname().nodename}\n{json.dumps(process)}\n"
-        os.pwrite(descriptor, written.encode(), 0)
+        sign(descriptor, root, f"process {process['pid']} on {os.uname().nodename}\n{json.dumps(process)}\n")
         yield
     finally:
         os.close(descriptor)

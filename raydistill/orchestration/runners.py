@@ -147,12 +147,12 @@ class Waiting:
         self._again: dict[str, float] = {}
         self._taken = Taken()
 
-    def look(self, jobs: Iterable[Job], machines: Machines) -> None:
-        """Look at the studies that run."""
-        self._taken.look(machines)
+    def look(self, jobs: Iterable[Job], machines: Machines, beside: Sequence[Mapping[str, float]] = ()) -> None:
+        """Look at the studies that run; `beside` is what else of the campaign's runs has, such as {"CPU": 2.0}, and did not ask for as trials do."""
+        self._taken.look(machines, beside)
         for job in jobs:
             if job.places:
-                self.tell(f"{job.study.lineage.name}, grade {job.study.plan.folder}", machines, job.study.cpus)
+                self.tell(job.study.title, machines, job.study.cpus)
 
     def tell(self, who: str, machines: Machines, cpus: float | None = None) -> None:
         """Say it of one, if it waits and that was not said lately; `cpus` are those of each worker, None = the least."""
@@ -181,23 +181,26 @@ class Taken:
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._had: set[str] = set()
         self._next = 0.0
 
-    def look(self, machines: Machines) -> None:
-        """Look now and then."""
+    def look(self, machines: Machines, beside: Sequence[Mapping[str, float]] = ()) -> None:
+        """Look now and then; `beside` as in `Waiting.look`."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + LOOK_SECONDS
         asked = requests_for_room()
         waiting = {one.name: one.parts for one in asked if one.waits}
+        # One that lost a part of its room with a machine waits, and still has the rest: at most all of it.
+        self._had = {one.name for one in asked if not one.waits or one.name in self._had}
         self._since = {name: self._since.get(name, now) for name in waiting}
         self._again = {name: moment for name, moment in self._again.items() if name in waiting}
         late = [name for name, since in self._since.items() if now - since >= PATIENCE_SECONDS]
         if not any(now >= self._again.get(name, now) for name in late):
             return
-        found, free = [part for one in asked if not one.waits for part in one.parts], free_machines()
-        ours, left = ({kind: _sum(kind, parts) for kind in KINDS} for parts in (found, free))
+        found = [*(part for one in asked if one.name in self._had for part in one.parts), *beside]
+        ours, left = ({kind: _sum(kind, parts) for kind in KINDS} for parts in (found, free_machines()))
         others = {
             "CPU": machines.room.cpus - left["CPU"] - ours["CPU"],
             "GPU": machines.room.gpus - left["GPU"] - ours["GPU"],

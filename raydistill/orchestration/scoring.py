@@ -157,6 +157,12 @@ class Scorings:
             logger.warning("%s, grade %d: the score on the test split is begun anew: %s", *place, said)
         return again
 
+    @property
+    def beside(self) -> list[dict[str, float]]:
+        """What those of one process have: they ask for it without a placement group."""
+        gpus = float(self.config.resources.gpus)
+        return [{"CPU": one.cpus, "GPU": gpus} for one in self.running.values() if one.group is None]
+
     def cancel(self) -> None:
         """End those that run."""
         for reference, scoring in self.running.items():
@@ -178,7 +184,7 @@ class Scorings:
         whole = said.received if isinstance(said, RayDistillError) else str(said).strip()
         cause = (whole or type(said).__name__).splitlines()[-1]
         return ScoringError(
-            f"{study.lineage.name}, grade {study.plan.folder}: no score on the test split: {cause}",
+            f"{study.title}: no score on the test split: {cause}",
             expected="room for the model in each process, and for the vectors of all entities in all of them",
             consequence="what could be trained was trained and promoted, and is kept; the results lack this score",
             remedy="mend what the reason names, or make room in memory where a process died, then run again with --resume, which tries it again; or "

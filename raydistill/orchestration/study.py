@@ -53,6 +53,11 @@ class Study:
     release: Release | None = None
 
     @property
+    def title(self) -> str:
+        """What it is called where people read of it."""
+        return f"{self.lineage.name}, grade {self.plan.folder}"
+
+    @property
     def root(self) -> Path:
         """The run directory, or this machine's working folder of a run elsewhere."""
         return self.store.root

@@ -1,6 +1,8 @@
 """Who uses what of a depot, so that what nobody has used for long can be removed while other processes are at work.
 
 DEPOT/.<digest>.use.lock      shared by all who use it, until they are done or dead; its time is that of the last use
+
+Where machines share a cache, another one may not see who has locked what. So whoever uses something goes on to say so, by the file's time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +22,8 @@ from raydistill.orchestration.flocks import is_locked, lock_file
 logger = logging.getLogger(__name__)
 UNUSED_SECONDS = 12 * 3600.0
 """After so long without use it goes. Commands and processes that read something at once, and not for hours, do not say that they use it."""
+TOUCH_SECONDS = UNUSED_SECONDS / 24
+"""Between two words of whoever uses something that he still does."""
 REMOVED = ".removed-"
 
 
@@ -27,6 +32,8 @@ class Uses:
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Uses:
         return self
@@ -34,11 +41,11 @@ class Uses:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        # Used until now, and not since it was brought.
+        self.touch()
         while self._held:
-            folder, descriptor = self._held.popitem()
-            # Used until now, and not since it was brought; unless somebody has removed the whole cache.
-            with contextlib.suppress(OSError):
-                os.utime(_use_file(folder))
+            _, descriptor = self._held.popitem()
             os.close(descriptor)
 
     def claim(self, folder: Path) -> None:
@@ -49,6 +56,21 @@ class Uses:
             # Whoever is just removing it is waited for.
             is_locked(descriptor, folder, shared=True, wait=True)
         os.utime(_use_file(folder))
+        if self._thread is None:
+            # Of its own: what uses a folder may be busy for a day in one call.
+            self._thread = threading.Thread(target=self._keep, name="uses", daemon=True)
+            self._thread.start()
+
+    def touch(self) -> None:
+        """Say of everything that it is still in use."""
+        for folder in list(self._held):
+            # Unless somebody has removed the whole cache.
+            with contextlib.suppress(OSError):
+                os.utime(_use_file(folder))
+
+    def _keep(self) -> None:
+        while not self._over.wait(TOUCH_SECONDS):
+            self.touch()
 
 
 def prune(depot: Path) -> None:

@@ -19,6 +19,9 @@ RENEW_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 MARGIN_SECONDS = 2.0
 """How much longer than a lease holds it is watched: clocks run at slightly different speeds."""
+ORPHAN_SECONDS = 75.0
+"""How long the lease of a driver of another machine is watched at least. Where its cluster lost its head, the processes of its trials live on for a minute
+(`RAY_gcs_rpc_server_reconnect_timeout_s=60` in `cluster/`), and send what they write; the rest is margin, in which Ray ends them."""
 GLANCE_SECONDS = 2 * RENEW_SECONDS
 """How long whoever only wants to know watches a lease that looks as if it had run out; its holder renews it twice meanwhile."""
 LONG_AGO_SECONDS = 3600.0
@@ -46,13 +49,18 @@ def is_held(remote: RemoteFolder) -> bool:
     return found is not None and not _is_free(_parsed(found))
 
 
-def await_end(remote: RemoteFolder) -> bool:
+def await_end(remote: RemoteFolder, token: str = "") -> tuple[bytes, bool]:
     """Watch a lease until it is free for certain.
 
-    The whole length, even where it looks as if it had run out: its holder has a right to it, and may only have a clock that is behind.
+    The whole length, even where it looks as if it had run out: its holder has a right to it, and may only have a clock that is behind. That of a driver of another
+    machine for longer, until the processes that it started are gone, too.
+
+    Args:
+        remote: the run.
+        token: of whoever watches: what he has written himself, and too late, is watched for its length, in case there is a holder who writes over it.
 
     Returns:
-        Whether its holder has only fallen silent, and has not let it go.
+        What lies there, and whether its holder has only fallen silent, and has not let it go.
 
     Raises:
         RunDirectoryError: its holder renews it.
@@ -60,19 +68,19 @@ def await_end(remote: RemoteFolder) -> bool:
     content = remote.read(NAME)
     lease = _parsed(content)
     if _is_free(lease):
-        return False
-    if is_of_this_machine(lease) and lease["until"] > time.time():
+        return content or b"", False
+    here, own = is_of_this_machine(lease), lease.get("token") == token
+    if here and not own and lease["until"] > time.time():
         raise in_use(remote, lease)
-    seconds = _length(lease) + MARGIN_SECONDS
-    logger.warning(
-        "%s was held by %s; watched for %g s to see whether it still is", remote.name, _holder(lease), seconds
-    )
+    seconds = max(_length(lease) + MARGIN_SECONDS, 0.0 if here else ORPHAN_SECONDS)
+    said = "the storage was slow or failed" if own else f"it was held by {_holder(lease)}"
+    logger.warning("%s: %s; watched for %g s to see whether another driver holds it", remote.name, said, seconds)
     found = _changed(remote, content, seconds)
     if found is None:
-        return True
+        return content or b"", True
     lease = _parsed(found)
     if _is_free(lease):
-        return False
+        return found, False
     raise in_use(remote, lease)
 
 
@@ -83,7 +91,8 @@ def in_use(remote: RemoteFolder, lease: Mapping[str, Any]) -> RunDirectoryError:
         f"{remote.name} is in use by {_holder(lease)}, whose lease runs out at {end}, unless it is renewed",
         expected="one driver per run",
         consequence="two campaigns would write one ledger",
-        remedy="wait for it, stop it, or choose another --run-dir; a run whose driver was killed is free when its lease has run out",
+        remedy="wait for it, stop it, or choose another --run-dir; a run whose driver was killed is free at once on that driver's machine, elsewhere after "
+        f"{ORPHAN_SECONDS:g} s, for which --resume waits",
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,41 @@ with Uses() as uses:
     process.wait()
     brought(elsewhere, "third")
     assert not first.exists()
+
+
+def test_what_is_in_use_for_long_says_so_to_machines_that_see_no_lock(
+    elsewhere: fs.FileSystem, teachers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cache that machines share, where each sees its own locks alone, the graph of a trial would be removed after half a day."""
+    with Uses() as using:
+        first = brought(elsewhere, "first", using)
+        # Another machine's lock, which this one does not see.
+        monkeypatch.setattr(uses, "is_locked", lambda *_, **__: True)
+        age(first, uses.UNUSED_SECONDS + 60)
+        using.touch()
+        brought(elsewhere, "second")
+        assert first.exists()
+    age(first, uses.UNUSED_SECONDS + 60)
+    brought(elsewhere, "third")
+    assert not first.exists()
+
+
+def test_use_is_renewed_by_itself(
+    elsewhere: fs.FileSystem, teachers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that takes a day, in one call, would come to no line that says that it goes on."""
+    monkeypatch.setattr(uses, "TOUCH_SECONDS", 0.05)
+    with Uses() as using:
+        first = brought(elsewhere, "first", using)
+        age(first, uses.UNUSED_SECONDS + 60)
+        deadline = time.monotonic() + 60
+        while uses._unused_seconds(first) > uses.UNUSED_SECONDS:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        thread = using._thread
+    assert thread is not None
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_what_was_half_fetched_or_half_removed_goes_with_time(elsewhere: fs.FileSystem, teachers: list[str]) -> None:

@@ -32,8 +32,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     made.config = SimpleNamespace(search=SimpleNamespace(algorithm="random"))
     made.lineages = made.plans = ()
     made.machines = SimpleNamespace(look=lambda: None)
-    made.runners = SimpleNamespace(waiting=SimpleNamespace(look=lambda jobs, machines: None))
-    made.scorings = SimpleNamespace(failures={}, running={}, left=lambda state: False, start=lambda *a, **b: None)
+    made.runners = SimpleNamespace(waiting=SimpleNamespace(look=lambda jobs, machines, beside: None))
+    made.scorings = SimpleNamespace(
+        failures={}, running={}, beside=[], left=lambda state: False, start=lambda *a, **b: None
+    )
     for name in ("free_orphaned_room", "resting", "grow"):
         monkeypatch.setattr(driving, name, lambda *given: 0)
     monkeypatch.setattr(made, "_listen", lambda: None)

@@ -16,6 +16,7 @@ from pyarrow import fs
 from raydistill.errors import RunDirectoryError, StorageError
 from raydistill.orchestration import lease, watching
 from raydistill.orchestration.locking import is_held, locked
+from raydistill.orchestration.processes import this_process
 from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.runstore import RunStore
 
@@ -68,9 +69,47 @@ def taken(remote: RemoteFolder, clock: Clock) -> Iterator[lease.Lease]:
     held.release()
 
 
-def foreign(remote: RemoteFolder, until: float) -> None:
+def foreign(remote: RemoteFolder, until: float, *, taking: bool = False) -> None:
     content = {"holder": "process 7 on elsewhere", "machine": "elsewhere", "pid": 7, "token": "x", "until": until}
-    remote.write(watching.NAME, json.dumps(content).encode())
+    remote.write(watching.NAME, json.dumps({**content, "taking": taking}).encode())
+
+
+class Writes:
+    """What becomes of the writes to come: each takes so many seconds, and fails where these are negative, before or after it has arrived. Others come through at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: Clock, *seconds: float, arrive: bool = True) -> None:
+        self.seconds, self.clock, self.arrive = list(seconds), clock, arrive
+        self.write = RemoteFolder._write
+        monkeypatch.setattr(RemoteFolder, "_write", lambda *told: self._do(*told))
+
+    def _do(self, remote: RemoteFolder, name: str, content: bytes) -> None:
+        if b"elsewhere" in content or not self.seconds:
+            self.write(remote, name, content)
+            return
+        seconds = self.seconds.pop(0)
+        self.clock.sleep(abs(seconds))
+        if seconds >= 0 or self.arrive:
+            self.write(remote, name, content)
+        if seconds < 0:
+            raise OSError("503: slow down")
+
+
+class Elsewhere:
+    """A driver of another machine, which renews its lease every few seconds, whatever others have bid for it."""
+
+    def __init__(self, remote: RemoteFolder, clock: Clock) -> None:
+        self.remote, self.clock, self.lost = remote, clock, False
+
+    def begin(self) -> None:
+        foreign(self.remote, self.clock.time() + watching.LEASE_SECONDS)
+        self.clock.others[self.clock.passed + watching.RENEW_SECONDS] = self._renew
+
+    def _renew(self) -> None:
+        found = watching.read(self.remote)
+        if found.get("token") == "x" or found["taking"]:
+            self.begin()
+        else:
+            self.lost = True
 
 
 @pytest.mark.parametrize("behind", [-600.0, 0.0, 29.0, 60.0, 7200.0])
@@ -99,7 +138,7 @@ def test_run_of_a_dead_driver_is_free_after_its_lease_whatever_its_clock_said(
     foreign(remote, clock.time() + ahead)
     with locked(store) as check:
         waited = clock.passed - lease.TAKING_SECONDS
-        assert watching.LEASE_SECONDS < waited < watching.LEASE_SECONDS + 10
+        assert watching.ORPHAN_SECONDS <= waited < watching.ORPHAN_SECONDS + 2
         check()
         assert is_held(store)
     assert not is_held(store)
@@ -178,7 +217,8 @@ from pyarrow import fs
 from raydistill.orchestration import lease
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.runstore import RunStore
-lease.SETTLE_SECONDS = 0.1
+lease.SETTLE_SECONDS = 5.0
+lease.time.sleep = lambda seconds: None
 with locked(RunStore.at("runs/first", fs.SubTreeFileSystem({str(tmp_path)!r}, fs.LocalFileSystem()))): os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
@@ -287,7 +327,8 @@ def test_renewal_that_came_too_late_does_not_hide_another_driver(
 
 def test_lease_is_renewed_by_itself(remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign of hours would lose its run after half a minute."""
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 5.0)
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
     held = lease.Lease(remote, seconds=0.2)
     held.take()
     first = held.until
@@ -309,8 +350,95 @@ def test_of_two_that_come_at_once_one_gives_way(remote: RemoteFolder, clock: Clo
 def test_holder_that_was_only_slow_keeps_its_run(remote: RemoteFolder, clock: Clock) -> None:
     """It had looked before it was taken for dead, and writes after: two drivers would write one ledger."""
     foreign(remote, clock.time() + 20)
-    moment = watching.LEASE_SECONDS + watching.MARGIN_SECONDS + lease.TAKING_SECONDS - 1
+    moment = watching.ORPHAN_SECONDS + lease.TAKING_SECONDS - 1
     clock.others[moment] = lambda: foreign(remote, clock.time() + 20)
     with pytest.raises(RunDirectoryError, match="process 7"):
         lease.Lease(remote).take()
     assert clock.passed > moment
+
+
+@pytest.mark.parametrize("seconds", [2.5, 20.0, 170.0, -0.5, -20.0, -170.0])
+@pytest.mark.parametrize("arrive", [True, False])
+def test_bid_that_came_late_does_not_rob_who_came_in_between(
+    remote: RemoteFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, arrive: bool
+) -> None:
+    """Its first write got a 503, and was written again minutes later, over the lease of a driver that had settled: it read its own token, and both went on."""
+    remote.write(watching.NAME, b"{}\n")
+    other = Elsewhere(remote, clock)
+    Writes(monkeypatch, clock, seconds, arrive=arrive)
+    clock.others[0.25] = other.begin
+    with pytest.raises(RunDirectoryError, match="process 7 on elsewhere"):
+        lease.Lease(remote).take()
+    clock.sleep(watching.RENEW_SECONDS)
+    assert not other.lost
+    assert watching.read(remote)["token"] == "x"
+
+
+@pytest.mark.parametrize(("seconds", "arrive"), [(20.0, True), (-0.5, True), (-20.0, True), (-0.5, False)])
+def test_bid_that_came_late_counts_when_nobody_has_come_in_between(
+    remote: RemoteFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, arrive: bool
+) -> None:
+    """A single hiccup at its start would end a campaign, or leave a run that refuses everybody."""
+    Writes(monkeypatch, clock, seconds, arrive=arrive)
+    held = lease.Lease(remote)
+    held.take()
+    held.check()
+    assert watching.read(remote)["token"] == held.token
+    watched = watching.LEASE_SECONDS + watching.MARGIN_SECONDS if arrive else 0.0
+    assert watched < clock.passed - abs(seconds) < watched + 10
+    held.release()
+    assert watching.read(remote) == {}
+
+
+def test_storage_too_slow_to_know_who_holds_a_run_is_refused(
+    remote: RemoteFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two drivers on it would write one ledger; or one alone wait for ever."""
+    Writes(monkeypatch, clock, *[lease.TAKING_SECONDS + 1] * 10)
+    with pytest.raises(StorageError, match="written 3 times") as caught:
+        lease.Lease(remote).take()
+    assert "--run-dir" in caught.value.remedy
+
+
+def test_run_that_cannot_be_written_is_refused_at_once(
+    remote: RemoteFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that may only be read would be tried for minutes."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError("ACCESS_DENIED")
+
+    monkeypatch.setattr(RemoteFolder, "_write", refuse)
+    with pytest.raises(StorageError, match="ACCESS_DENIED"):
+        lease.Lease(remote).take()
+    assert clock.passed == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("taking", [False, True])
+def test_holder_writes_over_a_bid_that_came_late(taken: lease.Lease, clock: Clock, late: bool, taking: bool) -> None:
+    """The one that looked before the lease was there would end the driver that has it; or one that came back after an outage end who took the run lawfully."""
+    clock.sleep(watching.LEASE_SECONDS + 1 if late else watching.RENEW_SECONDS)
+    foreign(taken.remote, clock.time() + watching.LEASE_SECONDS, taking=taking)
+    taken._answered.clear()
+    taken._asked.set()
+    assert taken._answered.wait(60)
+    if taking and not late:
+        taken.check()
+        assert not watching.read(taken.remote)["taking"], "it holds, and bids no more"
+        assert watching.read(taken.remote)["token"] == taken.token
+    else:
+        with pytest.raises(RunDirectoryError, match="process 7 on elsewhere"):
+            taken.check()
+
+
+def test_only_what_another_machine_started_is_waited_for(remote: RemoteFolder, clock: Clock) -> None:
+    """Trials whose cluster lost its head live on for a minute, and would send their checkpoints while others go on from them."""
+    foreign(remote, clock.time())
+    assert watching.await_end(remote) == (remote.read(watching.NAME), True)
+    assert watching.ORPHAN_SECONDS == clock.passed > 60
+    # A process of this machine that runs, and whose lease has run out.
+    remote.write(watching.NAME, json.dumps({**this_process(), "until": clock.time() - 1}).encode())
+    began = clock.passed
+    assert watching.await_end(remote)[1]
+    assert clock.passed - began == watching.LEASE_SECONDS + watching.MARGIN_SECONDS

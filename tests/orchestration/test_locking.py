@@ -81,6 +81,30 @@ def test_driver_of_this_machine_is_not_waited_for(tmp_path: Path, clock: Clock, 
     assert clock.now == 0
 
 
+@pytest.mark.parametrize("lock", [locked, held])
+def test_holder_is_named_before_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Any) -> None:
+    """On a file server another machine would find no name, or that of the holder before, for as long as the run goes on."""
+    (tmp_path / locking.LOCK).write_text("process 7 on elsewhere\n" * 20)
+    synced: list[bytes] = []
+    monkeypatch.setattr(flocks.os, "fsync", lambda descriptor: synced.append(os.pread(descriptor, 4000, 0)))
+    with lock(tmp_path):
+        [name] = synced
+    assert b"elsewhere" not in name
+    assert str(os.getpid()).encode() in name
+
+
+@pytest.mark.parametrize("lock", [locked, held])
+def test_disk_that_is_full_when_the_holder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Any) -> None:
+    """A traceback, where a sentence would do."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(flocks.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"), lock(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_file_system_without_locks_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -217,8 +217,7 @@ def test_trials_that_no_machine_has_room_for_are_told_now_and_then(
     """A campaign that waits for ever for a GPU looks like one that trains; one word at its start is out of sight after a night."""
     nodes, resources = FakeNodes(monkeypatch, {**node(0), "Resources": has}), ResourcesSection(**asked)
     followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
-    plan = SimpleNamespace(folder="1-6-layers")
-    study = SimpleNamespace(lineage=SimpleNamespace(name="main"), plan=plan, cpus=4.0)
+    study = SimpleNamespace(title="main, grade 1-6-layers", cpus=4.0)
     monkeypatch.setattr(runners, "requests_for_room", lambda: [])
     caplog.set_level(logging.WARNING, logger="raydistill")
     job, done = Job(study, None, 1), Job(study, None, 0)  # type: ignore[arg-type]
@@ -296,6 +295,35 @@ def test_trials_that_wait_for_others_are_told_of_now_and_then(
         asked[:] = [asked[-1]._replace(name="z")]
         again = late + 40 + runners.AGAIN_SECONDS
         assert [told(again), told(again + late - 20), told(again + late + 10)] == [2, 2, 3]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("scores", [True, False])
+def test_what_the_campaign_has_itself_is_not_taken_for_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: bool, scores: bool
+) -> None:
+    """After the loss of a machine a trial waits that still has the rest of its room, beside a score that asked for none: users that nobody else sees would be blamed."""
+    nodes = FakeNodes(monkeypatch, node(6), node(2))
+    resources = ResourcesSection()
+    followed, waiting = Machines(resources, machines.room_of(resources)), runners.Waiting()
+    asked = [request("a", waits=not lost, workers=2)]
+    monkeypatch.setattr(runners, "requests_for_room", lambda: asked)
+    monkeypatch.setattr(runners, "free_machines", lambda: [{"CPU": 0.0}])
+    caplog.set_level(logging.WARNING, logger="raydistill.orchestration.runners")
+    beside = [{"CPU": 4.0, "GPU": 0.0}] if scores else []
+
+    def look(moment: float) -> int:
+        monkeypatch.setattr(runners.time, "monotonic", lambda: 1000.0 + moment)
+        waiting.look([], followed, beside)
+        return len(caplog.messages)
+
+    assert look(0.0) == 0
+    nodes.nodes[1]["Alive"] = False
+    followed.look()
+    # Of its two parts one is left, on the machine that is left, and of the others' six CPUs four are a score's.
+    asked[:] = [request("a", waits=True, workers=2)]
+    look(20.0)
+    assert look(20.0 + runners.PATIENCE_SECONDS) == (not (lost and scores))
 
 
 @pytest.mark.ray

@@ -47,8 +47,7 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
         ("main", grade): SimpleNamespace(
             cpus=cpus,
             threads=int(cpus),
-            lineage=SimpleNamespace(name="main"),
-            plan=SimpleNamespace(folder=f"{grade}-x"),
+            title=f"main, grade {grade}-x",
         )
         for grade, cpus in enumerate((1.0, 1.0, 2.0))
     }
@@ -81,6 +80,7 @@ def test_scoring_has_the_cpus_of_its_grades_trials_and_takes_their_room(
     state = scorings.coordinator.state
     scorings.start(state, 1)
     assert (list(scorings.running), scorings.room) == ([(0, "/run/0", 1.0, 1)], 1)
+    assert scorings.beside == [{"CPU": 1.0, "GPU": 0.0}]
     scorings.start(state, 1)
     assert (list(scorings.running)[1:], scorings.room) == ([(1, "/run/1", 1.0, 1)], 2)
     end(scorings, monkeypatch, lambda place: {"mrr": 1.0})
@@ -106,6 +106,8 @@ def test_scoring_has_the_workers_of_a_trial_or_as_many_as_there_is_room_for(
     [one, *_] = scorings.running.values()
     assert one.group == (f"room for {size}" if size > 1 else None)
     assert one.room == 1
+    # What a group has asked for is known from the group.
+    assert len(scorings.beside) == (0 if size > 1 else len(scorings.running))
     running = len(scorings.running)
     end(scorings, monkeypatch, lambda place: {"mrr": 1.0})
     assert given_back == [one.group] * (running if size > 1 else 0)
