@@ -21,9 +21,6 @@ from raydistill.cli.status import status
 from raydistill.cli.submit import submit
 from raydistill.cli.verify import verify
 
-READERS = ("status", "evaluate", "predict", "export", "verify")
-"""They look at what may lie elsewhere."""
-
 
 class Commands(click.Group):
     """A group whose commands end with an explanation and an exit code instead of a traceback."""
@@ -51,12 +48,6 @@ def commands(verbose: bool, debug: bool) -> None:
     a job failed, 70 unexpected error, 130 interrupted, 143 terminated. `submit` ends with the code of its job.
     """
     configure_logging(verbose=verbose, debug=debug)
-    context = click.get_current_context()
-    if context.invoked_subcommand in READERS:
-        from raydistill.orchestration.patience import hurried
-
-        # A campaign waits for minutes for its storage; whoever looks at one is told at once.
-        context.with_resource(hurried(lambda: True))
 
 
 for command in (prepare, run, status, submit, jobs, stop, evaluate, predict, export, verify):

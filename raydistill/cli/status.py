@@ -27,14 +27,17 @@ INTERVAL_SECONDS = 2.0
 def status(run: str, watch: bool, as_json: bool) -> None:
     """Show grades, trials, promotions and results of the run directory RUN; of a search over ladders, its ladders so far."""
     from raydistill.cli.output import echo_json, result_console
+    from raydistill.orchestration.patience import hurried
     from raydistill.orchestration.rundir import read_config, require_run
     from raydistill.orchestration.runstore import RunStore
 
     if as_json and watch:
         raise click.UsageError("--json prints once; leave out --watch")
     store = RunStore.at(run)
-    require_run(store)
-    config = read_config(store)
+    # A campaign waits for minutes for its storage; whoever has mistyped a place is told at once.
+    with hurried(lambda: True):
+        require_run(store)
+        config = read_config(store)
     if as_json:
         echo_json({"run": run, **content(store, config)})
     elif watch:

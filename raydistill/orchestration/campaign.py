@@ -28,7 +28,6 @@ from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.ownership import check_campaign, check_owner
-from raydistill.orchestration.patience import hurried
 from raydistill.orchestration.rundir import (
     ENVIRONMENT,
     campaign_fingerprint,
@@ -94,10 +93,7 @@ class Campaign:
         Raises:
             RayDistillError: a leaf of it that says what went wrong; everything recorded so far is kept.
         """
-        with hurried(lambda: True):
-            # Nobody is to wait for minutes to hear of a place that was mistyped.
-            ground = self.workshop.survey(self.config)
-            self.store.read(ENVIRONMENT)
+        ground = self.workshop.survey(self.config)
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
         with _terminable(), locked(self.store) as check:
@@ -169,7 +165,7 @@ class Campaign:
                 remedy="lower resources, wait for the cluster's machines, or set concurrent_trials where it grows on demand; then run the same "
                 "command with --resume",
             )
-        if room.gpus and not needs.gpus:
+        if room.gpus and self.config.resources.gpus_per_worker == 0:
             _tell_of_idle_gpus(room.gpus)
         return Machines(needs, room)
 

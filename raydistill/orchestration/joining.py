@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.orchestration.cluster import may_grow
-from raydistill.orchestration.machines import Room, room_of
+from raydistill.orchestration.machines import Room, free_machines, room_of
 from raydistill.orchestration.together import Team
 from raydistill.planning.places import SHARES, gpus_for_each, least_cpus, workers_that_fit
 
@@ -24,7 +24,8 @@ WAIT_SECONDS = 1800.0
 """A cloud takes minutes to find a machine with a GPU, and the machine a quarter of an hour to install torch. Workers of a trial wait as long."""
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 60.0
-"""How long is waited for a part of a GPU, to see whether it can be used."""
+"""Between looks at whether GPUs are free, while a process that has a part of one is waited for."""
+LOOKS = 5
 
 
 def has_room(resources: ResourcesSection, room: Room) -> bool:
@@ -72,13 +73,25 @@ def _tell_of_no_gpu(gpus: float) -> None:
 @functools.cache
 def torch_sees_gpus() -> bool:
     """Whether torch can use the GPUs that Ray has counted: its build may be one for processors, or the machine's driver too old."""
-
     asked: Any = ray.remote(num_cpus=0, num_gpus=1 / SHARES)(_is_cuda_there)
+    answer = asked.remote()
     try:
-        return bool(ray.get(asked.remote(), timeout=ANSWER_SECONDS))
-    except GetTimeoutError:
-        # All are taken, by somebody who can use them.
-        return True
+        for _ in range(LOOKS):
+            with contextlib.suppress(GetTimeoutError):
+                return bool(ray.get(answer, timeout=ANSWER_SECONDS))
+            if not any(one.get("GPU") for one in free_machines()):
+                # All are taken, by somebody who can use them.
+                return True
+    except RayError as problem:
+        said = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        logger.warning("whether torch sees the cluster's GPUs could not be asked: %s", said)
+        return False
+    finally:
+        ray.cancel(answer)
+    logger.warning(
+        "no process of the cluster has said within %d minutes whether torch sees its GPUs", LOOKS * ANSWER_SECONDS / 60
+    )
+    return False
 
 
 def _is_cuda_there() -> bool:

@@ -53,7 +53,7 @@ class Lease:
         self.token = uuid.uuid4().hex
         self.until = self.deadline = 0.0
         self.lost: RunDirectoryError | None = None
-        self._silent = False
+        self._silent = self._uncertain = False
         self._over, self._asked, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -150,13 +150,15 @@ class Lease:
                 began = _now()
                 lease = read(self.remote)
                 # Over a lease that holds nobody writes but one who looked before it was there, and he watches what he wrote.
-                late_bid = lease.get("taking") and not self._is_late()
+                late_bid = lease.get("taking") and not self._is_late() and not self._uncertain
                 if lease.get("token") != self.token and not late_bid:
                     raise self._taken(lease.get("holder", "another driver, which has let it go since"))
                 # An outage ends while somebody waits for an answer, which is then an old one.
                 if not self._is_late() or _passed(began) < SETTLE_SECONDS:
                     break
             was_late = self._write()
+            # Whoever has watched it to its end meanwhile may have looked before this, and be about to write: until the next look is undisturbed he comes first.
+            self._uncertain = was_late
         if was_late and _passed(began) > TAKING_SECONDS:
             raise self._taken("another driver, perhaps: renewing the lease took longer than taking it does")
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ from raydistill.students.storing import store_weights
 from raydistill.students.units import encoders_of
 from raydistill.training.checkpoint import ASIDE, OLD, OPTIMIZER, POSITION, TrainingState
 from raydistill.training.manifest import RECORD, write_manifest
+
+LEFT_SECONDS = 86400.0
+"""A folder that somebody has begun to write, and not touched for so long, is nobody's any more."""
 
 
 def save_checkpoint(
@@ -132,11 +136,13 @@ def _put(aside: Path, path: Path, in_trial: bool) -> None:
             path.rename(old)
             os.replace(aside, path)
         except BaseException:
-            # Empty where nothing has stepped aside; a name that is taken again is another writer's.
-            with suppress(OSError):
-                old.rmdir()
-            if old.exists() and not path.exists():
+            # A name that is taken again is another writer's.
+            if os.path.lexists(old) and not os.path.lexists(path):
                 old.rename(path)
+            if not in_trial:
+                # Nothing has stepped aside, or it is back.
+                with suppress(OSError):
+                    old.parent.rmdir()
             raise
     else:
         os.replace(aside, path)
@@ -146,19 +152,23 @@ def _put(aside: Path, path: Path, in_trial: bool) -> None:
 
 
 def _old_place(path: Path, in_trial: bool) -> Path:
-    """Where what has the name now may step aside; nothing, or an empty folder, is there."""
+    """Where what has the name now may step aside; nothing is there."""
     if not in_trial:
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}{OLD}", dir=path.parent))
+        # One in another: a link cannot take the place of a folder.
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}{OLD}", dir=path.parent)) / path.name
     old = path.parent / f"{OLD}{path.name}"
     shutil.rmtree(old, ignore_errors=True)
     return old
 
 
 def _old_ones(path: Path, in_trial: bool) -> list[Path]:
-    """Everything that stepped aside for a folder that is whole now, by those that were killed too."""
+    """Everything that stepped aside for a folder that is whole now, and what those have left that were killed while they wrote it."""
     if in_trial:
         return [path.parent / f"{OLD}{path.name}"]
-    return list(path.parent.glob(f".{glob.escape(path.name)}{OLD}*"))
+    name = f".{glob.escape(path.name)}"
+    # Another one may be writing to that name just now.
+    abandoned = (one for one in path.parent.glob(f"{name}{ASIDE}*") if time.time() - one.stat().st_mtime > LEFT_SECONDS)
+    return [*path.parent.glob(f"{name}{OLD}*"), *abandoned]
 
 
 @contextmanager

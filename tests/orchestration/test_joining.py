@@ -10,7 +10,7 @@ from typing import Any
 import fakes
 import pytest
 import torch
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import RoomError
@@ -112,19 +112,23 @@ def test_trial_that_never_fits_this_machine_is_refused(
     assert campaign._machines().room.places >= 1
 
 
-@pytest.mark.parametrize(("gpus", "gpus_per_worker", "words"), [(2.0, 0, 1), (2.0, 1, 0), (0.0, 0, 0)])
+@pytest.mark.parametrize(
+    ("gpus", "gpus_per_worker", "words"), [(2.0, 0, 1), (2.0, 1, 0), (0.0, 0, 0), (2.0, "auto", 0)]
+)
 def test_gpus_that_nobody_uses_are_told_of(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     gpus: float,
-    gpus_per_worker: int,
+    gpus_per_worker: int | str,
     words: int,
 ) -> None:
     """Somebody waits for days for what a GPU beside it does in an hour."""
     cluster = FakeCluster(monkeypatch, grows=False)
     cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, **({"GPU": gpus} if gpus else {})}}]
     config = fakes.campaign(resources={"gpus_per_worker": gpus_per_worker})
+    # Advice to leave out what was left out.
+    monkeypatch.setattr(joining, "torch_sees_gpus", lambda: False)
     campaign_module._tell_of_idle_gpus.cache_clear()
     for ladder in ("first", "second"):
         Campaign(config, tmp_path / ladder, fakes.workshop())._machines()
@@ -204,17 +208,42 @@ def test_trial_that_does_not_fit_on_gpus_trains_as_before(
     assert ("set it to 1 to wait for GPUs" in caplog.text) is (each == 0)
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_torch_is_asked_whether_it_sees_a_gpu(monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
-    """A GPU that is counted by Ray and unknown to torch; or a start that waits for others to end."""
+@pytest.mark.parametrize(
+    ("answers", "free", "sees", "words"),
+    [
+        (["it"], 1.0, torch.cuda.is_available(), ""),
+        # Of somebody who can use them.
+        ([GetTimeoutError()], 0.0, True, ""),
+        # A process that takes long to start.
+        ([GetTimeoutError(), "it"], 1.0, torch.cuda.is_available(), ""),
+        ([GetTimeoutError()] * 5, 1.0, False, "no process of the cluster has said within 5 minutes"),
+        ([RayActorError()], 1.0, False, "could not be asked"),
+    ],
+)
+def test_torch_is_asked_whether_it_sees_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answers: list[Any],
+    free: float,
+    sees: bool,
+    words: str,
+) -> None:
+    """A GPU that is counted by Ray and unknown to torch; a start that waits for others to end; or a question that nobody withdraws."""
+    coming, cancelled = iter(answers), list[Any]()
 
     def get(answer: bool, timeout: float) -> bool:
-        if taken:
-            raise GetTimeoutError
+        said = next(coming)
+        if isinstance(said, Exception):
+            raise said
         return answer
 
     monkeypatch.setattr(joining.ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
     monkeypatch.setattr(joining.ray, "get", get)
+    monkeypatch.setattr(joining.ray, "cancel", cancelled.append)
+    monkeypatch.setattr(joining, "free_machines", lambda: [{"CPU": 4.0, "GPU": free}])
     joining.torch_sees_gpus.cache_clear()
-    assert joining.torch_sees_gpus() is (taken or torch.cuda.is_available())
+    assert joining.torch_sees_gpus() is sees
     joining.torch_sees_gpus.cache_clear()
+    assert list(coming) == []
+    assert len(cancelled) == 1
+    assert words in caplog.text

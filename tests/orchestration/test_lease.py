@@ -432,6 +432,38 @@ def test_holder_writes_over_a_bid_that_came_late(taken: lease.Lease, clock: Cloc
             taken.check()
 
 
+def test_holder_that_was_late_gives_way_to_a_bid_until_it_has_looked_again(taken: lease.Lease, clock: Clock) -> None:
+    """Whoever has watched the lease to its end is about to write when the holder wakes: written over again, both would believe that they hold the run."""
+
+    def renewed() -> None:
+        taken._answered.clear()
+        taken._asked.set()
+        assert taken._answered.wait(60)
+
+    clock.sleep(watching.LEASE_SECONDS + 1)
+    renewed()
+    taken.check()
+    foreign(taken.remote, clock.time() + watching.LEASE_SECONDS, taking=True)
+    renewed()
+    with pytest.raises(RunDirectoryError, match="process 7 on elsewhere"):
+        taken.check()
+
+
+def test_holder_that_has_looked_again_is_sure_of_its_run(taken: lease.Lease, clock: Clock) -> None:
+    """One outage, and for the rest of a campaign whoever bids late ends it."""
+    for seconds in (watching.LEASE_SECONDS + 1, watching.RENEW_SECONDS):
+        clock.sleep(seconds)
+        taken._answered.clear()
+        taken._asked.set()
+        assert taken._answered.wait(60)
+    foreign(taken.remote, clock.time() + watching.LEASE_SECONDS, taking=True)
+    taken._answered.clear()
+    taken._asked.set()
+    assert taken._answered.wait(60)
+    taken.check()
+    assert watching.read(taken.remote)["token"] == taken.token
+
+
 def test_only_what_another_machine_started_is_waited_for(remote: RemoteFolder, clock: Clock) -> None:
     """Trials whose cluster lost its head live on for a minute, and would send their checkpoints while others go on from them."""
     foreign(remote, clock.time())

@@ -163,13 +163,33 @@ def test_name_that_another_one_has_taken_meanwhile_stays_its(tmp_path: Path, mon
 def test_what_a_killed_one_left_goes_when_the_name_is_whole_again(tmp_path: Path) -> None:
     """Killed between two renames, nobody asks for the folder that had stepped aside, and it stays for ever; `[` in a name is no pattern."""
     path = tmp_path / "a[b]"
-    old = tmp_path / ".a[b].old-x1y2"
-    for folder in (old, tmp_path / ".ab.old-x1y2", tmp_path / "notes"):
+    old, abandoned = tmp_path / ".a[b].old-x1y2", tmp_path / ".a[b].aside-x1y2"
+    for folder in (old, abandoned, tmp_path / ".a[b].aside-now", tmp_path / ".ab.old-x1y2", tmp_path / "notes"):
         folder.mkdir()
+    os.utime(abandoned, (1.0, 1.0))
     save_folder(path, lambda aside: write(aside, "x"), in_trial=False)
-    assert sorted(one.name for one in tmp_path.iterdir()) == [".ab.old-x1y2", "a[b]", "notes"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".a[b].aside-now", ".ab.old-x1y2", "a[b]", "notes"]
     # Others read it: mkdtemp alone would keep it from them.
     assert path.stat().st_mode == (tmp_path / "notes").stat().st_mode
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_link_gives_its_name_and_what_it_leads_to_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A folder that is written again under a link to an earlier one cannot be; or what the link leads to is emptied."""
+    (tmp_path / "earlier").mkdir()
+    write(tmp_path / "earlier", "before")
+    (tmp_path / "out").symlink_to("earlier")
+    if fails:
+        monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        with pytest.raises(StorageError):
+            save_folder(tmp_path / "out", lambda aside: write(aside, "after"), in_trial=False)
+    else:
+        save_folder(tmp_path / "out", lambda aside: write(aside, "after"), in_trial=False)
+    assert (tmp_path / "out" / "content").read_text(encoding="utf-8") == ("before" if fails else "after")
+    assert (tmp_path / "earlier" / "content").read_text(encoding="utf-8") == "before"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["earlier", "out"]
 
 
 @contextmanager
