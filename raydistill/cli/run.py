@@ -100,7 +100,7 @@ def given_variables(given: Sequence[str]) -> dict[str, str]:
     """
     if not given:
         return {}
-    from raydistill.orchestration.submission import variables
+    from raydistill.orchestration.variables import variables
 
     chosen = variables(given)
     os.environ.update(chosen)

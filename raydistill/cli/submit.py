@@ -79,8 +79,9 @@ def send(
     place = run_directory(campaign, name, run_dir)
     with waiting("reaching the cluster"):
         from raydistill.orchestration.jobs import Jobs
-        from raydistill.orchestration.submission import absolute, variables
+        from raydistill.orchestration.submission import absolute
         from raydistill.orchestration.submission import submit as submit_campaign
+        from raydistill.orchestration.variables import variables
 
         chosen = variables(environment)
         jobs = Jobs(address)
@@ -103,7 +104,8 @@ def send_script(
 
     with waiting("reaching the cluster"):
         from raydistill.orchestration.jobs import Jobs
-        from raydistill.orchestration.submission import submit_script, variables
+        from raydistill.orchestration.submission import submit_script
+        from raydistill.orchestration.variables import variables
 
         chosen = variables(environment)
         jobs = Jobs(address)

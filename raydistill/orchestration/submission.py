@@ -148,23 +148,3 @@ def placed(config: CampaignConfig) -> CampaignConfig:
 def absolute(path: str) -> str:
     """A path from the root of the file system; a place with a scheme (s3://...) stays as it is."""
     return path if "://" in path else os.path.abspath(path)
-
-
-def variables(given: Sequence[str]) -> dict[str, str]:
-    """Variables for the processes of a job, or of a campaign, from `NAME`, which takes the value it has here, and `NAME=VALUE`.
-
-    Raises:
-        ConfigError: one is not set here, or is no name of a variable.
-    """
-    chosen = {}
-    for one in given:
-        name, mark, value = one.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or (not mark and name not in os.environ):
-            raise ConfigError(
-                f"--env {one if not mark else name}",
-                expected="NAME of a variable that is set here, or NAME=VALUE",
-                consequence="the processes of the cluster would run without it",
-                remedy="set it, give a value, or leave it out",
-            )
-        chosen[name] = value if mark else os.environ[name]
-    return chosen

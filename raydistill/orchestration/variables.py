@@ -7,7 +7,10 @@ They go with what is sent to a process, and are set where it arrives. Not by Ray
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+
+from raydistill.errors import ConfigError
 
 
 class Variables:
@@ -41,3 +44,23 @@ def _arrived(values: dict[str, str]) -> Variables:
     variables = Variables(values)
     variables.set()
     return variables
+
+
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """Variables for the processes of a job, or of a campaign, from `NAME`, which takes the value it has here, and `NAME=VALUE`.
+
+    Raises:
+        ConfigError: one is not set here, or is no name of a variable.
+    """
+    chosen = {}
+    for one in given:
+        name, mark, value = one.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or (not mark and name not in os.environ):
+            raise ConfigError(
+                f"--env {one if not mark else name}",
+                expected="NAME of a variable that is set here, or NAME=VALUE",
+                consequence="the processes of the cluster would run without it",
+                remedy="set it, give a value, or leave it out",
+            )
+        chosen[name] = value if mark else os.environ[name]
+    return chosen

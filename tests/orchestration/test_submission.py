@@ -23,6 +23,7 @@ from raydistill.config.load import load_config, parse_config
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ConfigError
 from raydistill.orchestration import submission
+from raydistill.orchestration.variables import variables
 from raydistill.training.evaluate import evaluate_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -147,14 +148,14 @@ def test_names_of_jobs_are_told_apart_and_fit_into_an_address() -> None:
 def test_variables_are_taken_from_here_or_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret on the command line is read by everybody on the machine, so its name alone has to do."""
     monkeypatch.setenv("SECRET", "a=b")
-    assert submission.variables(["SECRET", "MODE=off=1", "EMPTY="]) == {"SECRET": "a=b", "MODE": "off=1", "EMPTY": ""}
+    assert variables(["SECRET", "MODE=off=1", "EMPTY="]) == {"SECRET": "a=b", "MODE": "off=1", "EMPTY": ""}
 
 
 @pytest.mark.parametrize("given", ["ABSENT_VARIABLE", "=x", "A B=x", "1A=x"])
 def test_variable_that_is_not_set_or_no_name_is_refused(given: str) -> None:
     """The job would run without the credentials it was given."""
     with pytest.raises(ConfigError, match="--env"):
-        submission.variables([given])
+        variables([given])
 
 
 def test_variable_that_the_driver_sets_itself_is_refused() -> None:
