@@ -331,7 +331,7 @@ def test_room_that_is_waited_for_is_told_from_room_that_is_had(cluster: None) ->
     """Another Ray may keep its books otherwise, and a campaign that waits would pass for one that trains."""
 
     actor: Any = ray.remote(num_cpus=0)(Asking).remote()
-    has, waits = ray.get([actor.ask.remote(0.5), actor.ask.remote(100.0)])
+    has, waits = ray.get([actor.ask.remote(0.5, 60), actor.ask.remote(100.0, 2)])
     own = placement_group([{"CPU": 100.0}])
     try:
         found = {one.name: one for one in requests_for_room()}
@@ -340,7 +340,7 @@ def test_room_that_is_waited_for_is_told_from_room_that_is_had(cluster: None) ->
         assert not found[own.id.hex()].waits
         assert free_orphaned_room() == 0
         ray.kill(actor)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         freed = 0
         while freed < 2 and time.monotonic() < deadline:
             freed += free_orphaned_room()
@@ -353,9 +353,9 @@ def test_room_that_is_waited_for_is_told_from_room_that_is_had(cluster: None) ->
 class Asking:
     """A process that asks for room."""
 
-    def ask(self, cpus: float) -> str:
+    def ask(self, cpus: float, seconds: float) -> str:
         group = placement_group([{"CPU": cpus}] * 2)
-        group.wait(2)
+        group.wait(seconds)
         return str(group.id.hex())
 
 
