@@ -347,6 +347,8 @@ def test_room_that_is_waited_for_is_told_from_room_that_is_had(cluster: None) ->
             time.sleep(0.2)
         assert freed == 2
     finally:
+        # Whatever failed, other tests have this cluster after it.
+        ray.kill(actor)
         remove_placement_group(own)
 
 
