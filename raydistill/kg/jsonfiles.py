@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,6 @@ def read_simkgc_json(folder: Path, files: Mapping[Split, Path], intake: Intake) 
 
 
 def _read_triples(intake: Intake, path: Path, key_of: Mapping[str, str]) -> Rows:
-    tally = intake.tally[path.name] = {"lines": 0, "blank": 0, "malformed": 0}
     loaded: list[list[str]] = []
     numbers: list[int] = []
     columns: list[list[pa.Array]] = [[], [], []]
@@ -62,12 +61,7 @@ def _read_triples(intake: Intake, path: Path, key_of: Mapping[str, str]) -> Rows
         loaded.clear()
         numbers.clear()
 
-    for line, item in items_of(path):
-        tally["lines"] += 1
-        fields = _fields(item, ("head_id", "relation", "tail_id"), keys=3)
-        if isinstance(fields, str):
-            intake.reject(path, line, fields, _raw(item))
-            continue
+    for line, fields, _ in _accepted(intake, path, ("head_id", "relation", "tail_id"), keys=3):
         fields[1] = key_of.get(clean_text(fields[1]), fields[1])
         loaded.append(fields)
         numbers.append(line)
@@ -83,13 +77,7 @@ def _read_entities(intake: Intake, folder: Path) -> tuple[dict[str, str], dict[s
     descriptions: dict[str, str] = {}
     if path is None:
         return names, descriptions
-    tally = intake.tally[path.name] = {"lines": 0, "blank": 0, "malformed": 0}
-    for line, item in items_of(path):
-        tally["lines"] += 1
-        fields = _fields(item, ("entity_id", "entity", "entity_desc"), keys=1)
-        if isinstance(fields, str):
-            intake.reject(path, line, fields, _raw(item))
-            continue
+    for line, fields, item in _accepted(intake, path, ("entity_id", "entity", "entity_desc"), keys=1):
         key, name, description = fields[0], clean_text(fields[1]), clean_text(fields[2])
         # WordNet's senses lost their leading underscores alone; Freebase's literals may have lost their closing quote.
         name = name_of_sense(name) if _SENSE.fullmatch(name) else name
@@ -97,6 +85,20 @@ def _read_entities(intake: Intake, folder: Path) -> tuple[dict[str, str], dict[s
         if names.setdefault(key, name) != name or descriptions.setdefault(key, description) != description:
             intake.reject(path, line, "key was listed before with another text", _raw(item))
     return names, descriptions
+
+
+def _accepted(
+    intake: Intake, path: Path, wanted: tuple[str, ...], keys: int
+) -> Iterator[tuple[int, list[str], object]]:
+    """Line, values and whole of each object that has them; what has not is set aside."""
+    tally = intake.tally[path.name] = {"lines": 0, "blank": 0, "malformed": 0}
+    for line, item in items_of(path):
+        tally["lines"] += 1
+        fields = _fields(item, wanted, keys)
+        if isinstance(fields, str):
+            intake.reject(path, line, fields, _raw(item))
+        else:
+            yield line, fields, item
 
 
 def _fields(item: object, wanted: tuple[str, ...], keys: int) -> list[str] | str:

@@ -22,7 +22,7 @@ def environment(config: CampaignConfig, ground: Ground, fingerprint: str) -> dic
     """Everything one needs to know to repeat a campaign elsewhere."""
     return {
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": {name: version for name in PACKAGES if (version := version_of(name)) is not None},
         "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -36,7 +36,8 @@ def environment(config: CampaignConfig, ground: Ground, fingerprint: str) -> dic
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed version of a package, which is not imported for it; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 
 import raydistill
 from raydistill.errors import ConfigError, StorageError
+from raydistill.orchestration.environment import version_of
 from raydistill.orchestration.processes import is_of_this_machine, this_process
 from raydistill.orchestration.runstore import IDENTITY, RunStore
 
@@ -78,14 +78,9 @@ def _server_of(folder: Path) -> str:
 
 
 def _beside() -> tuple[tuple[str, str], ...]:
-    found = []
-    for name in NUMERICAL:
-        try:
-            # One that is built for another device (2.13.0+cpu) is the same release.
-            found.append((name, importlib.metadata.version(name).partition("+")[0]))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return tuple(found)
+    found = ((name, version_of(name)) for name in NUMERICAL)
+    # One that is built for another device (2.13.0+cpu) is the same release.
+    return tuple((name, version.partition("+")[0]) for name, version in found if version is not None)
 
 
 @dataclass(frozen=True)
