@@ -35,10 +35,15 @@ class Head:
 
     Args:
         address: HOST:PORT of its control service.
+
+    Attributes:
+        refused: whether the last look found its machine, and nobody who listens there.
+        lost: the error of one that was given up.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.refused = False
         self.lost: ClusterError | None = None
         self._seen = time.monotonic()
         self._over = threading.Event()
@@ -48,8 +53,10 @@ class Head:
         host, _, port = self.address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError:
+        except OSError as problem:
+            self.refused = isinstance(problem, ConnectionRefusedError)
             return False
+        self.refused = False
         self._seen = time.monotonic()
         return True
 

@@ -21,6 +21,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
 from raydistill.orchestration.machines import Machines, beside_driver
+from raydistill.orchestration.orphans import end_with_head
 from raydistill.orchestration.premises import Premises
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.together import ATTEMPTS, Team, together
@@ -175,7 +176,7 @@ class Scorings:
         told = checkpoint, self.config, self.workshop, study.threads, group is not None, study.premises
         if group is None:
             # Ray's types know functions of a few arguments.
-            alone: Any = ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(score)
+            alone: Any = ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(_score_alone)
             return alone.remote(*told)
         return ray.remote(max_retries=2, **beside_driver())(together).remote(score, told, team, group)
 
@@ -210,6 +211,12 @@ def score(
     facts = workshop.checkpoint_facts(checkpoint)
     sizes: dict[str, float] = {name: float(facts[name]) for name in ("layers", "parameters", "bytes")}
     return {**workshop.test_metrics(checkpoint, config, workshop.world(shared)), **sizes}
+
+
+def _score_alone(*told: Any) -> dict[str, float]:
+    """`score` in a process of its own."""
+    end_with_head()
+    return score(*told)
 
 
 def _tested_twin(state: CampaignState, digest: str) -> dict[str, float] | None:

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import ProcessError, RayDistillError, RoomError
 from raydistill.orchestration.asking import ask
+from raydistill.orchestration.orphans import end_with_head
 from raydistill.planning.places import process_group_of
 
 ATTEMPTS = 3
@@ -163,6 +164,7 @@ class _Member:
 
     def __init__(self, team: Team) -> None:
         self.team = team
+        end_with_head()
 
     def start(self, rank: int) -> tuple[Any, ...] | None:
         """Where the others find the first one."""

@@ -22,6 +22,7 @@ from raydistill.orchestration.asking import ask
 from raydistill.orchestration.halting import SigtermNotice, noticing, sigterm_notice, take_sigterm_as_notice
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
+from raydistill.orchestration.orphans import end_with_head
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -46,6 +47,7 @@ class _Trial(tune.Trainable):
         """Called by Tune once per process, with what `tune.with_parameters` was given."""
         self.runner, self.coordinator, self.workshop = runner, coordinator, workshop
         take_sigterm_as_notice()
+        end_with_head()
         self.start(config["number"])
 
     def start(self, number: int) -> None:

@@ -18,6 +18,7 @@ from raydistill.orchestration.halting import noticing
 from raydistill.orchestration.handovers import Following
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.logs import TRIAL_LOG, Notes, logged
+from raydistill.orchestration.orphans import end_with_head
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.telling import Guide, send, settle
 from raydistill.orchestration.workshop import Workshop
@@ -36,6 +37,7 @@ def work(settings: dict[str, Any]) -> tuple[TrialKey, bool]:
         The trial that was taken up last, and whether it was interrupted: told to end before it had ended, and saved where it stood.
     """
     study, coordinator, key = settings["study"], settings["coordinator"], settings["key"]
+    end_with_head()
     device = get_device()
     if device.type == "cuda":
         # All workers of a machine see all their GPUs, and the first one is not everybody's.

@@ -268,6 +268,13 @@ def running(root: Path) -> int:
     return sum(one.status == "running" and bool(one.reports) for one in state_of(root).of("main", 1))
 
 
+def at_work(root: Path, nodes: Nodes) -> tuple[Machine, psutil.Process] | None:
+    """A machine beside the head, and the trial of the grade that it trains."""
+    pids = {path.read_text() for path in root.glob("grades/1-layers6/trials/*/pid-0")}
+    there = nodes.titled(TRIAL, nodes.machines[1:])
+    return next(((machine, trial) for machine, trial in there if str(trial.pid) in pids), None)
+
+
 def test_trials_follow_the_machines_there_are(faked: tuple[CampaignConfig, Path], tmp_path: Path) -> None:
     """A campaign would end because no machine has joined yet; a machine that is added stay idle until the grade is over; a lost coordinator and then a lost
     machine end the campaign.
@@ -310,15 +317,8 @@ def test_machine_that_is_told_to_end_loses_nothing(tmp_path: Path) -> None:
     path.write_text(config.model_dump_json())
     fakes.control(root, seconds=5.0)
     with started(2, tmp_path / "cluster") as nodes, drive(root, path, nodes) as driver:
-
-        def at_work() -> tuple[Machine, psutil.Process] | None:
-            """A machine beside the head, and the trial of the grade that it trains."""
-            pids = {path.read_text() for path in root.glob("grades/1-layers6/trials/*/pid-0")}
-            there = nodes.titled(TRIAL, nodes.machines[1:])
-            return next(((machine, trial) for machine, trial in there if str(trial.pid) in pids), None)
-
         try:
-            machine, trial = wait_for(at_work, driver)
+            machine, trial = wait_for(lambda: at_work(root, nodes), driver)
             began = time.time()
             os.kill(machine[0], signal.SIGTERM)
             ends = wait_for(lambda: list(root.glob(f"grades/1-layers6/trials/*/{fakes.ENDED}")), driver)
@@ -379,11 +379,15 @@ def test_lost_head_ends_the_campaign_with_a_way_back(faked: tuple[CampaignConfig
     config, path = faked
     root = tmp_path / "run"
     fakes.control(root, seconds=1.0)
-    with simulated(1) as nodes, drive(root, path, nodes) as driver:
+    with simulated(1, head_cpus=0) as nodes, drive(root, path, nodes) as driver:
         try:
             wait_for(lambda: reports(root) >= 4, driver)
+            _, orphan = wait_for(lambda: at_work(root, nodes), driver)
             began = time.monotonic()
             nodes.kill(nodes.machines[0])
+            while _is_alive(orphan):
+                assert time.monotonic() - began < 15
+                time.sleep(0.1)
             code, said = ended(driver)
             assert time.monotonic() - began < 50
         finally:

@@ -1,0 +1,119 @@
+"""Processes whose cluster has lost its head: a head that refuses is gone, one that says nothing may be behind a broken network."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from raydistill.orchestration import orphans
+from raydistill.orchestration.orphans import RECONNECT, end_with_head, watch
+
+ANSWERS, REFUSES, SILENT = "answers", "refuses", "silent"
+
+
+class EndedError(Exception):
+    """In place of the end of this process."""
+
+
+class FakeHead:
+    """A head that says one thing after the other; when it has nothing left to say, the test is over."""
+
+    address = "127.0.0.1:1"
+
+    def __init__(self, *says: str) -> None:
+        self.says = list(says)
+        self.refused = False
+
+    def answers(self) -> bool:
+        said = self.says.pop(0)
+        self.refused = said == REFUSES
+        return said == ANSWERS
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Signals this process would have got. Time goes on by sleeping alone."""
+    signals, clock = list[int](), [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    def leave(code: int) -> None:
+        raise EndedError(code)
+
+    monkeypatch.setattr(orphans, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
+    monkeypatch.setattr(orphans.os, "kill", lambda pid, number: signals.append(number))
+    monkeypatch.setattr(orphans.os, "_exit", leave)
+    return signals
+
+
+@pytest.mark.parametrize(
+    "says",
+    [[REFUSES] * 4, [SILENT, ANSWERS] + [REFUSES] * 4, [REFUSES, SILENT, SILENT, SILENT]],
+    ids=["refuses", "after a break", "machine switched off after its processes"],
+)
+def test_process_is_told_and_then_ended_when_the_head_is_gone(told: list[int], says: list[str]) -> None:
+    """It would live for a minute, with a GPU, and send what nobody asks for."""
+    with pytest.raises(EndedError, match=str(128 + signal.SIGTERM)):
+        watch(FakeHead(*says))  # type: ignore[arg-type]
+    assert told == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    "says",
+    [[SILENT] * 30, [REFUSES, ANSWERS] * 9, [REFUSES, REFUSES, ANSWERS, SILENT]],
+    ids=["silent", "comes back", "once"],
+)
+def test_process_of_a_head_that_may_be_there_goes_on(told: list[int], says: list[str]) -> None:
+    """A network that is broken for seconds would end every trial of a campaign."""
+    with pytest.raises(IndexError):
+        watch(FakeHead(*says))  # type: ignore[arg-type]
+    assert told == []
+
+
+@pytest.mark.parametrize(("seconds", "awaits"), [("600", True), ("60", False), ("10", False), ("", False)])
+def test_head_whose_state_is_kept_elsewhere_is_waited_for(
+    seconds: str, awaits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses until it has started again; Ray is told to wait for as long."""
+    monkeypatch.setenv(RECONNECT, seconds)
+    asked = list[str]()
+    monkeypatch.setattr(orphans, "Head", lambda address: asked.append(address))
+    context = SimpleNamespace(gcs_address="127.0.0.1:1")
+    monkeypatch.setattr(orphans, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    monkeypatch.setattr(orphans, "threading", SimpleNamespace(Thread=lambda **how: SimpleNamespace(start=lambda: None)))
+    end_with_head.__wrapped__()
+    assert bool(asked) is not awaits
+
+
+LEFT = """
+import signal, socket, sys, time
+from raydistill.orchestration import orphans
+from raydistill.orchestration.losses import Head
+orphans.LOOK_SECONDS = orphans.REFUSED_SECONDS = 0.1
+orphans.HALT_SECONDS = {halt}
+def save(number, frame):
+    print("saved", flush=True)
+    if {ends}:
+        sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    head = Head(f"127.0.0.1:{{server.getsockname()[1]}}")
+import threading
+threading.Thread(target=orphans.watch, args=(head,), daemon=True).start()
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(("ends", "halt"), [(True, 60.0), (False, 0.5)], ids=["by itself", "made to"])
+def test_orphan_saves_before_it_ends(ends: bool, halt: float) -> None:
+    """What a trial has learned since its last checkpoint would be learned again, though there was time to save it."""
+    code = LEFT.format(ends=ends, halt=halt)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200)
+    assert done.stdout == "saved\n", done.stderr
+    assert done.returncode == 128 + signal.SIGTERM
