@@ -19,9 +19,9 @@ from pathlib import Path
 from pyarrow import fs
 
 from raydistill.errors import CheckpointError, DataError, RayDistillError
+from raydistill.flocks import alone
 from raydistill.kg.manifest import read_manifest
 from raydistill.kg.store import verify_files
-from raydistill.orchestration.flocks import alone
 from raydistill.orchestration.patience import explained
 from raydistill.orchestration.remote import MANIFEST, RemoteFolder
 from raydistill.orchestration.uses import Uses, prune

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from raydistill.errors import StorageError, TrialError
-from raydistill.orchestration.flocks import is_locked, sign
+from raydistill.flocks import is_locked, sign
 from raydistill.orchestration.processes import running, this_process
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raydistill.errors import RunDirectoryError, StorageError
+from raydistill.flocks import is_locked, sign
 from raydistill.orchestration import lease, watching
-from raydistill.orchestration.flocks import is_locked, sign
 from raydistill.orchestration.processes import is_of_this_machine, this_process
 from raydistill.orchestration.runstore import RunStore
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from raydistill.errors import StorageError
-from raydistill.orchestration.flocks import alone
+from raydistill.flocks import alone
 from raydistill.orchestration.remote import MANIFEST, RemoteFolder
 
 logger = logging.getLogger(__name__)

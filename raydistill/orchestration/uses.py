@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from raydistill.errors import StorageError
-from raydistill.orchestration.flocks import is_locked, lock_file
+from raydistill.flocks import is_locked, lock_file
 
 logger = logging.getLogger(__name__)
 UNUSED_SECONDS = 12 * 3600.0

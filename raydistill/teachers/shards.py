@@ -9,7 +9,6 @@ state        float32[layers * hidden] of each masked token      offset  where ea
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from raydistill.data.arrow import read_arrow, write_arrow
 from raydistill.errors import StorageError
+from raydistill.flocks import is_locked, lock_file
 
 KEPT = "teacher"
 """The folder beside the trials of a grade where they lie."""
@@ -103,7 +103,7 @@ class KeptTeachers:
             teacher: digest of its checkpoint.
 
         Raises:
-            StorageError: nothing can be written there.
+            StorageError: nothing can be written there, or its file system knows no locks.
         """
         return self.folders([teacher])[0]
 
@@ -114,7 +114,7 @@ class KeptTeachers:
             if folder not in self._claims:
                 descriptor = _lock_file(folder)
                 # Shared among all who use the folder, and waited for: somebody may be removing it.
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                is_locked(descriptor, folder, shared=True, wait=True)
                 self._claims[folder] = descriptor
         former = self._claims.keys() - set(wanted)
         for folder in former:
@@ -133,8 +133,7 @@ class KeptTeachers:
             descriptor = _lock_file(folder)
             try:
                 # The lock's own file stays: whoever waits for it would else hold one that nobody sees.
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_locked(descriptor, folder):
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(descriptor)
@@ -151,7 +150,7 @@ def claimed(path: Path, *, wait: bool, meanwhile: Callable[[], None] = lambda: N
     """
     descriptor = _lock_file(path)
     try:
-        while not _locked(descriptor):
+        while not is_locked(descriptor, path):
             if not wait:
                 yield None
                 return
@@ -163,19 +162,10 @@ def claimed(path: Path, *, wait: bool, meanwhile: Callable[[], None] = lambda: N
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _lock_file(path: Path) -> int:
     """Descriptor of the lock beside a file or folder."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return lock_file(path.with_suffix(".lock"))
     except OSError as problem:
         raise _unwritable(path, problem) from problem
 

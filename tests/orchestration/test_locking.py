@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from raydistill import flocks
 from raydistill.errors import RunDirectoryError, StorageError
-from raydistill.orchestration import flocks, locking
-from raydistill.orchestration.flocks import alone
+from raydistill.flocks import alone
+from raydistill.orchestration import locking
 from raydistill.orchestration.holding import held
 from raydistill.orchestration.locking import is_held, locked
 from raydistill.orchestration.processes import this_process

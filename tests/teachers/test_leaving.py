@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from raydistill import flocks
 from raydistill.data.masking import fixed_view
 from raydistill.data.texts import Texts
 from raydistill.errors import StorageError
 from raydistill.models.biencoder import BiEncoder
 from raydistill.models.features import Needs
 from raydistill.teachers.cache import CachedTeacher, KeptView
-from raydistill.teachers.shards import KeptTeachers
+from raydistill.teachers.shards import KeptTeachers, claimed
 from raydistill.teachers.views import LiveTeacher
 
 FIRST, SECOND, THIRD = (letter * 64 for letter in "abc")
@@ -140,3 +143,16 @@ def test_folder_that_cannot_be_claimed_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="remember_teacher"):
         KeptTeachers(tmp_path / "file").folder(FIRST)
+
+
+def test_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials would write one shard, or one remove what the other reads."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(flocks.fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match="cannot be locked"):
+        KeptTeachers(tmp_path).folder(FIRST)
+    with pytest.raises(StorageError, match="cannot be locked"), claimed(tmp_path / "shard", wait=False):
+        pass
