@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raydistill.cli.bits import entity_bits_option
+from raydistill.cli.environment import env_option, given_variables
 from raydistill.cli.places import Folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from raydistill.evaluation.report import LinkPredictionReport
     from raydistill.reporting.table import Table
 
@@ -23,21 +26,31 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that rank together."
 )
+@env_option("Give all workers this variable, or NAME=VALUE.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def evaluate(
-    checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, workers: int, as_json: bool
+    checkpoint: str,
+    data: str,
+    split: str,
+    rerank_hops: int | None,
+    entity_bits: int,
+    workers: int,
+    environment: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Rank all entities for every query of a split with CHECKPOINT: both directions, filtered by all splits.
 
     Numbers are realistic ranks: where scores tie, the mean of the best and the worst rank. Several workers, on this machine or on the cluster that
-    RAY_ADDRESS names, encode and rank a part of the entities each; the numbers are the same, but for last bits.
+    RAY_ADDRESS names, encode and rank a part of the entities each; the numbers are the same, but for last bits. Those of a cluster have its variables and
+    not this shell's: what they need to reach a bucket, --env gives them, in no log.
     """
     from raydistill.cli.output import echo_json, echo_tables, waiting
     from raydistill.cli.places import dataset_here
 
+    chosen = given_variables(environment)
     with waiting(f"ranking the {split} split"):
         folder = dataset_here(data)
-        report = scored(checkpoint, data, split, rerank_hops, entity_bits, workers)
+        report = scored(checkpoint, data, split, rerank_hops, entity_bits, workers, chosen)
     if as_json:
         echo_json({"checkpoint": checkpoint, "data": data, **report_json(report, folder)})
         return
@@ -51,9 +64,15 @@ def evaluate(
 
 
 def scored(
-    checkpoint: str, data: str, split: str, rerank_hops: int | None, entity_bits: int, workers: int
+    checkpoint: str,
+    data: str,
+    split: str,
+    rerank_hops: int | None,
+    entity_bits: int,
+    workers: int,
+    variables: Mapping[str, str] | None = None,
 ) -> LinkPredictionReport:
-    """The report on a checkpoint, wherever it and the data lie, by this process or by several; as the command's options have it.
+    """The report on a checkpoint, wherever it and the data lie, by this process or by several, which get `variables`; as the command's options have it.
 
     Raises:
         RayDistillError: as `evaluate_checkpoint` has it, or there is no room for so many workers.
@@ -64,7 +83,7 @@ def scored(
     if workers > 1:
         from raydistill.orchestration.evaluating import evaluate_together
 
-        return evaluate_together(checkpoint, data, split, rerank, entity_bits, workers)
+        return evaluate_together(checkpoint, data, split, rerank, entity_bits, workers, variables)
     from raydistill.cli.places import checkpoint_here, dataset_here
     from raydistill.training.evaluate import evaluate_checkpoint
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raydistill.cli.environment import env_option, given_variables
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from raydistill.config.schema import CampaignConfig
     from raydistill.planning.state import CampaignState
@@ -20,9 +22,7 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
 @click.option("--resume", is_flag=True, help="Go on with the campaign in the run directory.")
-@click.option(
-    "--env", "environment", multiple=True, metavar="NAME", help="Give all its processes this variable, or NAME=VALUE."
-)
+@env_option("Give all its processes this variable, or NAME=VALUE.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
     config: str,
@@ -90,21 +90,6 @@ def run_to_the_end(
     from raydistill.orchestration.campaign import Campaign
 
     return Campaign(config, place, variables=variables).run(resume=resume, observe=observe)
-
-
-def given_variables(given: Sequence[str]) -> dict[str, str]:
-    """Variables from `NAME` and `NAME=VALUE`, set in this process, too: it is one of the campaign's.
-
-    Raises:
-        ConfigError: one is not set here, or is no name of a variable.
-    """
-    if not given:
-        return {}
-    from raydistill.orchestration.variables import variables
-
-    chosen = variables(given)
-    os.environ.update(chosen)
-    return chosen
 
 
 def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raydistill.cli.environment import env_option
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,7 +25,7 @@ SCRIPT = ".py"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as training.epochs=5.")
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
 @click.option("--resume", is_flag=True, help="Go on with the campaign in the run directory.")
-@click.option("--env", "environment", multiple=True, metavar="NAME", help="Give the job this variable, or NAME=VALUE.")
+@env_option("Give the job this variable, or NAME=VALUE.")
 @click.option("--no-wait", is_flag=True, help="Print the name of the job and leave it to itself.")
 def submit(
     config: str,

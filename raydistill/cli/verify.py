@@ -89,21 +89,27 @@ def check_run(root: Path) -> Findings:
     """
     from raydistill.orchestration.rundir import open_run
     from raydistill.orchestration.searchdir import LADDERS, SEARCH
+    from raydistill.planning.freeing import freed
 
     if (root / SEARCH).exists() or (root / LADDERS).exists():
         return _check_search(root)
     findings = Findings("run")
     sound: set[Path] = set()
+    try:
+        state = open_run(root)
+    except (LedgerError, ConfigError) as error:
+        state = None
+        findings.problems.append(error.received)
+    # What a kill has left of checkpoints that the ledger calls freed: --resume removes it.
+    left_over = freed(state) if state is not None else set()
     for path in sorted(path for pattern in CHECKPOINTS for path in root.glob(pattern)):
-        if path.is_dir() and not path.name.startswith("."):
+        place = path.parents[3].name, path.parents[1].name
+        if path.is_dir() and not path.name.startswith(".") and place not in left_over:
             one = check_checkpoint(path)
             findings.checked.append(str(path))
             findings.problems += one.problems
             sound |= set() if one.problems else {path.resolve()}
-    try:
-        state = open_run(root)
-    except (LedgerError, ConfigError) as error:
-        findings.problems.append(error.received)
+    if state is None:
         return findings
     findings.good = sorted(str(path) for path in sound)
     findings.checked.append(str(root / "ledger"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from ray.util import remove_placement_group
@@ -15,6 +16,7 @@ from raydistill.orchestration.joining import awaited_room
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.submission import absolute
 from raydistill.orchestration.together import ATTEMPTS, Team, together
+from raydistill.orchestration.variables import Variables
 from raydistill.planning.places import gpus_for_each, least_cpus, workers_that_fit
 
 if TYPE_CHECKING:
@@ -24,19 +26,25 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_together(
-    checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None, entity_bits: int, workers: int
+    checkpoint: str,
+    data: str,
+    split: str,
+    rerank: tuple[int, float] | None,
+    entity_bits: int,
+    workers: int,
+    variables: Mapping[str, str] | None = None,
 ) -> LinkPredictionReport:
     """What `training.evaluate.evaluate_checkpoint` reports, by so many processes, on the cluster that RAY_ADDRESS names or on one of this machine.
 
     Each gets an even share of the CPUs, and of the GPUs where there are any; where others use them, it waits. Machines that may still join are waited for, too. What
-    lies elsewhere is fetched on every machine; local folders have to be seen by all.
+    lies elsewhere is fetched on every machine, with `variables` in the environment; local folders have to be seen by all.
 
     Raises:
         ConfigError: there is no room for so many, or the cluster cannot be reached.
         ScoringError: the processes died, again and again.
         RayDistillError: as `evaluate_checkpoint` has it.
     """
-    told, deaths = (absolute(checkpoint), absolute(data), split, rerank, entity_bits), 0
+    told, deaths = (Variables(variables or {}), absolute(checkpoint), absolute(data), split, rerank, entity_bits), 0
     with connected():
         while True:
             team = _team(workers)
@@ -78,8 +86,15 @@ def _team(workers: int) -> Team:
 
 
 def _evaluate(
-    checkpoint: str, data: str, split: str, rerank: tuple[int, float] | None, entity_bits: int, threads: int
+    variables: Variables,
+    checkpoint: str,
+    data: str,
+    split: str,
+    rerank: tuple[int, float] | None,
+    entity_bits: int,
+    threads: int,
 ) -> LinkPredictionReport:
+    variables.set()
     import torch
 
     from raydistill.training.evaluate import evaluate_checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,17 +94,36 @@ def test_json_names_relations_by_their_keys(evaluate: Call, dataset: Dataset) ->
 
 
 def test_several_workers_are_asked_with_all_options(
-    call: Call, tmp_path: Path, dataset_folder: Path, fake_module: Callable[..., None]
+    call: Call,
+    tmp_path: Path,
+    dataset_folder: Path,
+    fake_module: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An option that one worker knows and several do not."""
     asked: list[tuple[object, ...]] = []
+    monkeypatch.setenv("RD_REGION", "us")
 
     def fake(*given: object) -> LinkPredictionReport:
         asked.append(given)
         return report(None, "valid")
 
     fake_module("raydistill.orchestration.evaluating", evaluate_together=fake)
-    options = ("--workers", "3", "--split", "valid", "--rerank-hops", "2", "--entity-bits", "8")
+    options = (
+        "--workers",
+        "3",
+        "--split",
+        "valid",
+        "--rerank-hops",
+        "2",
+        "--entity-bits",
+        "8",
+        "--env",
+        "RD_REGION=eu",
+    )
     result = call("evaluate", str(tmp_path), "--data", str(dataset_folder), *options)
     assert result.exit_code == 0, result.output
-    assert asked == [(str(tmp_path), str(dataset_folder), "valid", (2, RerankSection(hops=2).bonus), 8, 3)]
+    assert asked == [
+        (str(tmp_path), str(dataset_folder), "valid", (2, RerankSection(hops=2).bonus), 8, 3, {"RD_REGION": "eu"})
+    ]
+    assert os.environ["RD_REGION"] == "eu", "this process reads the same bucket"

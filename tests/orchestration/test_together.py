@@ -28,6 +28,7 @@ from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.machines import Room
 from raydistill.orchestration.together import Team, together
+from raydistill.orchestration.variables import Variables
 from raydistill.training.evaluate import evaluate_checkpoint
 
 TEAM = Team(2, 1.0, 0.0, "PACK", "gloo")
@@ -203,7 +204,8 @@ def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.
     ends: list[Exception | str] = [RoomError("not started"), ProcessError("died"), RoomError("not started"), "report"]
     given_back: list[object] = []
 
-    def fake(*told: object) -> object:
+    def fake(work: object, arguments: tuple[object, ...], *_: object) -> object:
+        assert arguments[0] == Variables({"REGION": "eu"}), "they would not reach the bucket"
         end = ends.pop(0)
         if isinstance(end, Exception):
             raise end
@@ -213,7 +215,7 @@ def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.
     monkeypatch.setattr(evaluating, "together", fake)
     monkeypatch.setattr(evaluating, "remove_placement_group", given_back.append)
     monkeypatch.setattr(Team, "room", lambda team: team.size)
-    asked = "checkpoint", "data", "test", None, 32, 2
+    asked = "checkpoint", "data", "test", None, 32, 2, {"REGION": "eu"}
     assert evaluating.evaluate_together(*asked) == "report"
     assert given_back == [2] * 4
     ends += [ProcessError(f"one of 2 processes died: {number}", remedy="take more workers") for number in range(3)]
