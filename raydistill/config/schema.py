@@ -140,6 +140,11 @@ class StorageSection(Section):
         description="take finished trials of equal work from the runs beside this one, ladders of searches included, instead of training them "
         "again; in a bucket, too",
     )
+    keep_trials: Literal["all"] | Count = Field(
+        "all",
+        description="how many trials of a grade keep their checkpoints when it has promoted, the promoted one first and then those that would be next; those of the others are "
+        "removed, their numbers stay. Until then all are there, and what was removed is not lent to other runs, which train it again; may be changed when a run is resumed",
+    )
 
 
 class CompareSection(Section):

@@ -39,6 +39,7 @@ class EncoderFacts:
         num_heads: attention heads.
         max_tokens: longest text it has positions for, specials included.
         intermediate_size: units of each feed-forward layer; None = as the encoder's kind has them.
+        vocabulary: tokens it knows; None likewise.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class EncoderFacts:
     num_heads: int
     max_tokens: int
     intermediate_size: int | None = None
+    vocabulary: int | None = None
 
     def require_positions(self, max_tokens: int) -> None:
         """Refuse texts longer than the encoder's positions.
@@ -91,6 +93,7 @@ def locate_encoder(name: str) -> EncoderFacts:
         num_heads=config["num_attention_heads"],
         max_tokens=positions(config),
         intermediate_size=config.get("intermediate_size"),
+        vocabulary=config.get("vocab_size"),
     )
 
 

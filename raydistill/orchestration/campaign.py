@@ -24,6 +24,7 @@ from raydistill.orchestration.coordinator import start_coordinator
 from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
+from raydistill.orchestration.freeing import free_at_rest, free_bytes
 from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.machines import Machines
@@ -39,6 +40,7 @@ from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.shelf import clear_shelves
 from raydistill.orchestration.variables import Variables
 from raydistill.orchestration.workshop import Workshop, standard_workshop
+from raydistill.planning.disk import tell_of_disk
 from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.places import capacity, least_cpus
@@ -103,9 +105,12 @@ class Campaign:
             if state.complete:
                 # A kill at the very end may have left them.
                 clear_shelves(self.store, state.grades)
+                state = free_at_rest(self.store, rules_of(self.config, plans))
                 if observe is not None:
                     observe(state)
                 return state
+            if (free := free_bytes(self.store)) is not None:
+                tell_of_disk(self.config, plans, ground, state, free)
             write_config(self.store, self.config)
             self.store.write_json(ENVIRONMENT, environment(self.config, ground, fingerprint))
             self.store = self.store.claimed()

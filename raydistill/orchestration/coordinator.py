@@ -36,7 +36,7 @@ AGAIN_SECONDS = 2.0
 class Coordinator(Messages):
     """One campaign's ladder behind messages. Its own death costs nothing: a new one rebuilds everything from the ledger.
 
-    What changes the ladder's state waits for its turn, because a decision may take minutes: it copies and verifies files. Everything else is answered meanwhile,
+    What changes the ladder's state waits for its turn, because a decision may take minutes: it copies, verifies and removes files. Everything else is answered meanwhile,
     above all who listens for the end, and who calls it.
 
     Args:
@@ -87,8 +87,8 @@ class Coordinator(Messages):
     def start(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> None:
         """Read the ledger, where an error reaches the driver as what it is, and see `Ladder.start`."""
         self._read(0.0)
-        with self._turn, self.shared.change():
-            self.ladder.start(fingerprint, lineages, grades)
+        with self._turn:
+            decided(self.ladder.starting(fingerprint, lineages, grades), self.shared.change)
 
     @deciding
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
@@ -171,8 +171,8 @@ class Coordinator(Messages):
     @deciding
     def promote(self, lineage: str, grade: int) -> None:
         """See `Ladder.promote`."""
-        with self._turn, self.shared.change():
-            self.ladder.promote(lineage, grade)
+        with self._turn:
+            decided(self.ladder.promoting(lineage, grade), self.shared.change)
 
     @deciding
     def promote_given(self, lineage: str, teacher: TeacherReference) -> None:
@@ -184,8 +184,8 @@ class Coordinator(Messages):
     @deciding
     def record_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> None:
         """See `Ladder.record_test`."""
-        with self._turn, self.shared.change():
-            self.ladder.record_test(lineage, grade, metrics)
+        with self._turn:
+            decided(self.ladder.recording_test(lineage, grade, metrics), self.shared.change)
 
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """See `Ladder.study`."""

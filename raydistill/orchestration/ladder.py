@@ -1,7 +1,8 @@
 """The ladder's state and every decision about it, without Ray: a decision is given once it stands in the ledger.
 
 Each method may be called again with the same arguments, because the caller may have lost the answer: the second call changes nothing and answers
-the same. Those that copy or verify files are there twice: whole, and as a `Decision`, whose files may be done while others look at the state.
+the same. Those that copy or verify files are there twice: whole, and as a `Decision`, whose files may be done while others look at the state. Those after
+which the checkpoints of losing trials may go have a `Decision` that frees them, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from raydistill.orchestration.chronicle import place_of
 from raydistill.orchestration.decisions import Decision, decided
+from raydistill.orchestration.freeing import freeing
 from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
@@ -44,6 +46,7 @@ class Ladder(Teaching):
         super().__init__(place, rules)
         self.library = library
         self.rungs: dict[tuple[str, int], Halving] = {}
+        self._cleared: set[str] = set()
         for record in list(self.state.trials.values()):
             if record.status == "running" and record.taken:
                 # A crash cut the taking short, and not all of its reports are there.
@@ -56,6 +59,11 @@ class Ladder(Teaching):
             names = {"lineages": list(lineages), "grades": list(grades)}
             self.append({"kind": "campaign_started", "config_fingerprint": fingerprint, **names, "time": time.time()})
 
+    def starting(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> Decision[None]:
+        """`start` as a decision. A kill may have come between a promotion and what it frees; and `storage.keep_trials` may be another one than before."""
+        self.start(fingerprint, lineages, grades)
+        yield from freeing(self, self.rules, self._cleared)
+
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
         """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
         return decided(self.beginning(key, identity, parameters))
@@ -67,8 +75,8 @@ class Ladder(Teaching):
             return "reused" if known.reused_from else "closed"
         head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
         others = self._twins(identity, key)
-        # A failure is not taken over: what made it fail may have been mended.
-        done = next((one for one in others if one.status in ("finished", "stopped")), None)
+        # A failure is not taken over: what made it fail may have been mended. Nor is what could not be promoted, because it was freed.
+        done = next((one for one in others if one.status in ("finished", "stopped") and not one.freed), None)
         if done is not None:
             self.append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
@@ -172,6 +180,11 @@ class Ladder(Teaching):
         files = best["checkpoint"], best["digest"], best["epoch"]
         self.promote_given(Promotion(lineage, grade, record.identity, *files, best["metrics"]))
 
+    def promoting(self, lineage: str, grade: int) -> Decision[None]:
+        """`promote` as a decision."""
+        self.promote(lineage, grade)
+        yield from freeing(self, self.rules, self._cleared)
+
     def promote_given(self, promotion: Promotion) -> None:
         """Make a given checkpoint a grade's result, unless it has one."""
         if (promotion.lineage, promotion.grade) not in self.state.promotions:
@@ -182,6 +195,11 @@ class Ladder(Teaching):
         if (lineage, grade) not in self.state.tests:
             head = {"kind": "promotion_tested", "lineage": lineage, "grade": grade}
             self.append({**head, "metrics": dict(metrics), "time": time.time()})
+
+    def recording_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> Decision[None]:
+        """`record_test` as a decision: by then whoever had last words about a trial has said them."""
+        self.record_test(lineage, grade, metrics)
+        yield from freeing(self, self.rules, self._cleared)
 
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """The trials of a grade, by number."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from raydistill.errors import CheckpointError, RayDistillError, StorageError
 from raydistill.orchestration.durable import link_or_copy, put
-from raydistill.orchestration.remote import STREAMS
+from raydistill.orchestration.remote import MANIFEST, STREAMS
 from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import LADDERS
@@ -87,7 +87,10 @@ class Library:
             try:
                 if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
                     continue
-                return Loan(run.place, record.epochs, tuple(self._bring(run, one, directory) for one in record.reports))
+                reports = tuple(self._bring(run, one, directory) for one in record.reports)
+                # That run may just have removed what was sound a moment ago.
+                if any(one["digest"] == record.best["digest"] and one["checkpoint"] for one in reports):
+                    return Loan(run.place, record.epochs, reports)
             except (OSError, shutil.Error, StorageError) as problem:
                 logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
         return None
@@ -141,6 +144,8 @@ class Library:
             else:
                 self.store.remote.below(inside).remove()
                 run.inside(source).copy(self.store.remote.below(inside))
+                if self.store.read(f"{inside}/{MANIFEST}") is None:
+                    return {**brought, "checkpoint": None, "digest": None}
         return {**brought, "checkpoint": target}
 
     def _is_sound(self, checkpoint: str, digest: str) -> bool:

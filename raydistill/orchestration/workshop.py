@@ -104,6 +104,7 @@ def survey(config: CampaignConfig) -> Ground:
         structural=frozenset(one.digest for one in others.values() if _is_structural(one.path)),
         encoder_intermediate=encoder.intermediate_size,
         encoder_heads=encoder.num_heads,
+        encoder_vocabulary=encoder.vocabulary,
         given_teacher_width=given.get("hidden_size"),
         given_teacher_intermediate=given.get("intermediate_size"),
         given_teacher_heads=given.get("num_attention_heads"),

@@ -24,6 +24,7 @@ class Ground:
         others: the checkpoints and structural models that methods name as teachers, by the places they name.
         structural: digests of those of them that are structural models.
         encoder_intermediate: units of its feed-forward layers.
+        encoder_vocabulary: tokens it knows.
         encoder_heads: of its attention, and of that of every model made of it.
         given_teacher_width: hidden units of the given teacher, which may be made of another encoder.
         given_teacher_intermediate: units of its feed-forward layers.
@@ -44,6 +45,7 @@ class Ground:
     structural: frozenset[str] = frozenset()
     encoder_intermediate: int | None = None
     encoder_heads: int | None = None
+    encoder_vocabulary: int | None = None
     given_teacher_width: int | None = None
     given_teacher_intermediate: int | None = None
     given_teacher_heads: int | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PromotionError
-from raydistill.planning.records import BYTES, ENDED, LAYERS, TrialRecord
+from raydistill.planning.records import BYTES, ENDED, LAYERS, MRR, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def candidates(records: Sequence[TrialRecord], layers: int) -> list[Candidate]:
     return [
         Candidate(
             record.number,
-            record.best_mrr if record.status in ENDED else None,
+            # Not its best number: where its checkpoints were freed, nothing is left to promote.
+            record.best["metrics"][MRR] if record.best is not None and record.status in ENDED else None,
             (int(one.get(LAYERS, layers)), int(one.get(BYTES, 0)) if known else 0),
             record.reason,
         )
@@ -59,11 +60,24 @@ def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:
     Raises:
         PromotionError: no candidate is left.
     """
-    able = [(one.mrr, one) for one in candidates if not one.reason and one.mrr is not None and math.isfinite(one.mrr)]
+    able = [(one.mrr, one) for one in candidates if one.mrr is not None and _is_able(one)]
     if not able:
         raise _nobody(candidates)
     best = max(mrr for mrr, _ in able)
     return min((one for mrr, one in able if mrr >= best - tolerance), key=lambda one: (one.size, one.number))
+
+
+def ranked(candidates: Sequence[Candidate], tolerance: float) -> Iterator[Candidate]:
+    """All that could be promoted, in the order in which they would be, if those before them were not there."""
+    left = [one for one in candidates if _is_able(one)]
+    while left:
+        best = choose(left, tolerance)
+        yield best
+        left.remove(best)
+
+
+def _is_able(one: Candidate) -> bool:
+    return not one.reason and one.mrr is not None and math.isfinite(one.mrr)
 
 
 def _nobody(candidates: Sequence[Candidate]) -> PromotionError:

@@ -53,6 +53,7 @@ class TrialRecord:
         taught: who taught an epoch, by the epoch's number from 0, where teachers change.
         notes: what it warned of.
         rejected: digests of checkpoints that were found damaged when they were to be promoted.
+        freed: whether its checkpoints were removed to make room, when its grade had promoted; its numbers stay.
     """
 
     identity: str
@@ -70,6 +71,7 @@ class TrialRecord:
     taught: dict[int, Taught] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
+    freed: bool = False
 
     def copy(self) -> TrialRecord:
         """As it is now: what is told of the trial later does not reach it."""
@@ -106,34 +108,40 @@ class TrialRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The report with the highest validation MRR whose checkpoint was not rejected, the earliest among equals."""
+        """The report with the highest validation MRR whose checkpoint is there and was not rejected, the earliest among equals."""
+        return self._highest("checkpoint")
+
+    @property
+    def shown(self) -> dict[str, Any] | None:
+        """The report that its numbers are of: the best, or the one that was before its checkpoints were freed."""
+        return self._highest("digest") if self.freed else self.best
+
+    def _highest(self, known: str) -> dict[str, Any] | None:
         able = [
             one
             for one in self.reports
-            if one["checkpoint"]
-            and one["digest"] not in self.rejected
-            and math.isfinite(one["metrics"].get(MRR, math.nan))
+            if one[known] and one["digest"] not in self.rejected and math.isfinite(one["metrics"].get(MRR, math.nan))
         ]
         return max(able, key=lambda one: (one["metrics"][MRR], -one["epoch"])) if able else None
 
     @property
     def lost(self) -> bool:
         """Whether it ended well, and every checkpoint that could be promoted was rejected since."""
-        return self.status in ("finished", "stopped") and bool(self.rejected) and self.best is None
+        return self.status in ("finished", "stopped") and bool(self.rejected) and self.shown is None
 
     @property
     def best_mrr(self) -> float | None:
         """Highest validation MRR so far."""
-        return None if self.best is None else float(self.best["metrics"][MRR])
+        return None if self.shown is None else float(self.shown["metrics"][MRR])
 
     @property
     def best_epoch(self) -> int | None:
         """The epoch of it."""
-        return None if self.best is None else int(self.best["epoch"])
+        return None if self.shown is None else int(self.shown["epoch"])
 
     @property
     def best_checkpoint(self) -> str | None:
-        """The checkpoint of it."""
+        """The checkpoint of it; None where that was freed."""
         return None if self.best is None else str(self.best["checkpoint"])
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
-from raydistill.planning.grades import GradePlan
+from raydistill.planning.grades import GradePlan, lineages_of, settled_method
 from raydistill.planning.schedule import ScheduleName
+
+Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Rules:
         sizes: layers of a student, by grade.
         min_delta: MRR by which a teacher must beat the announced one.
         settle_epochs: last epochs of a trial, under the final teacher.
+        keep_trials: of a grade that has promoted, how many trials keep their checkpoints; None = all.
+        kin: the grades, by lineage and number, whose trials may be the same work as those of a grade.
     """
 
     schedule: ScheduleName
@@ -35,11 +41,14 @@ class Rules:
     sizes: tuple[int, ...]
     min_delta: float = 0.0
     settle_epochs: int = 1
+    keep_trials: int | None = None
+    kin: Mapping[Place, tuple[Place, ...]] = field(default_factory=dict)
 
 
 def rules_of(config: CampaignConfig, plans: Sequence[GradePlan]) -> Rules:
     """The rules a campaign's configuration asks for."""
     sections: list[TeacherSection | GradeSection] = [config.teacher, *config.grades]
+    keep = config.storage.keep_trials
     return Rules(
         schedule=config.schedule.name,
         tolerance=config.promotion.tolerance,
@@ -50,4 +59,16 @@ def rules_of(config: CampaignConfig, plans: Sequence[GradePlan]) -> Rules:
         sizes=tuple(plan.layers for plan in plans),
         min_delta=config.schedule.min_delta,
         settle_epochs=config.schedule.settle_epochs,
+        keep_trials=None if keep == "all" else keep,
+        kin=_kin(config, plans),
     )
+
+
+def _kin(config: CampaignConfig, plans: Sequence[GradePlan]) -> dict[Place, tuple[Place, ...]]:
+    """By what is known before anything is trained: of these, those that turn out to have equal teachers do equal work."""
+    groups: dict[str, list[Place]] = {}
+    for lineage, plan in itertools.product(lineages_of(config), plans):
+        section = plan.section and plan.section.model_dump(mode="json", exclude={"method", "trials"})
+        work = plan.layers, lineage.seed, section, settled_method(config, lineage, plan).model_dump(mode="json")
+        groups.setdefault(json.dumps(work, sort_keys=True), []).append((lineage.name, plan.index))
+    return {one: tuple(other for other in group if other != one) for group in groups.values() for one in group}

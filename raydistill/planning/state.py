@@ -13,6 +13,7 @@ that it was written; one that contradicts an earlier event is refused.
     trial_failed       lineage, grade, number, reason, time
     trial_reused       lineage, grade, number, identity, parameters, source [lineage, grade, number], time
     checkpoint_rejected  lineage, grade, number, digest, reason, time                 damaged since it was reported
+    trial_freed        lineage, grade, number, time                                 its checkpoints, and those of equal work, are removed to make room
     teacher_announced  lineage, grade, identity, checkpoint, digest, epoch, metrics, time   the best so far, for the grades below
     teacher_rejected   lineage, grade, number, checkpoint, digest, reason, time    by the trial that was to learn from it: it is damaged
     grade_promoted     lineage, grade, identity, checkpoint, digest, epoch, metrics, time

@@ -97,6 +97,7 @@ def _reuse(trials: Trials, event: Event, number: int) -> None:
         reused_from=done.key,
         taught=dict(done.taught),
         rejected=set(done.rejected),
+        freed=done.freed,
     )
 
 
@@ -104,6 +105,15 @@ def _reject(trials: Trials, event: Event, number: int) -> None:
     _note(trials, {**event, "text": event["reason"]}, number)
     for one in _equals(trials, _record(trials, event, number)):
         one.rejected.add(str(event["digest"]))
+
+
+def _free(trials: Trials, event: Event, number: int) -> None:
+    for one in _equals(trials, _record(trials, event, number)):
+        # Work that was begun anew writes checkpoints of its own.
+        if one.status in ENDED:
+            one.freed = True
+            # The digests stay: they name what was there.
+            one.reports = [{**report, "checkpoint": None} for report in one.reports]
 
 
 def _key(event: Event) -> TrialKey:
@@ -163,5 +173,6 @@ TRIAL_CHANGES: dict[str, Callable[[Trials, Event, int], None]] = {
     "trial_failed": _fail,
     "trial_reused": _reuse,
     "checkpoint_rejected": _reject,
+    "trial_freed": _free,
 }
 """By kind: (trials, event, number of the event)."""

@@ -99,7 +99,7 @@ def trial_table(state: CampaignState, lineage: str, grade: int) -> Table:
     rows = tuple(
         (
             str(record.number),
-            "promoted" if promotion is not None and record.identity == promotion.identity else record.status,
+            "promoted" if promotion is not None and record.identity == promotion.identity else _status(record),
             *(plain(record.parameters.get(name)) for name in searched),
             f"{len(record.reports)}/{record.epochs}",
             ABSENT if record.best_epoch is None else str(record.best_epoch),
@@ -185,6 +185,10 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(entry) for entry in value]
     return value
+
+
+def _status(record: TrialRecord) -> str:
+    return f"{record.status}, freed" if record.freed else record.status
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:

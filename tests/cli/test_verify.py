@@ -145,6 +145,23 @@ def test_damage_in_a_run_is_told_by_checkpoint(call: Call, run: Path) -> None:
     assert f"damaged: {weights}: changed after it was written" in result.stdout
 
 
+def test_what_a_kill_has_left_of_freed_checkpoints_is_no_damage(call: Call, run: Path) -> None:
+    """Files that are half removed, and that the ledger calls freed, would send somebody to look for a copy of them."""
+    trial = {"lineage": "main", "grade": 0, "number": 1}
+    for event in (
+        {"kind": "trial_begun", **trial, "identity": "lost", "parameters": {}, "epochs": 1, "time": 0.0},
+        {"kind": "trial_failed", **trial, "reason": "nan", "time": 0.0},
+    ):
+        Ledger.at(run / "ledger").append(event)
+    left = run / "grades/0-teacher/trials/lost/checkpoints/00000010"
+    make_checkpoint(left, b"loser")
+    (left / "manifest.json").unlink()
+    assert call("verify", str(run)).exit_code == 4
+    Ledger.at(run / "ledger").append({"kind": "trial_freed", **trial, "time": 0.0})
+    result = call("verify", str(run))
+    assert result.exit_code == 0, result.stdout
+
+
 @pytest.fixture
 def announced(run: Path) -> Path:
     """A teacher that was announced by a grade that has not promoted yet."""

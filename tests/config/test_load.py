@@ -123,6 +123,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("seed=!!python/name:os.system", "not valid YAML"),
         ("training.epochs=yes", r"training\.epochs: received true"),
         ("grades.0.mask_ratio={choice: [0.0, on]}", r"grades\.0\.mask_ratio\.choice\.1: received true"),
+        ("storage.keep_trials=0", r"storage\.keep_trials: received 0"),
+        ("storage.keep_trials=best", r"storage\.keep_trials: received \"best\"; expected all or"),
         ("training.epcohs=2", r"training\.epcohs: unknown key 'epcohs'; did you mean 'epochs'\?"),
     ],
 )

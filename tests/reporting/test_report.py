@@ -69,6 +69,19 @@ def test_trials_are_listed_best_first_with_the_promoted_one_marked(state: Campai
     assert table.rows == (("1", "promoted", "0.2", "2/2", "1", "0.4500"), ("0", "finished", "0", "2/2", "2", "0.3500"))
 
 
+def test_freed_trial_keeps_its_place_in_the_table(events: list[dict[str, Any]]) -> None:
+    """A trial whose checkpoints made room would look as if it had never been validated, or were damaged."""
+    freed = {"kind": "trial_freed", "lineage": "main", "grade": 1, "number": 0, "time": 11.0}
+    state = replay([*events, freed])
+    assert trial_table(state, "main", 1).rows == (
+        ("1", "promoted", "0.2", "2/2", "1", "0.4500"),
+        ("0", "finished, freed", "0", "2/2", "2", "0.3500"),
+    )
+    told = state_json(state)["trials"][1]
+    assert (told["freed"], told["best_mrr"], told["best_epoch"], told["rejected"]) == (True, 0.35, 2, [])
+    assert [told["best_checkpoint"], *(one["checkpoint"] for one in told["reports"])] == [None] * 3
+
+
 def test_json_is_full_precision_and_without_nan(events: list[dict[str, Any]], config: CampaignConfig) -> None:
     """NaN is no JSON: other languages refuse the whole file."""
     events[-1]["metrics"]["test/both/mr"] = math.nan

@@ -1,0 +1,132 @@
+"""Making room: the checkpoints of trials that lost are removed when their grade has promoted (`storage.keep_trials`).
+
+The ledger says so first. A kill between the two leaves a folder that the ledger calls freed, which nobody reads any more, and the next look removes it;
+the other way round it would leave a checkpoint that the ledger promises and that is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from raydistill.errors import RayDistillError
+from raydistill.flocks import is_locked, lock_file
+from raydistill.orchestration.chronicle import Chronicle
+from raydistill.orchestration.decisions import Decision, decided
+from raydistill.orchestration.holding import NAME
+from raydistill.orchestration.remote import STREAMS, RemoteFolder
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.study import trial_directory
+from raydistill.planning.freeing import freed, superfluous
+from raydistill.planning.rules import Rules
+from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+ASIDE = ".freed-"
+
+
+def freeing(chronicle: Chronicle, rules: Rules, cleared: set[str]) -> Decision[None]:
+    """Free the checkpoints that nobody needs any more, and remove what is left of those that were freed before.
+
+    Args:
+        chronicle: the campaign.
+        rules: what to decide by.
+        cleared: trials' folders in which nothing is left; kept from one call to the next, so that each is looked at once.
+    """
+    state = chronicle.state
+    for record in superfluous(state, rules):
+        chronicle.tell("trial_freed", record.key)
+        # Its folder may have been cleared before another lineage did the work anew.
+        cleared.difference_update(_folder(grade, record.identity) for grade in state.grades)
+        # A hundred events take seconds in a bucket, and trials ask for their teachers meanwhile.
+        yield _let_others_look
+    left = sorted({_folder(*place) for place in freed(state)} - cleared)
+    if left:
+        logger.info("removing the checkpoints of %d trials that are needed no more", len(left))
+        cleared.update((yield partial(_clear, chronicle.store, left)))
+
+
+def free_at_rest(store: RunStore, rules: Rules) -> CampaignState:
+    """The same for a campaign that is complete, by whoever holds the run; returns its state.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+        StorageError: it cannot be written.
+    """
+    chronicle = Chronicle(store)
+    decided(freeing(chronicle, rules, set()))
+    return chronicle.state
+
+
+def _let_others_look() -> None:
+    """No files: between two events."""
+
+
+def free_bytes(store: RunStore) -> int | None:
+    """What is free where a run lies; None for a bucket, and where nobody says."""
+    if store.remote is not None:
+        return None
+    try:
+        return shutil.disk_usage(store.root).free
+    except OSError:
+        return None
+
+
+def _folder(grade: str, identity: str) -> str:
+    return trial_directory(Path(), grade, identity).as_posix()
+
+
+def _clear(store: RunStore, folders: Sequence[str]) -> list[str]:
+    """Remove the checkpoints of trials; returns those in whose folders none is left. The others are tried again later."""
+    with ThreadPoolExecutor(STREAMS) as pool:
+        gone = list(pool.map(partial(_is_cleared, store), folders))
+    return [folder for folder, done in zip(folders, gone, strict=True) if done]
+
+
+def _is_cleared(store: RunStore, folder: str) -> bool:
+    try:
+        if store.remote is not None:
+            _clear_there(store.remote.below(f"{folder}/{CHECKPOINTS}"))
+        # Of a run elsewhere: what this machine has not forgotten. Other machines have when they had sent it (see mirror.py).
+        return (store.remote is not None and not store.identity) or _clear_here(store.root / folder)
+    except (OSError, RayDistillError) as problem:
+        logger.warning("%s/%s: checkpoints that are needed no more stay for now: %s", store.place, folder, problem)
+        return False
+
+
+def _clear_there(checkpoints: RemoteFolder) -> None:
+    names = checkpoints.folders()
+    for name in names:
+        checkpoints.below(name).remove()
+    if names:
+        checkpoints.remove()
+
+
+def _clear_here(trial: Path) -> bool:
+    checkpoints, aside = trial / CHECKPOINTS, trial / f"{ASIDE}{CHECKPOINTS}"
+    if checkpoints.exists():
+        if _is_held(trial):
+            return False
+        shutil.rmtree(aside, ignore_errors=True)
+        # Out of sight in one step: whoever borrows from this run finds a checkpoint whole, or not at all.
+        os.replace(checkpoints, aside)
+    if aside.exists():
+        shutil.rmtree(aside)
+    return True
+
+
+def _is_held(trial: Path) -> bool:
+    """Whether a process still has its last words about a trial that has ended: it removes checkpoints itself, and would stumble."""
+    if not (trial / NAME).exists():
+        return False
+    descriptor = lock_file(trial / NAME)
+    try:
+        return not is_locked(descriptor, trial)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""Whether the disk has room for the checkpoints that a campaign keeps: an estimate, told before anything is trained."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.planning.grades import GradePlan, Lineage, lineages_of
+from raydistill.planning.ground import Ground
+from raydistill.planning.records import ENDED
+from raydistill.planning.search import grade_space, trial_limit
+from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
+PARAMETER_BYTES = 12
+"""Of weight and moments; less for rows of the vocabulary that no text needs, and for students that are packed or pruned."""
+POSITIONS = 512
+ADVISED = 2
+
+
+def tell_of_disk(
+    config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState, free: int
+) -> None:
+    """Warn where the checkpoints of the trials that are still to be trained will need more than there is.
+
+    Args:
+        config: the campaign.
+        plans: its grades.
+        ground: what they stand on; nothing is said where the encoder's shape is not known.
+        state: what has happened so far, and so lies on the disk already.
+        free: bytes that are free where the run lies.
+    """
+    loads, keep = _loads(config, plans, ground, state), config.storage.keep_trials
+    needed = _needed(config, loads, None if keep == "all" else keep)
+    if needed <= free:
+        return
+    less = _needed(config, loads, ADVISED)
+    remedy = "try fewer trials, or a --run-dir on a larger disk: storage.keep_trials makes room only when a grade has promoted"
+    if less < needed:
+        enough = "" if less <= free else ", still too much: try fewer trials, or a --run-dir on a larger disk, too"
+        remedy = (
+            f"set storage.keep_trials: {ADVISED}, which keeps those of the {ADVISED} best trials of a grade that has promoted, and makes it about "
+            f"{_gigabytes(less)}{enough}"
+        )
+    logger.warning(
+        "the checkpoints of up to %d trials (weights and optimizer, the best and the last of each) will need about %s, and the run directory's disk has %s free; %s",
+        sum(one.trials for one in loads),
+        _gigabytes(needed),
+        _gigabytes(free),
+        remedy,
+    )
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What the trials of a grade of a lineage will leave.
+
+    Attributes:
+        grade: which one.
+        trials: that are still to be trained.
+        each: bytes of a checkpoint.
+        copies: checkpoints of a trial that has ended.
+    """
+
+    grade: int
+    trials: int
+    each: int
+    copies: int
+
+    def bytes(self, keep: int | None) -> int:
+        """Of the trials that keep their checkpoints."""
+        return min(self.trials, self.trials if keep is None else keep) * self.copies * self.each
+
+
+def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> list[_Load]:
+    lineages, found = lineages_of(config), list[_Load]()
+    for lineage, plan in itertools.product(lineages, plans):
+        parameters = parameters_of(config, plan, ground)
+        given = plan.index == 0 and ground.given_teacher is not None
+        if parameters is None or given or not _is_first(lineage, plan, lineages):
+            continue
+        section = plan.section or config.teacher
+        limit = trial_limit(grade_space(lineage, plan), plan, config.search.algorithm)
+        ended = sum(one.status in ENDED for one in state.of(lineage.name, plan.index))
+        copies = min(2, section.epochs or config.training.epochs)
+        found.append(_Load(plan.index, max(0, limit - ended), parameters * PARAMETER_BYTES, copies))
+    return found
+
+
+def _is_first(lineage: Lineage, plan: GradePlan, lineages: tuple[Lineage, ...]) -> bool:
+    """Lineages of one seed have one teacher."""
+    return plan.index > 0 or lineage == next(one for one in lineages if one.seed == lineage.seed)
+
+
+def _needed(config: CampaignConfig, loads: list[_Load], keep: int | None) -> int:
+    """Bytes at the fullest moment: what is kept, with what the grades under way have not freed yet, and the newest few of one trial."""
+    surplus: dict[int, int] = {}
+    for one in loads:
+        surplus[one.grade] = surplus.get(one.grade, 0) + one.bytes(None) - one.bytes(keep)
+    # In sequence one grade is under way; else all may be.
+    under_way = max if config.schedule.name == "sequential" else sum
+    trained = (one.each * max(0, config.training.keep_checkpoints + 1 - one.copies) for one in loads if one.trials)
+    return sum(one.bytes(keep) for one in loads) + under_way(surplus.values() or (0,)) + max(trained, default=0)
+
+
+def parameters_of(config: CampaignConfig, plan: GradePlan, ground: Ground) -> int | None:
+    """Parameters of both towers of a grade, of the encoder's width; None where its shape is not known."""
+    width, inner, vocabulary = ground.encoder_width, ground.encoder_intermediate, ground.encoder_vocabulary
+    if width is None or inner is None or vocabulary is None:
+        return None
+    layer = 4 * width * width + 2 * width * inner + 9 * width + inner
+    tower = (vocabulary + POSITIONS) * width + plan.layers * layer
+    return tower if config.encoder.shared_towers else 2 * tower
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB"

@@ -1,0 +1,64 @@
+"""Which checkpoints nobody needs any more: pure functions of a campaign's state."""
+
+from __future__ import annotations
+
+from raydistill.planning.promotion import candidates, ranked
+from raydistill.planning.records import ENDED, TrialRecord
+from raydistill.planning.rules import Place, Rules
+from raydistill.planning.state import CampaignState
+
+
+def superfluous(state: CampaignState, rules: Rules) -> list[TrialRecord]:
+    """One record for each work whose checkpoints may go now, as they were entered.
+
+    Equal work has one directory, and so one fate: it goes when every grade that has it has promoted, and none keeps it. A grade whose trials another lineage
+    may still take over waits for that one.
+    """
+    if rules.keep_trials is None:
+        return []
+    over = {place for place in state.promotions if _is_over(state, rules, place)}
+    kept = {identity for place in over for identity in _kept(state, rules, place)}
+    needed = _needed(state)
+    return [
+        records[0]
+        for identity, records in _works(state).items()
+        if identity not in kept
+        and not all(one.freed for one in records)
+        and all(one.key[:2] in over for one in records)
+        and not any(report["checkpoint"] in needed for one in records for report in one.reports)
+    ]
+
+
+def freed(state: CampaignState) -> set[tuple[str, str]]:
+    """Folder of the grade, and identity, of all work whose checkpoints are freed and that nobody has begun anew since: what lies there is left over."""
+    works = (records for records in _works(state).values() if all(one.freed for one in records))
+    return {(state.grades[one.grade], one.identity) for records in works for one in records}
+
+
+def _works(state: CampaignState) -> dict[str, list[TrialRecord]]:
+    works: dict[str, list[TrialRecord]] = {}
+    for record in state.trials.values():
+        works.setdefault(record.identity, []).append(record)
+    return works
+
+
+def _is_over(state: CampaignState, rules: Rules, place: Place) -> bool:
+    ended = all(one.status in ENDED for one in state.of(*place))
+    return ended and all(other in state.promotions for other in rules.kin.get(place, ()))
+
+
+def _kept(state: CampaignState, rules: Rules, place: Place) -> list[str]:
+    """Identities of the trials of a grade that keep their checkpoints: what was promoted, then what would have been without it. Trials of equal work count once."""
+    identities = {one.number: one.identity for one in state.of(*place)}
+    order = ranked(candidates(state.of(*place), rules.sizes[place[1]]), rules.tolerance)
+    named = [state.promotions[place].identity, *(identities[one.number] for one in order)]
+    return list(dict.fromkeys(named))[: rules.keep_trials]
+
+
+def _needed(state: CampaignState) -> set[str]:
+    """The checkpoints that teach, or that whoever goes on may ask for."""
+    teachers = [*state.promotions.values(), *state.announcements.values()]
+    teachers += [one for former in state.superseded.values() for one in former]
+    unfinished = [one for one in state.trials.values() if one.status not in ("finished", "stopped")]
+    taught = {one.checkpoint for record in unfinished for one in record.taught.values()}
+    return taught | {one.checkpoint for one in teachers}

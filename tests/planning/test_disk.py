@@ -1,0 +1,81 @@
+"""A disk that will be too small is told of before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raydistill.config.schema import CampaignConfig
+from raydistill.planning.disk import tell_of_disk
+from raydistill.planning.grades import grade_plans
+from raydistill.planning.ground import Ground
+from raydistill.planning.state import CampaignState, replay
+
+Maker = Callable[..., CampaignConfig]
+BERT = Ground("d", "e", 12, encoder_width=768, encoder_intermediate=3072, encoder_vocabulary=30522)
+SEARCHED = {"layers": 6, "mask_ratio": {"uniform": [0.0, 0.2]}}
+EACH = 12 * 2 * (31034 * 768 + 6 * 7_087_872)
+"""Bytes of a checkpoint of 6 layers."""
+
+
+def told(campaign: Maker, caplog: pytest.LogCaptureFixture, free: float, ground: Ground = BERT, **sections: Any) -> str:
+    config = campaign(SEARCHED, search={"trials": 100}, **sections)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "raydistill.planning.disk"):
+        tell_of_disk(config, grade_plans(config, ground), ground, CampaignState(), int(free))
+    return "\n".join(caplog.messages)
+
+
+def test_disk_that_is_too_small_is_told_of(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """Two days later the disk is full, and nobody knew that a hundred trials keep two checkpoints each."""
+    text = told(campaign, caplog, 200e9)
+    assert "checkpoints of up to 101 trials" in text
+    assert 2 * 100 * EACH == pytest.approx(318.3e9, rel=1e-3)
+    assert "need about 326.4 GB, and the run directory's disk has 200.0 GB free" in text
+    assert "try fewer trials, or a --run-dir on a larger disk" in text, (
+        "all trials of the one grade are there until it has promoted"
+    )
+    assert told(campaign, caplog, 400e9) == ""
+
+
+def test_what_is_kept_counts_and_not_what_goes(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """The advice would be followed, and the same warning come again; or a second grade's trials be counted with those that have made room."""
+    two = {"grades": [SEARCHED, {**SEARCHED, "layers": 5}]}
+    assert "need about 610.9 GB" in told(campaign, caplog, 400e9, **two)
+    assert "set storage.keep_trials: 2" in told(campaign, caplog, 400e9, **two)
+    assert "makes it about 332.1 GB" in told(campaign, caplog, 400e9, **two)
+    assert "still" not in told(campaign, caplog, 400e9, **two)
+    assert "makes it about 332.1 GB, still too much" in told(campaign, caplog, 300e9, **two)
+    assert told(campaign, caplog, 400e9, **two, storage={"keep_trials": 2}) == ""
+    assert "larger disk" in told(campaign, caplog, 1e9, **two, storage={"keep_trials": 2})
+    assert told(campaign, caplog, 400e9, **two, storage={"keep_trials": 2}, schedule={"name": "pipelined"}) != ""
+
+
+def test_nothing_is_said_where_nothing_is_known(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """A guess would frighten whoever has room."""
+    assert told(campaign, caplog, 0, Ground("d", "e", 12)) == ""
+
+
+def test_what_lies_there_already_is_not_counted_again(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that goes on near its end would be told that the disk has no room for what is on it."""
+    config = campaign(
+        SEARCHED, search={"trials": 2}, teacher={"epochs": 1}, training={"epochs": 1, "keep_checkpoints": 1}
+    )
+    place = {"lineage": "main", "grade": 1, "number": 0, "time": 1.0}
+    begun = {"kind": "trial_begun", **place, "identity": "i", "parameters": {}, "epochs": 1}
+    failed = {"kind": "trial_failed", **place, "reason": "nan"}
+    plans = grade_plans(config, BERT)
+    with caplog.at_level(logging.WARNING, "raydistill.planning.disk"):
+        for events in ([], [begun, failed]):
+            tell_of_disk(config, plans, BERT, replay(events), 0)
+    assert ["up to 3 trials" in caplog.messages[0], "up to 2 trials" in caplog.messages[1]] == [True, True]
+
+
+def test_lineages_of_one_seed_have_one_teacher(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """Four methods under one teacher would be warned of four teachers."""
+    methods = [{"name": "pmd"}, {"name": "logits"}]
+    text = told(campaign, caplog, 0, compare={"methods": methods, "seeds": [0, 1]})
+    assert "up to 402 trials" in text
