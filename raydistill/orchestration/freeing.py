@@ -22,6 +22,7 @@ from raydistill.orchestration.holding import NAME
 from raydistill.orchestration.remote import STREAMS, RemoteFolder
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
+from raydistill.orchestration.table import write_table
 from raydistill.planning.freeing import freed, superfluous
 from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
@@ -60,7 +61,10 @@ def free_at_rest(store: RunStore, rules: Rules) -> CampaignState:
         StorageError: it cannot be written.
     """
     chronicle = Chronicle(store)
+    before = chronicle.state.events
     decided(freeing(chronicle, rules, set()))
+    if chronicle.state.events > before:
+        write_table(store, chronicle.state)
     return chronicle.state
 
 

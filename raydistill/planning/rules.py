@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from raydistill.config.other_teachers import placeless
 from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
 from raydistill.planning.grades import GradePlan, lineages_of, settled_method
 from raydistill.planning.schedule import ScheduleName
@@ -69,6 +70,7 @@ def _kin(config: CampaignConfig, plans: Sequence[GradePlan]) -> dict[Place, tupl
     groups: dict[str, list[Place]] = {}
     for lineage, plan in itertools.product(lineages_of(config), plans):
         section = plan.section and plan.section.model_dump(mode="json", exclude={"method", "trials"})
-        work = plan.layers, lineage.seed, section, settled_method(config, lineage, plan).model_dump(mode="json")
+        method = placeless(settled_method(config, lineage, plan)).model_dump(mode="json")
+        work = plan.layers, lineage.seed, section, method
         groups.setdefault(json.dumps(work, sort_keys=True), []).append((lineage.name, plan.index))
     return {one: tuple(other for other in group if other != one) for group in groups.values() for one in group}

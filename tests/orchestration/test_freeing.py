@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
@@ -165,6 +166,8 @@ def test_campaign_that_is_complete_makes_room_too(store: RunStore, tmp_path: Pat
     assert there(tmp_path) == ["i1"]
     assert [record.freed for record in state.of("main", 1)] == [True, False, True]
     assert read_state(store) == state
+    rows = pq.read_table(tmp_path / "run/metrics.parquet").to_pylist()
+    assert {row["identity"] for row in rows if row["checkpoint"] is not None} == {"i1"}
 
 
 def test_bucket_without_a_working_folder_makes_room(tmp_path: Path) -> None:
@@ -284,17 +287,25 @@ def ladder(root: Path) -> Ladder:
     return one
 
 
-def test_trial_that_goes_while_it_is_borrowed_is_not_lent(tmp_path: Path) -> None:
-    """Sound when it was looked at, gone when it was to be copied: the borrower would promote its second best epoch, or none."""
-    one = coordinator(RunStore.at(tmp_path / "run"), ALL)
-    write_config(tmp_path / "run", fakes.campaign())
+@pytest.mark.parametrize("look", [1, 2])
+def test_trial_that_goes_while_it_is_borrowed_is_not_lent(store: RunStore, tmp_path: Path, look: int) -> None:
+    """Sound when it was looked at, gone when it was to be copied: the borrower would promote its second best epoch, or none, or half of it."""
+    one = coordinator(store, ALL)
+    write_config(store, fakes.campaign())
     trained(one, tmp_path)
     one.promote("main", 1)
+    looks = []
 
     def verify(path: str) -> str:
-        digest = fakes.verify(path)
-        free_at_rest(RunStore.at(tmp_path / "run"), RULES)
+        digest = fakes.verify(str(tmp_path / path))
+        looks.append(path)
+        if len(looks) == look:
+            free_at_rest(store, RULES)
         return digest
 
-    borrower = Library(RunStore.at(tmp_path / "borrower"), verify)
-    assert borrower.borrow("i0", "grades/1-layers6/trials/i0") is None
+    beside = RunStore.at(
+        tmp_path / "borrower" if store.remote is None else "borrower",
+        store.remote and store.remote.filesystem,
+    )
+    assert Library(beside, verify).borrow("i0", "grades/1-layers6/trials/i0") is None
+    assert len(looks) == look, "it is not what was lent that went"
