@@ -92,7 +92,9 @@ def test_owner_is_checked(tmp_path: Path) -> None:
 def test_where_a_campaign_runs_does_not_matter(tmp_path: Path) -> None:
     """A run begun on one machine could not be resumed on a bigger one, or with its data in another place."""
     begun(tmp_path / "run")
-    moved = fakes.campaign(data={"path": "elsewhere"}, resources={"concurrent_trials": 8}, storage={"path": "there", "keep_trials": 2})
+    moved = fakes.campaign(
+        data={"path": "elsewhere"}, resources={"concurrent_trials": 8}, storage={"path": "there", "keep_trials": 2}
+    )
     ownership.check_owner(tmp_path / "run", moved, resume=True)
     assert rundir.campaign_fingerprint(moved, GROUND) == rundir.campaign_fingerprint(fakes.campaign(), GROUND)
 
