@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--run-dir", type=click.Path(file_okay=False), help="Default: storage.path/<name of CONFIG>.")
 @click.option("--resume", is_flag=True, help="Go on with the campaign in the run directory.")
 @env_option("Give all its processes this variable, or NAME=VALUE.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, and begin nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
     config: str,
@@ -30,6 +31,7 @@ def run(
     run_dir: str | None,
     resume: bool,
     environment: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run the campaign that CONFIG describes, here or on the cluster at RAY_ADDRESS.
@@ -50,6 +52,11 @@ def run(
     place = run_directory(campaign_config, Path(config).stem, run_dir)
     chosen = given_variables(environment)
     check_place(place, resume=resume)
+    if dry_run:
+        from raydistill.cli.outlook import show_outlook
+
+        show_outlook(campaign_config, place, resume=resume, as_json=as_json)
+        return
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
         state = run_to_the_end(campaign_config, place, resume=resume, observe=observe, variables=chosen)

@@ -43,6 +43,7 @@ from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.disk import tell_of_disk
 from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
+from raydistill.planning.outlook import GradeOutlook, outlook
 from raydistill.planning.places import capacity, least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
@@ -118,6 +119,15 @@ class Campaign:
             # Ray puts its own handler in place of ours when it starts.
             with connected(self.address, num_cpus=self.num_cpus), _terminable():
                 return self._drive(ground, plans, fingerprint, observe, check)
+
+    def outlook(self) -> list[GradeOutlook]:
+        """What `run` would do, from configuration, graph and encoder alone; nothing is begun.
+
+        Raises:
+            RayDistillError: what `run` would refuse before it begins.
+        """
+        ground = self.workshop.survey(self.config)
+        return outlook(self.config, preflight(self.config, ground), ground)
 
     def _drive(
         self,

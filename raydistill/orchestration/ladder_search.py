@@ -23,6 +23,7 @@ from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import PARETO, SEARCH, ladder_name, read_results, result_of
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.ladders import LadderResult, described, ladder_config, ladder_of, next_ladder, pareto
+from raydistill.planning.outlook import GradeOutlook
 from raydistill.planning.records import MRR
 from raydistill.planning.state import CampaignState
 
@@ -93,6 +94,13 @@ class LadderSearch:
                 "configuration needs another --run-dir",
             )
         return best
+
+    def outlook(self) -> list[GradeOutlook]:
+        """What the first ladder would be; which follow it depends on what comes of it. Raises as `Campaign.outlook` does."""
+        point = next_ladder(self.config, [])
+        assert point is not None, "a search has one ladder at least"
+        config = ladder_config(self.config, ladder_of(self.section, point))
+        return Campaign(config, self.store.located(ladder_name(0)), self.workshop, filesystem=self.filesystem).outlook()
 
     def _run_ladder(
         self, number: int, point: Mapping[str, Any], check: Callable[[], None], observe: Observer | None

@@ -127,10 +127,10 @@ class RunStore:
             self.remote.below(folder).write(file, (self.root / name).read_bytes())
 
     def names(self) -> list[str]:
-        """What lies in the run directory."""
-        if self.remote is None:
-            return sorted(path.name for path in self.root.iterdir())
-        return self.remote.names()
+        """What lies in the run directory; nothing where there is none."""
+        if self.remote is not None:
+            return self.remote.names()
+        return sorted(path.name for path in self.root.iterdir()) if self.root.exists() else []
 
     def folders(self, relative: str) -> list[str]:
         """Names of the folders directly inside a folder of the run, or in the run; none where there is no such folder.

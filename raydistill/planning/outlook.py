@@ -1,0 +1,101 @@
+"""What a campaign will do, told before it does anything: which students, how big, under which teacher, how many trials of how many steps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill.config.methods import label_of
+from raydistill.config.schema import CampaignConfig
+from raydistill.planning.disk import parameters_of
+from raydistill.planning.grades import GradePlan, Lineage, lineages_of, method_of, teaching_grade
+from raydistill.planning.ground import Ground
+from raydistill.planning.search import Distribution, grade_space, trial_limit
+
+
+@dataclass(frozen=True)
+class GradeOutlook:
+    """One grade of a lineage, or of all lineages that differ in their seed alone.
+
+    Attributes:
+        lineages: their names.
+        grade: its folder.
+        layers: of its students.
+        parameters: of one before any method changes its shape; None where the encoder does not tell.
+        teacher: folder of the grade that teaches it; empty for the teacher.
+        method: its name, or those of its parts; empty for the teacher, which learns by the contrastive term.
+        trials: at most, in each lineage; 0 = it is given.
+        space: what is searched, by name.
+        mask_ratio: where it is fixed; None for the teacher, or where it is searched.
+        epochs: of a trial, at most.
+        steps: of a trial, at most; None where the examples of an epoch are not known.
+    """
+
+    lineages: tuple[str, ...]
+    grade: str
+    layers: int
+    parameters: int | None
+    teacher: str
+    method: str
+    trials: int
+    space: dict[str, Distribution]
+    mask_ratio: float | None
+    epochs: int
+    steps: int | None
+
+
+def outlook(config: CampaignConfig, plans: Sequence[GradePlan], ground: Ground) -> list[GradeOutlook]:
+    """Every grade, lineage by lineage; one that several lineages share is there once.
+
+    Args:
+        config: a campaign that was not refused.
+        plans: its grades.
+        ground: what they stand on.
+    """
+    alike = itertools.groupby(lineages_of(config), lambda one: one.method)
+    families = [list(lineages) for _, lineages in alike]
+    return [
+        _grade(config, plans, plan, family, ground)
+        for number, family in enumerate(families)
+        for plan in plans
+        # Lineages of one seed have one teacher, whatever their method.
+        if plan.index or not number
+    ]
+
+
+def _grade(
+    config: CampaignConfig, plans: Sequence[GradePlan], plan: GradePlan, family: Sequence[Lineage], ground: Ground
+) -> GradeOutlook:
+    first, section = family[0], plan.section or config.teacher
+    space, epochs = grade_space(first, plan), section.epochs or config.training.epochs
+    given = plan.section is None and ground.given_teacher is not None
+    asked = plan.section.mask_ratio if plan.section is not None else None
+    examples, batch = ground.epoch_examples, config.training.batch_size
+    return GradeOutlook(
+        lineages=tuple(one.name for one in family),
+        grade=plan.folder,
+        layers=plan.layers,
+        parameters=parameters_of(config, plan, ground),
+        teacher=plans[teaching_grade(config, plan.index)].folder if plan.index else "",
+        method=label_of(method_of(first, plan)) if plan.index else "",
+        trials=0 if given else trial_limit(space, plan, config.search.algorithm),
+        space=space,
+        mask_ratio=asked if isinstance(asked, float) else None,
+        epochs=0 if given else epochs,
+        steps=None if examples is None else 0 if given else epochs * -(-examples // batch),
+    )
+
+
+def worded(distribution: Distribution) -> str:
+    """The values a search may choose, in a few words."""
+    (kind, values), *_ = distribution.model_dump().items()
+    words = [_word(value) for value in values]
+    return " | ".join(words) if kind == "choice" else f"{' to '.join(words)}{', log' if kind == 'log_uniform' else ''}"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
