@@ -142,8 +142,9 @@ class StorageSection(Section):
     )
     keep_trials: Literal["all"] | Count = Field(
         "all",
-        description="how many trials of a grade keep their checkpoints when it has promoted, the promoted one first and then those that would be next; those of the others are "
-        "removed, their numbers stay. Until then all are there, and what was removed is not lent to other runs, which train it again; may be changed when a run is resumed",
+        description="how many trials of a grade keep their checkpoints, the promoted one first and then those that would be next; those of the others are removed "
+        "before the next trial begins (where lineages may share them, when all have promoted), and their numbers stay. Nobody lends what was removed: other runs train it "
+        "again; may be changed when a run is resumed",
     )
 
 

@@ -1,4 +1,4 @@
-"""Making room: the checkpoints of trials that lost are removed when their grade has promoted (`storage.keep_trials`).
+"""Making room: the checkpoints of trials that lost are removed (`storage.keep_trials`), before the next trial begins and when their grade has promoted.
 
 The ledger says so first. A kill between the two leaves a folder that the ledger calls freed, which nobody reads any more, and the next look removes it;
 the other way round it would leave a checkpoint that the ledger promises and that is gone.

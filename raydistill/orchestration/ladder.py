@@ -21,6 +21,7 @@ from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
 from raydistill.orchestration.teaching import Teaching
+from raydistill.planning.freeing import LOST
 from raydistill.planning.promotion import candidates, choose
 from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
@@ -75,8 +76,8 @@ class Ladder(Teaching):
             return "reused" if known.reused_from else "closed"
         head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
         others = self._twins(identity, key)
-        # A failure is not taken over: what made it fail may have been mended. Nor is what could not be promoted, because it was freed.
-        done = next((one for one in others if one.status in ("finished", "stopped") and not one.freed), None)
+        # A failure is not taken over: what made it fail may have been mended. Nor is what was freed, and could not be promoted, but where it has lost already.
+        done = next((one for one in others if one.status in LOST and (not one.freed or one.key[:2] == key[:2])), None)
         if done is not None:
             self.append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
@@ -85,6 +86,8 @@ class Ladder(Teaching):
                 return "wait"
             if (yield from self._borrow(key, head)):
                 return "reused"
+            # Those that have lost make room for it.
+            yield from freeing(self, self.rules, self._cleared)
             self.append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 

@@ -10,6 +10,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.grades import GradePlan, Lineage, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.records import ENDED
+from raydistill.planning.rules import rules_of
 from raydistill.planning.search import grade_space, trial_limit
 from raydistill.planning.state import CampaignState
 
@@ -18,6 +19,8 @@ PARAMETER_BYTES = 12
 """Of weight and moments; less for rows of the vocabulary that no text needs, and for students that are packed or pruned."""
 POSITIONS = 512
 ADVISED = 2
+PASSING = 2
+"""Trials that are there beside those that are kept: one at work, and one whose process has its last words. More where several train at once."""
 
 
 def tell_of_disk(
@@ -37,11 +40,11 @@ def tell_of_disk(
     if needed <= free:
         return
     less = _needed(config, loads, ADVISED)
-    remedy = "try fewer trials, or a --run-dir on a larger disk: storage.keep_trials makes room only when a grade has promoted"
+    remedy = "try fewer trials, or a --run-dir on a larger disk"
     if less < needed:
         enough = "" if less <= free else ", still too much: try fewer trials, or a --run-dir on a larger disk, too"
         remedy = (
-            f"set storage.keep_trials: {ADVISED}, which keeps those of the {ADVISED} best trials of a grade that has promoted, and makes it about "
+            f"set storage.keep_trials: {ADVISED}, which keeps those of the {ADVISED} best trials of each grade, and makes it about "
             f"{_gigabytes(less)}{enough}"
         )
     logger.warning(
@@ -62,20 +65,27 @@ class _Load:
         trials: that are still to be trained.
         each: bytes of a checkpoint.
         copies: checkpoints of a trial that has ended.
+        waits: whether none of them goes before the grade has promoted, because another lineage may take them over.
     """
 
     grade: int
     trials: int
     each: int
     copies: int
+    waits: bool
 
-    def bytes(self, keep: int | None) -> int:
-        """Of the trials that keep their checkpoints."""
+    def kept(self, keep: int | None) -> int:
+        """Bytes of the trials that keep their checkpoints."""
         return min(self.trials, self.trials if keep is None else keep) * self.copies * self.each
+
+    def passing(self, keep: int | None) -> int:
+        """Bytes that are there beside them while the grade is searched."""
+        surplus = self.kept(None) - self.kept(keep)
+        return surplus if self.waits else min(surplus, PASSING * self.copies * self.each)
 
 
 def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> list[_Load]:
-    lineages, found = lineages_of(config), list[_Load]()
+    lineages, kin, found = lineages_of(config), rules_of(config, plans).kin, list[_Load]()
     for lineage, plan in itertools.product(lineages, plans):
         parameters = parameters_of(config, plan, ground)
         given = plan.index == 0 and ground.given_teacher is not None
@@ -85,7 +95,8 @@ def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground,
         limit = trial_limit(grade_space(lineage, plan), plan, config.search.algorithm)
         ended = sum(one.status in ENDED for one in state.of(lineage.name, plan.index))
         copies = min(2, section.epochs or config.training.epochs)
-        found.append(_Load(plan.index, max(0, limit - ended), parameters * PARAMETER_BYTES, copies))
+        waits = bool(kin[lineage.name, plan.index])
+        found.append(_Load(plan.index, max(0, limit - ended), parameters * PARAMETER_BYTES, copies, waits))
     return found
 
 
@@ -95,14 +106,14 @@ def _is_first(lineage: Lineage, plan: GradePlan, lineages: tuple[Lineage, ...]) 
 
 
 def _needed(config: CampaignConfig, loads: list[_Load], keep: int | None) -> int:
-    """Bytes at the fullest moment: what is kept, with what the grades under way have not freed yet, and the newest few of one trial."""
-    surplus: dict[int, int] = {}
+    """Bytes at the fullest moment: what is kept, what the grades under way have beside it, and the newest few of one trial."""
+    passing: dict[int, int] = {}
     for one in loads:
-        surplus[one.grade] = surplus.get(one.grade, 0) + one.bytes(None) - one.bytes(keep)
+        passing[one.grade] = passing.get(one.grade, 0) + one.passing(keep)
     # In sequence one grade is under way; else all may be.
     under_way = max if config.schedule.name == "sequential" else sum
     trained = (one.each * max(0, config.training.keep_checkpoints + 1 - one.copies) for one in loads if one.trials)
-    return sum(one.bytes(keep) for one in loads) + under_way(surplus.values() or (0,)) + max(trained, default=0)
+    return sum(one.kept(keep) for one in loads) + under_way(passing.values() or (0,)) + max(trained, default=0)
 
 
 def parameters_of(config: CampaignConfig, plan: GradePlan, ground: Ground) -> int | None:

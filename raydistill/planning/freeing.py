@@ -7,24 +7,30 @@ from raydistill.planning.records import ENDED, TrialRecord
 from raydistill.planning.rules import Place, Rules
 from raydistill.planning.state import CampaignState
 
+LOST = ("finished", "stopped")
+"""How a trial has ended that has shown what it can."""
+
 
 def superfluous(state: CampaignState, rules: Rules) -> list[TrialRecord]:
     """One record for each work whose checkpoints may go now, as they were entered.
 
-    Equal work has one directory, and so one fate: it goes when every grade that has it has promoted, and none keeps it. A grade whose trials another lineage
-    may still take over waits for that one.
+    A trial that has ended goes as soon as `rules.keep_trials` others of its grade would be promoted before it. Equal work has one directory, and so one
+    fate: it goes when no grade keeps it. A grade whose trials another lineage may still take over waits until both have promoted.
     """
     if rules.keep_trials is None:
         return []
-    over = {place for place in state.promotions if _is_over(state, rules, place)}
-    kept = {identity for place in over for identity in _kept(state, rules, place)}
+    places = {one.key[:2] for one in state.trials.values()}
+    over = {place for place in places if _is_over(state, rules, place)}
+    alone = {place for place in places - over if not rules.kin.get(place)}
+    kept = {identity for place in over | alone for identity in _kept(state, rules, place)}
     needed = _needed(state)
     return [
         records[0]
         for identity, records in _works(state).items()
         if identity not in kept
         and not all(one.freed for one in records)
-        and all(one.key[:2] in over for one in records)
+        # One that failed may be taken up again, until its grade has promoted.
+        and all(one.key[:2] in over or (one.key[:2] in alone and one.status in LOST) for one in records)
         and not any(report["checkpoint"] in needed for one in records for report in one.reports)
     ]
 
@@ -44,21 +50,26 @@ def _works(state: CampaignState) -> dict[str, list[TrialRecord]]:
 
 def _is_over(state: CampaignState, rules: Rules, place: Place) -> bool:
     ended = all(one.status in ENDED for one in state.of(*place))
-    return ended and all(other in state.promotions for other in rules.kin.get(place, ()))
+    return ended and all(one in state.promotions for one in (place, *rules.kin.get(place, ())))
 
 
-def _kept(state: CampaignState, rules: Rules, place: Place) -> list[str]:
-    """Identities of the trials of a grade that keep their checkpoints: what was promoted, then what would have been without it. Trials of equal work count once."""
+def _kept(state: CampaignState, rules: Rules, place: Place) -> set[str]:
+    """Identities of the trials of a grade that keep their checkpoints: what was promoted, then what would be without it. Trials of equal work count once."""
+    promotion, kept = state.promotions.get(place), set[str]()
+    if promotion is not None:
+        kept.add(promotion.identity)
     identities = {one.number: one.identity for one in state.of(*place)}
+    # One after another: to rank a thousand trials to the last would take as long as they.
     order = ranked(candidates(state.of(*place), rules.sizes[place[1]]), rules.tolerance)
-    named = [state.promotions[place].identity, *(identities[one.number] for one in order)]
-    return list(dict.fromkeys(named))[: rules.keep_trials]
+    while len(kept) < (rules.keep_trials or 0) and (one := next(order, None)) is not None:
+        kept.add(identities[one.number])
+    return kept
 
 
 def _needed(state: CampaignState) -> set[str]:
     """The checkpoints that teach, or that whoever goes on may ask for."""
     teachers = [*state.promotions.values(), *state.announcements.values()]
     teachers += [one for former in state.superseded.values() for one in former]
-    unfinished = [one for one in state.trials.values() if one.status not in ("finished", "stopped")]
+    unfinished = [one for one in state.trials.values() if one.status not in LOST]
     taught = {one.checkpoint for record in unfinished for one in record.taught.values()}
     return taught | {one.checkpoint for one in teachers}

@@ -53,7 +53,7 @@ class TrialRecord:
         taught: who taught an epoch, by the epoch's number from 0, where teachers change.
         notes: what it warned of.
         rejected: digests of checkpoints that were found damaged when they were to be promoted.
-        freed: whether its checkpoints were removed to make room, when its grade had promoted; its numbers stay.
+        freed: whether its checkpoints were removed to make room, when others were better; its numbers stay.
     """
 
     identity: str

@@ -29,7 +29,7 @@ class Rules:
         sizes: layers of a student, by grade.
         min_delta: MRR by which a teacher must beat the announced one.
         settle_epochs: last epochs of a trial, under the final teacher.
-        keep_trials: of a grade that has promoted, how many trials keep their checkpoints; None = all.
+        keep_trials: how many trials of a grade keep their checkpoints; None = all.
         kin: the grades, by lineage and number, whose trials may be the same work as those of a grade.
     """
 

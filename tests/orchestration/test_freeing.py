@@ -83,14 +83,15 @@ def kinds(one: Coordinator) -> list[str]:
     return [event["kind"] for event in one.news(0)]
 
 
-def test_losers_go_when_their_grade_has_promoted(store: RunStore, tmp_path: Path) -> None:
+def test_losers_go_while_their_grade_is_searched_and_when_it_has_promoted(store: RunStore, tmp_path: Path) -> None:
     """A hundred trials would keep their checkpoints for ever; or the student that was promoted go with them."""
     one = coordinator(store)
     trained(one, tmp_path)
-    assert there(tmp_path) == ["i0", "i1", "i2"]
+    assert there(tmp_path) == ["i1", "i2"], "the first had lost when the third began"
+    assert kinds(one).count("trial_freed") == 1
     one.promote("main", 1)
     assert there(tmp_path) == ["i1"]
-    assert kinds(one)[-3:] == ["grade_promoted", "trial_freed", "trial_freed"]
+    assert kinds(one)[-2:] == ["grade_promoted", "trial_freed"]
     state = read_state(store)
     assert state == one.ladder.state
     for record in state.of("main", 1):
@@ -188,7 +189,7 @@ def test_what_this_machine_has_not_forgotten_goes_too(tmp_path: Path, monkeypatc
     one = coordinator(bucket)
     trained(one, tmp_path)
     assert bucket.root.is_relative_to(cache_folder())
-    here = bucket.root / "grades/1-layers6/trials/i0/checkpoints"
+    here = bucket.root / "grades/1-layers6/trials/i2/checkpoints"
     (here / "00000002").mkdir(parents=True)
     one.promote("main", 1)
     assert not here.exists()
@@ -199,11 +200,11 @@ def test_trial_with_last_words_is_left_until_it_has_said_them(tmp_path: Path) ->
     store = RunStore.at(tmp_path / "run")
     one = coordinator(store)
     trained(one, tmp_path)
-    lock = tmp_path / "run/grades/1-layers6/trials/i0/.lock"
+    lock = tmp_path / "run/grades/1-layers6/trials/i2/.lock"
     descriptor = lock_file(lock)
     assert is_locked(descriptor, lock)
     one.promote("main", 1)
-    assert there(tmp_path) == ["i0", "i1"]
+    assert there(tmp_path) == ["i1", "i2"]
     os.close(descriptor)
     one.record_test("main", 1, {"test/both/mrr": 0.1})
     assert there(tmp_path) == ["i1"]
@@ -218,9 +219,20 @@ def test_storage_that_refuses_ends_nothing(store: RunStore, tmp_path: Path, monk
         patch.setattr(module.os, "replace", refuse)
         patch.setattr(RemoteFolder, "folders", refuse)
         one.promote("main", 1)
-    assert there(tmp_path) == ["i0", "i1", "i2"]
+    assert there(tmp_path) == ["i1", "i2"]
     one.record_test("main", 1, {"test/both/mrr": 0.1})
     assert there(tmp_path) == ["i1"]
+
+
+def test_work_that_has_lost_in_its_grade_is_not_done_twice(store: RunStore, tmp_path: Path) -> None:
+    """A point that is proposed again, in other words, would be trained again because its checkpoints are gone."""
+    one = coordinator(store)
+    trained(one, tmp_path)
+    assert one.ladder.state.trials["main", 1, 0].freed
+    assert one.begin(("main", 1, 3), "i0", {}) == "reused"
+    assert one.ladder.state.trials["main", 1, 3].best_mrr == pytest.approx(0.19)
+    one.promote("main", 1)
+    assert one.ladder.state.promotions["main", 1].identity == "i1"
 
 
 def _refused(why: str, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whose checkpoints go when a grade has promoted, and whose never do."""
+"""Whose checkpoints go while a grade is searched and when it has promoted, and whose never do."""
 
 from __future__ import annotations
 
@@ -84,17 +84,39 @@ def test_failed_trials_go_too_and_never_take_a_better_ones_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
-    [
-        [],
-        [promoted(1), begun(3)],
-        [promoted(1), begun(3), {"kind": "trial_paused", **place(3)}],
-        [promoted(1), begun(0, "b", identity="i10")],
-    ],
+    ("keep", "gone"), [(1, ["i10", "i12"]), (2, ["i10"]), (3, [])], ids=["one", "two", "all that ended"]
 )
-def test_nothing_goes_before_a_grade_is_over(more: list[Event]) -> None:
-    """The best one would be gone when it is to be promoted, or a directory be emptied that another lineage's trial writes."""
-    assert going([*ended(0.1, 0.4), *more], keep_trials=1) == []
+def test_losers_go_while_their_grade_is_searched(keep: int, gone: list[str]) -> None:
+    """A search of a hundred trials would need room for all of them at once, and promote when the disk is full."""
+    assert going([*ended(0.1, 0.4, 0.3), begun(3)], keep_trials=keep) == gone
+    assert going([*ended(0.1, 0.4, 0.3), begun(3), {"kind": "trial_paused", **place(3)}], keep_trials=keep) == gone
+    assert going([*ended(0.1, 0.4, 0.3), promoted(1), begun(3)], keep_trials=keep) == gone
+
+
+@pytest.mark.parametrize(
+    ("more", "kin"),
+    [
+        ([], KIN),
+        ([begun(0, "b", identity="i10")], {}),
+        ([promoted(1), begun(0, "b", identity="i10")], {}),
+        ([{"kind": "trial_resumed", **place(0)}], {}),
+    ],
+    ids=["may be shared", "is shared", "is shared below a promotion", "begun again"],
+)
+def test_what_somebody_may_still_write_or_take_over_stays(more: list[Event], kin: Any) -> None:
+    """A directory would be emptied that another lineage's trial writes, or its work done twice."""
+    events = ended(0.1, 0.4)
+    if more and more[0]["kind"] == "trial_resumed":
+        events[1:2] = [reported(0, 0.1, outcome="running"), {"kind": "trial_failed", **place(0), "reason": "nan"}]
+    assert going([*events, *more], keep_trials=1, kin=kin) == []
+
+
+def test_failed_trial_stays_until_its_grade_has_promoted() -> None:
+    """It may be taken up again where it stopped."""
+    events = [*ended(0.4), begun(1), reported(1, 0.1, outcome="running")]
+    events += [{"kind": "trial_failed", **place(1), "reason": "nan"}]
+    assert going(events, keep_trials=1) == []
+    assert going([*events, promoted(0)], keep_trials=1) == ["i11"]
 
 
 def test_lineages_that_may_share_work_wait_for_each_other() -> None:
