@@ -60,9 +60,14 @@ def outlook_table(title: str, grades: Sequence[GradeOutlook]) -> Table:
         taught = one.teacher or ("given" if not one.trials else plain(None))
         words = (one.grade, taught, one.method or "contrastive", mask, wanted)
         counts = (str(one.layers), count(one.parameters), str(one.trials), str(one.epochs), _steps(one))
-        rows.append((*((", ".join(one.lineages),) if several else ()), *words, *counts))
+        rows.append((*((_family(one),) if several else ()), *words, *counts))
     left = len(heads) + several
     return Table(title, (*(("lineages",) if several else ()), *heads, *numbers), tuple(rows), left=left)
+
+
+def _family(one: GradeOutlook) -> str:
+    first, *others = one.lineages
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _steps(one: GradeOutlook) -> str:

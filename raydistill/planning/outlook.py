@@ -12,6 +12,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.planning.disk import parameters_of
 from raydistill.planning.grades import GradePlan, Lineage, lineages_of, method_of, teaching_grade
 from raydistill.planning.ground import Ground
+from raydistill.planning.masking import applied_masking
 from raydistill.planning.search import Distribution, grade_space, trial_limit
 
 
@@ -28,7 +29,7 @@ class GradeOutlook:
         method: its name, or those of its parts; empty for the teacher, which learns by the contrastive term.
         trials: at most, in each lineage; 0 = it is given.
         space: what is searched, by name.
-        mask_ratio: where it is fixed; None for the teacher, or where it is searched.
+        mask_ratio: that is applied, where it is fixed; None for the teacher, or where it is searched.
         epochs: of a trial, at most.
         steps: of a trial, at most; None where the examples of an epoch are not known.
     """
@@ -71,7 +72,6 @@ def _grade(
     first, section = family[0], plan.section or config.teacher
     space, epochs = grade_space(first, plan), section.epochs or config.training.epochs
     given = plan.section is None and ground.given_teacher is not None
-    asked = plan.section.mask_ratio if plan.section is not None else None
     examples, batch = ground.epoch_examples, config.training.batch_size
     return GradeOutlook(
         lineages=tuple(one.name for one in family),
@@ -82,10 +82,18 @@ def _grade(
         method=label_of(method_of(first, plan)) if plan.index else "",
         trials=0 if given else trial_limit(space, plan, config.search.algorithm),
         space=space,
-        mask_ratio=asked if isinstance(asked, float) else None,
+        mask_ratio=_fixed_mask(config, first, plan),
         epochs=0 if given else epochs,
         steps=None if examples is None else 0 if given else epochs * -(-examples // batch),
     )
+
+
+def _fixed_mask(config: CampaignConfig, lineage: Lineage, plan: GradePlan) -> float | None:
+    if plan.section is None or not isinstance(asked := plan.section.mask_ratio, float):
+        return None
+    view = plan.section.view or config.view
+    # A ratio that no term of the method looks at is never applied.
+    return applied_masking(method_of(lineage, plan), asked, view)[0] if isinstance(view, str) else asked
 
 
 def worded(distribution: Distribution) -> str:

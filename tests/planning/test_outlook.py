@@ -56,6 +56,18 @@ def test_lineages_that_differ_in_their_seed_alone_are_told_once(campaign: Maker,
     assert all(one.steps is None for one in found), "nobody knows the examples"
 
 
+def test_mask_ratio_is_the_one_that_is_applied(campaign: Maker, ground: Ground) -> None:
+    """A table of masks that nobody looks at."""
+    section = {"layers": 3, "mask_ratio": 0.1}
+    found = {
+        name: told(campaign(section, method={"name": name}, view="separate"), ground)[1].mask_ratio
+        for name in ("pmd", "logits")
+    }
+    assert found == {"pmd": 0.1, "logits": 0.0}
+    assert told(campaign(section, method={"name": "logits"}, view="shared"), ground)[1].mask_ratio == 0.1
+    assert told(campaign({**section, "view": {"choice": ["separate", "shared"]}}), ground)[1].mask_ratio == 0.1
+
+
 def test_given_teacher_is_not_trained(campaign: Maker, ground: Ground) -> None:
     """A trial that is not run, counted."""
     ground = replace(ground, given_teacher=TeacherReference(path="t", digest="d" * 64), epoch_examples=10)
