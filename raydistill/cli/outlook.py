@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_outlook(config: CampaignConfig, place: str, *, resume: bool, as_json: bool) -> None:
-    """Refuse what `raydistill run` would refuse before it starts anything; print the rest, and start nothing.
+    """Refuse what `raydistill run` would refuse of configuration, graph, encoder and run directory; print the rest, and start nothing.
 
     Raises:
         RayDistillError: as `Campaign.run` does.
@@ -24,22 +24,18 @@ def show_outlook(config: CampaignConfig, place: str, *, resume: bool, as_json: b
     from raydistill.cli.output import echo_json, echo_tables
     from raydistill.orchestration.campaign import Campaign
     from raydistill.orchestration.ladder_search import LadderSearch
-    from raydistill.orchestration.ownership import check_owner
-    from raydistill.orchestration.rundir import LEDGER
-    from raydistill.orchestration.runstore import RunStore
-    from raydistill.orchestration.searchdir import SEARCH
 
-    check_owner(RunStore.at(place), config, resume=resume, ledger=LEDGER if config.ladders is None else SEARCH)
     if config.ladders is None:
-        title, grades = "grades", Campaign(config, place).outlook()
+        title, grades = "grades", Campaign(config, place).outlook(resume=resume)
     else:
         title = f"grades of the first of {config.ladders.ladders} ladders"
-        grades = LadderSearch(config, place).outlook()
+        grades = LadderSearch(config, place).outlook(resume=resume)
     if as_json:
         echo_json({"run": place, "grades": [_content(one) for one in grades]})
         return
     echo_tables([outlook_table(title, grades)])
-    click.echo(f"{sum(one.trials * len(one.lineages) for one in grades)} trials at most")
+    before = ", those that have ended included" if resume else ""
+    click.echo(f"{sum(one.trials * len(one.lineages) for one in grades)} trials at most{before}")
     click.echo(f"run {place}")
     click.echo("nothing was begun; leave out --dry-run")
 
@@ -51,7 +47,7 @@ def outlook_table(title: str, grades: Sequence[GradeOutlook]) -> Table:
 
     several = len({one.lineages for one in grades}) > 1 or any(len(one.lineages) > 1 for one in grades)
     heads = ("grade", "taught by", "method", "mask ratio", "searched")
-    numbers = ("layers", "parameters, about", "trials", "epochs", "steps of a trial")
+    numbers = ("layers", "parameters, about", "trials", "epochs", "steps, about")
     rows = []
     for one in grades:
         searched = {name: worded(values) for name, values in one.space.items()}

@@ -103,10 +103,12 @@ class Campaign:
             check_owner(self.store, self.config, resume=resume)
             state = read_state(self.store)
             check_campaign(self.store, state, fingerprint, ground)
+            if state.trials:
+                # By what storage.keep_trials says now.
+                state = free_at_rest(self.store, rules_of(self.config, plans))
             if state.complete:
                 # A kill at the very end may have left them.
                 clear_shelves(self.store, state.grades)
-                state = free_at_rest(self.store, rules_of(self.config, plans))
                 if observe is not None:
                     observe(state)
                 return state
@@ -120,14 +122,20 @@ class Campaign:
             with connected(self.address, num_cpus=self.num_cpus), _terminable():
                 return self._drive(ground, plans, fingerprint, observe, check)
 
-    def outlook(self) -> list[GradeOutlook]:
-        """What `run` would do, from configuration, graph and encoder alone; nothing is begun.
+    def outlook(self, *, resume: bool = False) -> list[GradeOutlook]:
+        """What `run` would do, from configuration, graph and encoder alone; nothing is begun. Whether there is room on the cluster only `run` can see.
+
+        Args:
+            resume: as for `run`; trials that have ended are there, too.
 
         Raises:
             RayDistillError: what `run` would refuse before it begins.
         """
         ground = self.workshop.survey(self.config)
-        return outlook(self.config, preflight(self.config, ground), ground)
+        plans = preflight(self.config, ground)
+        check_owner(self.store, self.config, resume=resume)
+        check_campaign(self.store, read_state(self.store), campaign_fingerprint(self.config, ground), ground)
+        return outlook(self.config, plans, ground)
 
     def _drive(
         self,

@@ -49,7 +49,6 @@ def freeing(chronicle: Chronicle, rules: Rules, cleared: set[str]) -> Decision[N
         yield _let_others_look
     left = sorted({_folder(*place) for place in freed(state)} - cleared)
     if left:
-        logger.info("removing the checkpoints of %d trials that are needed no more", len(left))
         cleared.update((yield partial(_clear, chronicle.store, left)))
 
 
@@ -95,10 +94,12 @@ def _clear(store: RunStore, folders: Sequence[str]) -> list[str]:
 
 def _is_cleared(store: RunStore, folder: str) -> bool:
     try:
+        # Of a run elsewhere: what this machine has not forgotten. Other machines have when they had sent it (see mirror.py).
+        if (store.remote is None or store.identity) and not _clear_here(store.root / folder):
+            return False
         if store.remote is not None:
             _clear_there(store.remote.below(f"{folder}/{CHECKPOINTS}"))
-        # Of a run elsewhere: what this machine has not forgotten. Other machines have when they had sent it (see mirror.py).
-        return (store.remote is not None and not store.identity) or _clear_here(store.root / folder)
+        return True
     except (OSError, RayDistillError) as problem:
         logger.warning("%s/%s: checkpoints that are needed no more stay for now: %s", store.place, folder, problem)
         return False
@@ -110,6 +111,7 @@ def _clear_there(checkpoints: RemoteFolder) -> None:
         checkpoints.below(name).remove()
     if names:
         checkpoints.remove()
+        logger.info("%s was removed: it is needed no more", checkpoints.name)
 
 
 def _clear_here(trial: Path) -> bool:
@@ -122,6 +124,7 @@ def _clear_here(trial: Path) -> bool:
         os.replace(checkpoints, aside)
     if aside.exists():
         shutil.rmtree(aside)
+        logger.info("%s was removed: it is needed no more", checkpoints)
     return True
 
 

@@ -75,6 +75,8 @@ class Ladder(Teaching):
         if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
         head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
+        # Those that have lost make room for it.
+        yield from freeing(self, self.rules, self._cleared)
         others = self._twins(identity, key)
         # A failure is not taken over: what made it fail may have been mended. Nor is what was freed, and could not be promoted, but where it has lost already.
         done = next((one for one in others if one.status in LOST and (not one.freed or one.key[:2] == key[:2])), None)
@@ -86,8 +88,6 @@ class Ladder(Teaching):
                 return "wait"
             if (yield from self._borrow(key, head)):
                 return "reused"
-            # Those that have lost make room for it.
-            yield from freeing(self, self.rules, self._cleared)
             self.append({"kind": "trial_begun", **head, "epochs": self.rules.epochs[key[1]]})
         return "run"
 

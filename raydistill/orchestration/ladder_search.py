@@ -95,12 +95,22 @@ class LadderSearch:
             )
         return best
 
-    def outlook(self) -> list[GradeOutlook]:
-        """What the first ladder would be; which follow it depends on what comes of it. Raises as `Campaign.outlook` does."""
+    def outlook(self, *, resume: bool = False) -> list[GradeOutlook]:
+        """What the first ladder would be; which follow it depends on what comes of it.
+
+        Args:
+            resume: as for `run`.
+
+        Raises:
+            RayDistillError: what `run` would refuse before it begins.
+            CapabilityError: the first ladder cannot be trained; `run` records that, and goes on with the next.
+        """
+        check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
         point = next_ladder(self.config, [])
         assert point is not None, "a search has one ladder at least"
         config = ladder_config(self.config, ladder_of(self.section, point))
-        return Campaign(config, self.store.located(ladder_name(0)), self.workshop, filesystem=self.filesystem).outlook()
+        campaign = Campaign(config, self.store.located(ladder_name(0)), self.workshop, filesystem=self.filesystem)
+        return campaign.outlook(resume=campaign.store.read(CONFIG) is not None)
 
     def _run_ladder(
         self, number: int, point: Mapping[str, Any], check: Callable[[], None], observe: Observer | None

@@ -93,6 +93,7 @@ class Library:
                     return Loan(run.place, record.epochs, reports)
             except (OSError, shutil.Error, StorageError) as problem:
                 logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
+            self._give_back(run, record, directory)
         return None
 
     def _done(self, identity: str) -> list[tuple[RunStore, TrialRecord]]:
@@ -133,7 +134,7 @@ class Library:
         source = report["checkpoint"]
         if not source:
             return {**brought, "checkpoint": None}
-        inside = f"{directory}/checkpoints/{str(run.relative(source)).rpartition('/')[2]}"
+        inside = _inside(run, source, directory)
         if not self._is_sound(source, report["digest"]):
             return {**brought, "checkpoint": None, "digest": None}
         target = self.store.located(inside)
@@ -148,11 +149,25 @@ class Library:
                     return {**brought, "checkpoint": None, "digest": None}
         return {**brought, "checkpoint": target}
 
+    def _give_back(self, run: RunStore, record: TrialRecord, directory: str) -> None:
+        """Remove what was brought of a trial that could not be brought whole: whoever trains it here would go on from its last epoch, and never report its best."""
+        for source in filter(None, (one["checkpoint"] for one in record.reports)):
+            inside = _inside(run, source, directory)
+            if self.store.remote is None:
+                shutil.rmtree(self.store.located(inside), ignore_errors=True)
+            else:
+                self.store.remote.below(inside).remove()
+
     def _is_sound(self, checkpoint: str, digest: str) -> bool:
         try:
             return self.verify(checkpoint) == digest
         except CheckpointError:
             return False
+
+
+def _inside(run: RunStore, source: str, directory: str) -> str:
+    """Where a checkpoint of another run has its place in this one."""
+    return f"{directory}/checkpoints/{str(run.relative(source)).rpartition('/')[2]}"
 
 
 def _work_of(run: RunStore) -> frozenset[str]:

@@ -49,14 +49,17 @@ def all_machines() -> list[dict[str, float]]:
     return [one["Resources"] for one in machines if one["NodeID"] not in leaving]
 
 
-def leaving_machines() -> set[str]:
+def leaving_machines(seconds: float = ANSWER_SECONDS) -> set[str]:
     """Machines that were told to end, by their Ray node ids: Ray begins nothing there, and kills what has not ended in time.
+
+    Args:
+        seconds: how long the head may take to answer.
 
     Raises:
         RpcError: the head does not answer.
     """
     here: Any = ray._private.worker.global_worker
-    return set(here.gcs_client.get_draining_nodes(timeout=ANSWER_SECONDS))
+    return set(here.gcs_client.get_draining_nodes(timeout=seconds))
 
 
 def _leaving_if_known() -> set[str]:

@@ -1,11 +1,13 @@
 """Ends a process of a campaign soon after its cluster has lost the head.
 
 Without its head a cluster is over, unless the head's state is kept elsewhere; but processes on other machines look for it for a minute (`RAY_gcs_rpc_server_reconnect_timeout_s=60` in
-`cluster/`), because a network that is broken looks the same. Not so a head that refuses: its machine is there, and nobody listens on it any more.
+`cluster/`), because a network that is broken looks the same. Not so a head that refuses: its machine is there, and nobody listens on it. What only stands in
+front of a head may refuse, too (a Kubernetes service of a pod that is not ready), so Ray, which is connected already, is asked as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -17,11 +19,16 @@ import ray
 
 from raydistill.orchestration.halting import HALT_SECONDS
 from raydistill.orchestration.losses import Head
+from raydistill.orchestration.machines import leaving_machines
 
 LOOK_SECONDS = 2.0
 """Between looks at the head: each is a connection, of every process of the cluster."""
-REFUSED_SECONDS = 5.0
-"""How long a head may refuse. With a look before and what saving may take, a process ends within 12 seconds."""
+AGAIN_SECONDS = 1.0
+"""Between looks at one that has refused."""
+REFUSALS = 3
+"""How often it has to refuse, one time after the other."""
+ANSWER_SECONDS = 2.0
+"""How long Ray may take to answer then. With the looks, and what saving may take, a process ends within 12 seconds."""
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 USUAL_SECONDS = 60.0
 """How long Ray looks for a head by default. Who sets more, as KubeRay does where the head's state is kept in Redis, awaits one that comes back."""
@@ -36,22 +43,31 @@ def end_with_head() -> None:
 
 
 def watch(head: Head) -> None:
-    """Return never: when the head has refused for REFUSED_SECONDS, tell this process to save and end, and end it where it does not.
+    """Return never: when the head refuses, and Ray does not reach it either, tell this process to save and end, and end it where it does not.
 
     A head that does not answer at all says nothing, neither that it is gone nor that it is there.
     """
-    since: float | None = None
-    while since is None or time.monotonic() - since < REFUSED_SECONDS:
+    while not _is_gone(head):
         time.sleep(LOOK_SECONDS)
-        if head.answers():
-            since = None
-        elif since is None and head.refused:
-            since = time.monotonic()
     # Not a warning of a log: those of a trial are told to the coordinator, which may be gone with the head.
-    sys.stderr.write(f"the head of the cluster, at {head.address}, is gone; process {os.getpid()} saves and ends\n")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"the head of the cluster, at {head.address}, is gone; process {os.getpid()} saves and ends\n")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(HALT_SECONDS)
     os._exit(128 + signal.SIGTERM)
+
+
+def _is_gone(head: Head) -> bool:
+    for _ in range(REFUSALS):
+        if head.answers() or not head.refused:
+            return False
+        time.sleep(AGAIN_SECONDS)
+    try:
+        leaving_machines(ANSWER_SECONDS)
+    except Exception:
+        # Whatever Ray says of a head that is gone, or of a connection that it has given up: the watch must not end with it.
+        return True
+    return False
 
 
 def _comes_back() -> bool:

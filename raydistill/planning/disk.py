@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.planning.grades import GradePlan, Lineage, lineages_of
+from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.records import ENDED
 from raydistill.planning.rules import rules_of
@@ -19,8 +19,6 @@ PARAMETER_BYTES = 12
 """Of weight and moments; less for rows of the vocabulary that no text needs, and for students that are packed or pruned."""
 POSITIONS = 512
 ADVISED = 2
-PASSING = 2
-"""Trials that are there beside those that are kept: one at work, and one whose process has its last words. More where several train at once."""
 
 
 def tell_of_disk(
@@ -65,54 +63,63 @@ class _Load:
         trials: that are still to be trained.
         each: bytes of a checkpoint.
         copies: checkpoints of a trial that has ended.
-        waits: whether none of them goes before the grade has promoted, because another lineage may take them over.
+        passing: how many are there beside those that are kept, while the grade is searched.
     """
 
     grade: int
     trials: int
     each: int
     copies: int
-    waits: bool
+    passing: int
 
     def kept(self, keep: int | None) -> int:
         """Bytes of the trials that keep their checkpoints."""
         return min(self.trials, self.trials if keep is None else keep) * self.copies * self.each
 
-    def passing(self, keep: int | None) -> int:
-        """Bytes that are there beside them while the grade is searched."""
-        surplus = self.kept(None) - self.kept(keep)
-        return surplus if self.waits else min(surplus, PASSING * self.copies * self.each)
+    def surplus(self, keep: int | None) -> int:
+        """Bytes that are there beside them, for a while."""
+        return min(self.kept(None) - self.kept(keep), self.passing * self.copies * self.each)
 
 
 def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> list[_Load]:
     lineages, kin, found = lineages_of(config), rules_of(config, plans).kin, list[_Load]()
+    order = {lineage.name: place for place, lineage in enumerate(lineages)}
     for lineage, plan in itertools.product(lineages, plans):
         parameters = parameters_of(config, plan, ground)
         given = plan.index == 0 and ground.given_teacher is not None
-        if parameters is None or given or not _is_first(lineage, plan, lineages):
+        place = lineage.name, plan.index
+        # What several lineages share is trained once.
+        first = min((place, *kin[place]), key=lambda one: (order[one[0]], one[1]))
+        if parameters is None or given or place != first or place in state.promotions:
             continue
         section = plan.section or config.teacher
         limit = trial_limit(grade_space(lineage, plan), plan, config.search.algorithm)
         ended = sum(one.status in ENDED for one in state.of(lineage.name, plan.index))
         copies = min(2, section.epochs or config.training.epochs)
-        waits = bool(kin[lineage.name, plan.index])
-        found.append(_Load(plan.index, max(0, limit - ended), parameters * PARAMETER_BYTES, copies, waits))
+        left = max(0, limit - ended)
+        # None goes before the others have promoted, that may take them over; else those at work are there, and one whose process has its last words.
+        passing = left if kin[place] else _at_work(config) + 1
+        found.append(_Load(plan.index, left, parameters * PARAMETER_BYTES, copies, passing))
     return found
 
 
-def _is_first(lineage: Lineage, plan: GradePlan, lineages: tuple[Lineage, ...]) -> bool:
-    """Lineages of one seed have one teacher."""
-    return plan.index > 0 or lineage == next(one for one in lineages if one.seed == lineage.seed)
+def _at_work(config: CampaignConfig) -> int:
+    """Trials at once; how many the machines have room for is not known yet."""
+    asked = config.resources.concurrent_trials
+    return asked if isinstance(asked, int) else 1
 
 
 def _needed(config: CampaignConfig, loads: list[_Load], keep: int | None) -> int:
     """Bytes at the fullest moment: what is kept, what the grades under way have beside it, and the newest few of one trial."""
     passing: dict[int, int] = {}
     for one in loads:
-        passing[one.grade] = passing.get(one.grade, 0) + one.passing(keep)
+        passing[one.grade] = passing.get(one.grade, 0) + one.surplus(keep)
     # In sequence one grade is under way; else all may be.
     under_way = max if config.schedule.name == "sequential" else sum
-    trained = (one.each * max(0, config.training.keep_checkpoints + 1 - one.copies) for one in loads if one.trials)
+    trained = (
+        one.each * max(0, config.training.keep_checkpoints + 1 - one.copies) * min(one.trials, _at_work(config))
+        for one in loads
+    )
     return sum(one.kept(keep) for one in loads) + under_way(passing.values() or (0,)) + max(trained, default=0)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raydistill.planning.promotion import candidates, ranked
-from raydistill.planning.records import ENDED, TrialRecord
+from raydistill.planning.promotion import beats, candidates, is_able, ranked
+from raydistill.planning.records import ENDED, TrialKey, TrialRecord
 from raydistill.planning.rules import Place, Rules
 from raydistill.planning.state import CampaignState
 
@@ -14,30 +14,33 @@ LOST = ("finished", "stopped")
 def superfluous(state: CampaignState, rules: Rules) -> list[TrialRecord]:
     """One record for each work whose checkpoints may go now, as they were entered.
 
-    A trial that has ended goes as soon as `rules.keep_trials` others of its grade would be promoted before it. Equal work has one directory, and so one
-    fate: it goes when no grade keeps it. A grade whose trials another lineage may still take over waits until both have promoted.
+    A trial that has ended goes as soon as `rules.keep_trials` others of its grade come before it whatever is still to be found; so what is promoted is what
+    would be if all were kept. Equal work has one directory, and so one fate: it goes when no grade keeps it. A grade whose trials another lineage may still
+    take over waits until both have promoted.
     """
     if rules.keep_trials is None:
         return []
     places = {one.key[:2] for one in state.trials.values()}
     over = {place for place in places if _is_over(state, rules, place)}
     alone = {place for place in places - over if not rules.kin.get(place)}
-    kept = {identity for place in over | alone for identity in _kept(state, rules, place)}
+    kept = {identity for place in over for identity in _kept(state, rules, place)}
+    lost = {key for place in alone for key in _beaten(state, rules, place)}
     needed = _needed(state)
     return [
         records[0]
         for identity, records in _works(state).items()
         if identity not in kept
         and not all(one.freed for one in records)
-        # One that failed may be taken up again, until its grade has promoted.
-        and all(one.key[:2] in over or (one.key[:2] in alone and one.status in LOST) for one in records)
+        # Whose checkpoints were all found damaged is trained again.
+        and not any(one.lost for one in records)
+        and all(one.key[:2] in over or one.key in lost for one in records)
         and not any(report["checkpoint"] in needed for one in records for report in one.reports)
     ]
 
 
 def freed(state: CampaignState) -> set[tuple[str, str]]:
     """Folder of the grade, and identity, of all work whose checkpoints are freed and that nobody has begun anew since: what lies there is left over."""
-    works = (records for records in _works(state).values() if all(one.freed for one in records))
+    works = (records for records in _works(state).values() if all(one.freed and one.status in ENDED for one in records))
     return {(state.grades[one.grade], one.identity) for records in works for one in records}
 
 
@@ -54,16 +57,28 @@ def _is_over(state: CampaignState, rules: Rules, place: Place) -> bool:
 
 
 def _kept(state: CampaignState, rules: Rules, place: Place) -> set[str]:
-    """Identities of the trials of a grade that keep their checkpoints: what was promoted, then what would be without it. Trials of equal work count once."""
-    promotion, kept = state.promotions.get(place), set[str]()
-    if promotion is not None:
-        kept.add(promotion.identity)
-    identities = {one.number: one.identity for one in state.of(*place)}
+    """Identities of the trials of a promoted grade that keep their checkpoints: what was promoted, then what would be without it. Trials of equal work count once."""
+    kept, identities = {state.promotions[place].identity}, {one.number: one.identity for one in state.of(*place)}
     # One after another: to rank a thousand trials to the last would take as long as they.
     order = ranked(candidates(state.of(*place), rules.sizes[place[1]]), rules.tolerance)
     while len(kept) < (rules.keep_trials or 0) and (one := next(order, None)) is not None:
         kept.add(identities[one.number])
     return kept
+
+
+def _beaten(state: CampaignState, rules: Rules, place: Place) -> set[TrialKey]:
+    """The trials of a grade that `rules.keep_trials` others come before, however well those do that have not ended."""
+    records = {one.number: one for one in state.of(*place)}
+    able = [one for one in candidates(list(records.values()), rules.sizes[place[1]]) if is_able(one)]
+    # Equal work counts once; one that failed may be taken up again.
+    able = list({records[one.number].identity: one for one in reversed(able)}.values())
+    worst = {
+        one.number
+        for one in able
+        if sum(beats(other, one, rules.tolerance) for other in able) >= (rules.keep_trials or 0)
+    }
+    works = {records[number].identity for number in worst}
+    return {one.key for one in records.values() if one.identity in works and one.status in LOST}
 
 
 def _needed(state: CampaignState) -> set[str]:

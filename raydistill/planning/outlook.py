@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raydistill.config.boot import BootSection
 from raydistill.config.methods import label_of
 from raydistill.config.schema import CampaignConfig
 from raydistill.planning.disk import parameters_of
 from raydistill.planning.grades import GradePlan, Lineage, lineages_of, method_of, teaching_grade
 from raydistill.planning.ground import Ground
 from raydistill.planning.masking import applied_masking
+from raydistill.planning.method_values import budgeted
 from raydistill.planning.search import Distribution, grade_space, trial_limit
 
 
@@ -24,14 +26,14 @@ class GradeOutlook:
         lineages: their names.
         grade: its folder.
         layers: of its students.
-        parameters: of one before any method changes its shape; None where the encoder does not tell.
+        parameters: of one before any method changes its shape; None where the encoder does not tell, and for a teacher that is given.
         teacher: folder of the grade that teaches it; empty for the teacher.
         method: its name, or those of its parts; empty for the teacher, which learns by the contrastive term.
         trials: at most, in each lineage; 0 = it is given.
         space: what is searched, by name.
         mask_ratio: that is applied, where it is fixed; None for the teacher, or where it is searched.
         epochs: of a trial, at most.
-        steps: of a trial, at most; None where the examples of an epoch are not known.
+        steps: of a trial, about: a method that opens the graph part by part may need some more. None where the examples of an epoch are not known.
     """
 
     lineages: tuple[str, ...]
@@ -72,19 +74,21 @@ def _grade(
     first, section = family[0], plan.section or config.teacher
     space, epochs = grade_space(first, plan), section.epochs or config.training.epochs
     given = plan.section is None and ground.given_teacher is not None
-    examples, batch = ground.epoch_examples, config.training.batch_size
+    method = budgeted(method_of(first, plan), ground.epoch_examples)
+    examples = method.examples if isinstance(method, BootSection) else ground.epoch_examples
     return GradeOutlook(
         lineages=tuple(one.name for one in family),
         grade=plan.folder,
         layers=plan.layers,
-        parameters=parameters_of(config, plan, ground),
+        # A given teacher may be of another encoder.
+        parameters=None if given else parameters_of(config, plan, ground),
         teacher=plans[teaching_grade(config, plan.index)].folder if plan.index else "",
-        method=label_of(method_of(first, plan)) if plan.index else "",
+        method=label_of(method) if plan.index else "",
         trials=0 if given else trial_limit(space, plan, config.search.algorithm),
         space=space,
         mask_ratio=_fixed_mask(config, first, plan),
         epochs=0 if given else epochs,
-        steps=None if examples is None else 0 if given else epochs * -(-examples // batch),
+        steps=None if examples is None else 0 if given else epochs * -(-examples // config.training.batch_size),
     )
 
 

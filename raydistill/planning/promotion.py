@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import PromotionError
@@ -34,22 +34,27 @@ def candidates(records: Sequence[TrialRecord], layers: int) -> list[Candidate]:
         records: all of the grade's.
         layers: those of the grade, where a trial did not find its own. Bytes decide only where all that may be promoted have told them: earlier runs did not.
     """
-    found = [record.best["metrics"] if record.best is not None else {} for record in records]
+    # Asked once of each: it looks at all of its reports.
+    best = [record.best for record in records]
     known = all(
-        BYTES in one
-        for one, record in zip(found, records, strict=True)
-        if record.best is not None and not record.reason
+        BYTES in one["metrics"]
+        for one, record in zip(best, records, strict=True)
+        if one is not None and not record.reason
     )
     return [
         Candidate(
             record.number,
             # Not its best number: where its checkpoints were freed, nothing is left to promote.
-            record.best["metrics"][MRR] if record.best is not None and record.status in ENDED else None,
-            (int(one.get(LAYERS, layers)), int(one.get(BYTES, 0)) if known else 0),
+            one["metrics"][MRR] if one is not None and record.status in ENDED else None,
+            _size(one["metrics"] if one is not None else {}, layers, known),
             record.reason,
         )
-        for one, record in zip(found, records, strict=True)
+        for one, record in zip(best, records, strict=True)
     ]
+
+
+def _size(metrics: Mapping[str, float], layers: int, known: bool) -> tuple[int, int]:
+    return int(metrics.get(LAYERS, layers)), int(metrics.get(BYTES, 0)) if known else 0
 
 
 def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:
@@ -60,7 +65,7 @@ def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:
     Raises:
         PromotionError: no candidate is left.
     """
-    able = [(one.mrr, one) for one in candidates if one.mrr is not None and _is_able(one)]
+    able = [(one.mrr, one) for one in candidates if one.mrr is not None and is_able(one)]
     if not able:
         raise _nobody(candidates)
     best = max(mrr for mrr, _ in able)
@@ -69,14 +74,26 @@ def choose(candidates: Sequence[Candidate], tolerance: float) -> Candidate:
 
 def ranked(candidates: Sequence[Candidate], tolerance: float) -> Iterator[Candidate]:
     """All that could be promoted, in the order in which they would be, if those before them were not there."""
-    left = [one for one in candidates if _is_able(one)]
+    left = [one for one in candidates if is_able(one)]
     while left:
         best = choose(left, tolerance)
         yield best
         left.remove(best)
 
 
-def _is_able(one: Candidate) -> bool:
+def beats(one: Candidate, other: Candidate, tolerance: float) -> bool:
+    """Whether `choose` takes the one rather than the other, both of which can be promoted, whoever else there is or will be.
+
+    Either it sets a bar that the other does not reach; or it is as good, and smaller or earlier. This is an order: who is beaten by so many is beaten by as many of
+    those that are not.
+    """
+    assert one.mrr is not None and other.mrr is not None
+    earlier = (one.size, one.number) < (other.size, other.number)
+    return one.mrr - tolerance > other.mrr or (one.mrr >= other.mrr and earlier)
+
+
+def is_able(one: Candidate) -> bool:
+    """Whether it may be promoted at all."""
     return not one.reason and one.mrr is not None and math.isfinite(one.mrr)
 
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raydistill.config.other_teachers import placeless
+from raydistill.config.other_teachers import learns_from_above, placeless
 from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
-from raydistill.planning.grades import GradePlan, lineages_of, settled_method
+from raydistill.planning.grades import GradePlan, lineages_of, settled_method, teaching_grade
 from raydistill.planning.schedule import ScheduleName
 
 Place = tuple[str, int]
@@ -70,7 +70,10 @@ def _kin(config: CampaignConfig, plans: Sequence[GradePlan]) -> dict[Place, tupl
     groups: dict[str, list[Place]] = {}
     for lineage, plan in itertools.product(lineages_of(config), plans):
         section = plan.section and plan.section.model_dump(mode="json", exclude={"method", "trials"})
-        method = placeless(settled_method(config, lineage, plan)).model_dump(mode="json")
-        work = plan.layers, lineage.seed, section, method
+        method = settled_method(config, lineage, plan)
+        # What certainly learns from a teacher does other work under another one.
+        taught = plan.section and (learns_from_above(method) or plan.section.init == "teacher")
+        teacher = teaching_grade(config, plan.index) if taught else None
+        work = plan.layers, lineage.seed, section, placeless(method).model_dump(mode="json"), teacher
         groups.setdefault(json.dumps(work, sort_keys=True), []).append((lineage.name, plan.index))
     return {one: tuple(other for other in group if other != one) for group in groups.values() for one in group}

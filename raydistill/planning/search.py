@@ -87,14 +87,15 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 
 def trial_limit(space: Space, plan: GradePlan, algorithm: Algorithm) -> int:
-    """How many trials a grade runs at most. A grid is run whole, unless the grade itself says how many."""
+    """How many trials a grade runs at most: no point twice. A grid is run whole, unless the grade itself says how many."""
     if not space:
         return 1
     if algorithm == "grid":
         points = len(grid(space))
         asked = plan.section.trials if plan.section is not None else None
         return min(points, asked) if asked is not None else points
-    return plan.trials
+    finite = all(isinstance(distribution, Choice) for distribution in space.values())
+    return min(plan.trials, _points(space)) if finite else plan.trials
 
 
 def resting(

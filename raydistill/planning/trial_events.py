@@ -30,6 +30,8 @@ def _resume(trials: Trials, event: Event, number: int) -> None:
         same(event, number, "status", record.status, "running")
     record.status, record.reason, record.reused_from = "running", "", None
     record.resumed += 1
+    if record.freed:
+        record.freed, record.reports = False, [one for one in record.reports if one["checkpoint"]]
 
 
 def _report(trials: Trials, event: Event, number: int) -> None:

@@ -112,10 +112,9 @@ class KeptTeachers:
         wanted = [self.root / teacher[:16] for teacher in teachers]
         for folder in wanted:
             if folder not in self._claims:
-                descriptor = _lock_file(folder)
+                self._claims[folder] = _lock_file(folder)
                 # Shared among all who use the folder, and waited for: somebody may be removing it.
-                is_locked(descriptor, folder, shared=True, wait=True)
-                self._claims[folder] = descriptor
+                is_locked(self._claims[folder], folder, shared=True, wait=True)
         former = self._claims.keys() - set(wanted)
         for folder in former:
             os.close(self._claims.pop(folder))

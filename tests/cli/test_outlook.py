@@ -46,11 +46,19 @@ def test_what_a_run_would_refuse_is_refused(call: Call, tiny_campaign: Write, tm
     path = tiny_campaign()
     (tmp_path / "begun").mkdir()
     write_config(RunStore.at(tmp_path / "begun"), load_config(path))
-    RunStore.at(tmp_path / "begun").ledger("ledger").append({"kind": "campaign_started"})
+    ledger = RunStore.at(tmp_path / "begun").ledger("ledger")
+    started = {"kind": "campaign_started", "lineages": ["main"], "grades": ["0-teacher"], "time": 0.0}
+    ledger.append({**started, "config_fingerprint": ""})
     begun = call("run", path, "--run-dir", str(tmp_path / "begun"), "--dry-run")
     assert begun.exit_code == 2
     assert "already holds this campaign" in begun.output
-    assert call("run", path, "--run-dir", str(tmp_path / "begun"), "--dry-run", "--resume").exit_code == 0
+    resumed = "run", path, "--run-dir", str(tmp_path / "begun"), "--dry-run", "--resume"
+    assert "trials at most, those that have ended included" in call(*resumed).output
+    (tmp_path / "begun" / "environment.json").write_text('{"dataset_fingerprint": "another"}')
+    ledger.append({**started, "config_fingerprint": "f" * 64})
+    changed = call(*resumed)
+    assert changed.exit_code == 2, changed.output
+    assert "was another" in changed.output
 
 
 def test_first_ladder_of_a_search_is_shown(call: Call, tiny_campaign: Write, tmp_path: Path) -> None:

@@ -124,10 +124,6 @@ def killed(*_: Any) -> None:
     raise KilledError
 
 
-def stay(store: RunStore, folder: str) -> bool:
-    return False
-
-
 @pytest.mark.parametrize("what", ["before", "between", "inside"])
 def test_kill_leaves_a_checkpoint_or_a_word_that_it_is_gone(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -293,8 +289,22 @@ def test_other_runs_borrow_what_is_kept_and_nothing_else(tmp_path: Path) -> None
     assert fakes.verify(promotion.checkpoint) == promotion.digest
 
 
-def ladder(root: Path) -> Ladder:
-    one = Ladder(root, ALL, Library(RunStore.at(root), fakes.verify))
+def test_trials_that_are_borrowed_make_room_for_each_other(tmp_path: Path) -> None:
+    """A search that takes over a hundred trials would keep them all until it promotes."""
+    one = coordinator(RunStore.at(tmp_path / "run"), ALL)
+    write_config(tmp_path / "run", fakes.campaign())
+    trained(one, tmp_path)
+    borrower = ladder(tmp_path / "borrower", RULES)
+    for number, identity in enumerate(SCORES):
+        assert borrower.begin(("main", 1, number), identity, {}) == "reused"
+    assert [record.freed for record in borrower.state.of("main", 1)] == [True, False, False]
+    kept = (tmp_path / "borrower").glob("grades/1-layers6/trials/*/checkpoints")
+    assert sorted(path.parent.name for path in kept) == ["i1", "i2"]
+    assert there(tmp_path) == ["i0", "i1", "i2"], "they are another run's"
+
+
+def ladder(root: Path, rules: Rules = ALL) -> Ladder:
+    one = Ladder(root, rules, Library(RunStore.at(root), fakes.verify))
     one.start("f", ["main"], GRADES)
     return one
 
@@ -321,3 +331,5 @@ def test_trial_that_goes_while_it_is_borrowed_is_not_lent(store: RunStore, tmp_p
     )
     assert Library(beside, verify).borrow("i0", "grades/1-layers6/trials/i0") is None
     assert len(looks) == look, "it is not what was lent that went"
+    left = (tmp_path / "borrower").glob("grades/1-layers6/trials/i0/checkpoints/*/weights")
+    assert list(left) == [], "whoever trains it here would go on from its last epoch, and never report its best"

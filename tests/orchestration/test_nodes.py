@@ -386,7 +386,8 @@ def test_lost_head_ends_the_campaign_with_a_way_back(faked: tuple[CampaignConfig
             began = time.monotonic()
             nodes.kill(nodes.machines[0])
             while _is_alive(orphan):
-                assert time.monotonic() - began < 15
+                # Twelve, on a machine that has nothing else to do.
+                assert time.monotonic() - began < 20
                 time.sleep(0.1)
             code, said = ended(driver)
             assert time.monotonic() - began < 50

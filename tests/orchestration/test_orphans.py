@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RaySystemError
 
 from raydistill.orchestration import orphans
 from raydistill.orchestration.orphans import RECONNECT, end_with_head, watch
@@ -36,25 +38,24 @@ class FakeHead:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Signals this process would have got. Time goes on by sleeping alone."""
-    signals, clock = list[int](), [0.0]
-
-    def sleep(seconds: float) -> None:
-        clock[0] += seconds
+    """Signals this process would have got. Nobody sleeps, and Ray does not reach the head either."""
+    signals = list[int]()
 
     def leave(code: int) -> None:
         raise EndedError(code)
 
-    monkeypatch.setattr(orphans, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
+    def lost(seconds: float) -> None:
+        raise RaySystemError("the head does not answer")
+
+    monkeypatch.setattr(orphans, "leaving_machines", lost)
+    monkeypatch.setattr(orphans, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(orphans.os, "kill", lambda pid, number: signals.append(number))
     monkeypatch.setattr(orphans.os, "_exit", leave)
     return signals
 
 
 @pytest.mark.parametrize(
-    "says",
-    [[REFUSES] * 4, [SILENT, ANSWERS] + [REFUSES] * 4, [REFUSES, SILENT, SILENT, SILENT]],
-    ids=["refuses", "after a break", "machine switched off after its processes"],
+    "says", [[REFUSES] * 3, [SILENT, ANSWERS, REFUSES, SILENT] + [REFUSES] * 3], ids=["refuses", "after a break"]
 )
 def test_process_is_told_and_then_ended_when_the_head_is_gone(told: list[int], says: list[str]) -> None:
     """It would live for a minute, with a GPU, and send what nobody asks for."""
@@ -65,14 +66,32 @@ def test_process_is_told_and_then_ended_when_the_head_is_gone(told: list[int], s
 
 @pytest.mark.parametrize(
     "says",
-    [[SILENT] * 30, [REFUSES, ANSWERS] * 9, [REFUSES, REFUSES, ANSWERS, SILENT]],
-    ids=["silent", "comes back", "once"],
+    [[SILENT] * 30, [REFUSES, REFUSES, ANSWERS] * 9, [REFUSES, REFUSES, SILENT] * 9],
+    ids=["silent", "comes back", "refuses and falls silent"],
 )
 def test_process_of_a_head_that_may_be_there_goes_on(told: list[int], says: list[str]) -> None:
     """A network that is broken for seconds would end every trial of a campaign."""
     with pytest.raises(IndexError):
         watch(FakeHead(*says))  # type: ignore[arg-type]
     assert told == []
+
+
+def test_what_stands_before_a_head_that_lives_ends_nobody(told: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service of a pod that is not ready refuses, and the head behind it goes on."""
+    monkeypatch.setattr(orphans, "leaving_machines", lambda seconds: set())
+    with pytest.raises(IndexError):
+        watch(FakeHead(*[REFUSES] * 9))  # type: ignore[arg-type]
+    assert told == []
+
+
+def test_word_that_cannot_be_said_keeps_nobody_alive(told: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full of logs would end the watch."""
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(orphans.sys, "stderr", closed)
+    with pytest.raises(EndedError):
+        watch(FakeHead(*[REFUSES] * 3))  # type: ignore[arg-type]
+    assert told == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize(("seconds", "awaits"), [("600", True), ("60", False), ("10", False), ("", False)])
@@ -94,7 +113,7 @@ LEFT = """
 import signal, socket, sys, time
 from raydistill.orchestration import orphans
 from raydistill.orchestration.losses import Head
-orphans.LOOK_SECONDS = orphans.REFUSED_SECONDS = 0.1
+orphans.LOOK_SECONDS = orphans.AGAIN_SECONDS = 0.1
 orphans.HALT_SECONDS = {halt}
 def save(number, frame):
     print("saved", flush=True)

@@ -69,6 +69,21 @@ def test_what_is_kept_counts_and_not_what_goes(campaign: Maker, caplog: pytest.L
     assert told(campaign, caplog, 27e9, **two, **kept, schedule={"name": "pipelined"}) != "", "both are under way"
 
 
+def test_trials_at_once_are_there_at_once(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """Eight that train beside each other need eight times the room of one, and the advice would be too little."""
+    one, eight = (
+        told(campaign, caplog, 1e9, resources={"concurrent_trials": number})
+        .partition("about ")[2]
+        .partition("makes it about ")[2]
+        for number in (1, 8)
+    )
+    # Seven more of two checkpoints each; and the third of eight that train takes the place of that of the one teacher.
+    teacher = 12 * 2 * (31034 * 768 + 12 * 7_087_872)
+    assert float(eight.split()[0]) - float(one.split()[0]) == pytest.approx(
+        (7 * 2 * EACH + 8 * EACH - teacher) / 1e9, abs=0.2
+    )
+
+
 def test_nothing_is_said_where_nothing_is_known(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
     """A guess would frighten whoever has room."""
     assert told(campaign, caplog, 0, Ground("d", "e", 12)) == ""
@@ -86,7 +101,13 @@ def test_what_lies_there_already_is_not_counted_again(campaign: Maker, caplog: p
     with caplog.at_level(logging.WARNING, "raydistill.planning.disk"):
         for events in ([], [begun, failed]):
             tell_of_disk(config, plans, BERT, replay(events), 0)
-    assert ["up to 3 trials" in caplog.messages[0], "up to 2 trials" in caplog.messages[1]] == [True, True]
+        promoted = {**place, "identity": "i", "checkpoint": "c", "digest": "d", "epoch": 1, "metrics": {}}
+        tell_of_disk(config, plans, BERT, replay([begun, failed, {"kind": "grade_promoted", **promoted}]), 0)
+    assert [number for message in caplog.messages for number in "123" if f"up to {number} trials" in message] == [
+        "3",
+        "2",
+        "1",
+    ]
 
 
 def test_lineages_of_one_seed_have_one_teacher(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -91,6 +92,58 @@ def test_losers_go_while_their_grade_is_searched(keep: int, gone: list[str]) -> 
     assert going([*ended(0.1, 0.4, 0.3), begun(3)], keep_trials=keep) == gone
     assert going([*ended(0.1, 0.4, 0.3), begun(3), {"kind": "trial_paused", **place(3)}], keep_trials=keep) == gone
     assert going([*ended(0.1, 0.4, 0.3), promoted(1), begun(3)], keep_trials=keep) == gone
+
+
+def sized(number: int, mrr: float, size: int) -> list[Event]:
+    event = reported(number, mrr)
+    return [begun(number), {**event, "metrics": {**event["metrics"], "student/bytes": float(size)}}]
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.05])
+def test_what_is_promoted_is_what_would_be_if_all_were_kept(tolerance: float) -> None:
+    """A bar that a freed trial had set would sink, and a smaller student of less be promoted; `storage` changes no result."""
+    chance, freed_trials = random.Random(0), 0
+    for _ in range(200):
+        trials = [sized(n, round(chance.uniform(0.2, 0.4), 2), chance.randint(1, 4)) for n in range(8)]
+        # Of several at once any may end first.
+        order = sorted(range(8), key=lambda n: n + chance.uniform(0, 3))
+        keep, events = chance.randint(1, 3), [event for trial in trials for event in trial[:1]]
+        rules = replace(RULES, keep_trials=keep, tolerance=tolerance)
+        state, all_kept = replay([START, *events]), replay([START, *events])
+        for number in order:
+            for one in (state, all_kept):
+                one.apply(trials[number][1])
+            for record in superfluous(state, rules):
+                state.apply({"kind": "trial_freed", **place(record.number)})
+        freed_trials += sum(one.freed for one in state.of("a", 1))
+        assert sum(not one.freed for one in state.of("a", 1)) >= keep
+        assert choose(candidates(state.of("a", 1), 6), tolerance) == choose(
+            candidates(all_kept.of("a", 1), 6), tolerance
+        )
+    assert freed_trials > 200
+
+
+def test_trial_whose_checkpoints_were_all_damaged_is_not_freed() -> None:
+    """It is trained again; freed, it could never be promoted, and the campaign would end with the same error for ever."""
+    rejected = {"kind": "checkpoint_rejected", **place(1), "digest": "d11", "reason": "damaged"}
+    state = after([*ended(0.1, 0.4, 0.3), rejected], keep_trials=1)
+    assert [(one.freed, one.lost) for one in state.of("a", 1)] == [(True, False), (False, True), (False, False)]
+    state.apply({"kind": "trial_resumed", **place(1)})
+    state.apply(reported(1, 0.4))
+    assert state.trials["a", 1, 1].best_checkpoint == "c11"
+
+
+def test_freed_trial_that_is_taken_up_again_has_checkpoints_of_its_own() -> None:
+    """Equal work gives equal digests: the report that comes again would be taken for the one whose checkpoint is gone."""
+    events = [*ended(0.4), begun(1), reported(1, 0.1, outcome="running")]
+    events += [{"kind": "trial_failed", **place(1), "reason": "nan"}, promoted(0)]
+    state = after(events, keep_trials=1)
+    assert state.trials["a", 1, 1].freed
+    state.apply({"kind": "trial_resumed", **place(1)})
+    assert freed(state) == set()
+    state.apply(reported(1, 0.1))
+    assert state.trials["a", 1, 1].best_checkpoint == "c11"
+    assert freed(state) == set()
 
 
 @pytest.mark.parametrize(
@@ -186,3 +239,8 @@ def test_kin_are_the_grades_that_can_do_equal_work(campaign: Maker, ground: Grou
     assert rules.kin["pmd-seed0", 1] == ()
     assert rules.kin["pmd-seed0", 2] == (("logits-seed0", 2),)
     assert rules_of(campaign(), grade_plans(campaign(), ground)).keep_trials is None
+    twice = campaign({"layers": 6}, {"layers": 6}, storage={"keep_trials": 3})
+    kin = rules_of(twice, grade_plans(twice, ground)).kin
+    assert not any(kin.values()), "the second is taught by the first, which is taught by another"
+    beside = campaign({"layers": 6}, {"layers": 6}, schedule={"name": "independent"})
+    assert rules_of(beside, grade_plans(beside, ground)).kin["main", 1] == (("main", 2),)

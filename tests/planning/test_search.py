@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,7 @@ def test_grid_is_whole_and_ordered(campaign: Maker, ground: Ground) -> None:
     space = space_of(config, ground)
     assert trial_limit(space, plan, "grid") == 4
     assert trial_limit(space, plan, "tpe") == 1
+    assert trial_limit(space, replace(plan, trials=100), "tpe") == 4, "no point is tried twice"
     assert [one.parameters for one in search(space, 9, "grid")] == grid(space)
     assert grid(space)[0] == {"mask_ratio": 0.0, "view": "shared"}
 
