@@ -103,12 +103,10 @@ class Campaign:
             check_owner(self.store, self.config, resume=resume)
             state = read_state(self.store)
             check_campaign(self.store, state, fingerprint, ground)
-            if state.trials:
-                # By what storage.keep_trials says now.
-                state = free_at_rest(self.store, rules_of(self.config, plans))
             if state.complete:
                 # A kill at the very end may have left them.
                 clear_shelves(self.store, state.grades)
+                state = free_at_rest(self.store, rules_of(self.config, plans))
                 if observe is not None:
                     observe(state)
                 return state

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,26 +31,45 @@ from raydistill.planning.state import CampaignState
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 ASIDE = ".freed-"
+AGAIN_SECONDS = 30.0
+"""Before a storage that has refused is asked again: whoever waits for a trial asks several times a second."""
 
 
-def freeing(chronicle: Chronicle, rules: Rules, cleared: set[str]) -> Decision[None]:
-    """Free the checkpoints that nobody needs any more, and remove what is left of those that were freed before.
+class Clearing:
+    """Frees the checkpoints of a campaign that nobody needs any more, and removes what is left of those that were freed before.
 
     Args:
         chronicle: the campaign.
         rules: what to decide by.
-        cleared: trials' folders in which nothing is left; kept from one call to the next, so that each is looked at once.
     """
-    state = chronicle.state
-    for record in superfluous(state, rules):
-        chronicle.tell("trial_freed", record.key)
-        # Its folder may have been cleared before another lineage did the work anew.
-        cleared.difference_update(_folder(grade, record.identity) for grade in state.grades)
-        # A hundred events take seconds in a bucket, and trials ask for their teachers meanwhile.
-        yield _let_others_look
-    left = sorted({_folder(*place) for place in freed(state)} - cleared)
-    if left:
-        cleared.update((yield partial(_clear, chronicle.store, left)))
+
+    def __init__(self, chronicle: Chronicle, rules: Rules) -> None:
+        self.chronicle, self.rules = chronicle, rules
+        self._cleared: set[str] = set()
+        self._left: set[str] = set()
+        self._looked_at, self._again = -1, 0.0
+
+    def clear(self) -> Decision[None]:
+        """Do it, as a decision; where nothing has happened since the last time, nothing is looked for."""
+        state = self.chronicle.state
+        if state.events != self._looked_at:
+            for record in superfluous(state, self.rules):
+                self.chronicle.tell("trial_freed", record.key)
+                # Its folder may have been cleared before another lineage did the work anew.
+                self._cleared.difference_update(_folder(grade, record.identity) for grade in state.grades)
+                # A hundred events take seconds in a bucket, and trials ask for their teachers meanwhile.
+                yield _let_others_look
+            self._looked_at = state.events
+            self._left = {_folder(*place) for place in freed(state)} - self._cleared
+        if self._left and time.monotonic() >= self._again:
+            gone, refused = yield partial(_clear, self.chronicle.store, sorted(self._left))
+            self._cleared.update(gone)
+            self._left -= self._cleared
+            self._again = time.monotonic() + AGAIN_SECONDS if refused else 0.0
+
+    def leaves(self, grade: str, identity: str) -> bool:
+        """Whether something may be left of freed work, by the folder of a grade and its identity: whoever does it anew would go on from that."""
+        return _folder(grade, identity) in self._left
 
 
 def free_at_rest(store: RunStore, rules: Rules) -> CampaignState:
@@ -61,7 +81,7 @@ def free_at_rest(store: RunStore, rules: Rules) -> CampaignState:
     """
     chronicle = Chronicle(store)
     before = chronicle.state.events
-    decided(freeing(chronicle, rules, set()))
+    decided(Clearing(chronicle, rules).clear())
     if chronicle.state.events > before:
         write_table(store, chronicle.state)
     return chronicle.state
@@ -85,14 +105,15 @@ def _folder(grade: str, identity: str) -> str:
     return trial_directory(Path(), grade, identity).as_posix()
 
 
-def _clear(store: RunStore, folders: Sequence[str]) -> list[str]:
-    """Remove the checkpoints of trials; returns those in whose folders none is left. The others are tried again later."""
+def _clear(store: RunStore, folders: Sequence[str]) -> tuple[list[str], bool]:
+    """Remove the checkpoints of trials; those in whose folders none is left, and whether the storage has refused one. The others are tried again later."""
     with ThreadPoolExecutor(STREAMS) as pool:
-        gone = list(pool.map(partial(_is_cleared, store), folders))
-    return [folder for folder, done in zip(folders, gone, strict=True) if done]
+        found = list(pool.map(partial(_is_cleared, store), folders))
+    return [folder for folder, done in zip(folders, found, strict=True) if done], None in found
 
 
-def _is_cleared(store: RunStore, folder: str) -> bool:
+def _is_cleared(store: RunStore, folder: str) -> bool | None:
+    """None = the storage refuses."""
     try:
         # Of a run elsewhere: what this machine has not forgotten. Other machines have when they had sent it (see mirror.py).
         if (store.remote is None or store.identity) and not _clear_here(store.root / folder):
@@ -102,7 +123,7 @@ def _is_cleared(store: RunStore, folder: str) -> bool:
         return True
     except (OSError, RayDistillError) as problem:
         logger.warning("%s/%s: checkpoints that are needed no more stay for now: %s", store.place, folder, problem)
-        return False
+        return None
 
 
 def _clear_there(checkpoints: RemoteFolder) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from raydistill.orchestration.chronicle import place_of
 from raydistill.orchestration.decisions import Decision, decided
-from raydistill.orchestration.freeing import freeing
+from raydistill.orchestration.freeing import Clearing
 from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.study import trial_directory
@@ -47,7 +47,7 @@ class Ladder(Teaching):
         super().__init__(place, rules)
         self.library = library
         self.rungs: dict[tuple[str, int], Halving] = {}
-        self._cleared: set[str] = set()
+        self.clearing = Clearing(self, rules)
         for record in list(self.state.trials.values()):
             if record.status == "running" and record.taken:
                 # A crash cut the taking short, and not all of its reports are there.
@@ -63,10 +63,10 @@ class Ladder(Teaching):
     def starting(self, fingerprint: str, lineages: Sequence[str], grades: Sequence[str]) -> Decision[None]:
         """`start` as a decision. A kill may have come between a promotion and what it frees; and `storage.keep_trials` may be another one than before."""
         self.start(fingerprint, lineages, grades)
-        yield from freeing(self, self.rules, self._cleared)
+        yield from self.clearing.clear()
 
     def begin(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Entry:
-        """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it."""
+        """Enter a trial. `reused`: its work was done before, and is entered as done. `wait`: another trial is just doing it, or was freed and is not removed yet."""
         return decided(self.beginning(key, identity, parameters))
 
     def beginning(self, key: TrialKey, identity: str, parameters: Mapping[str, Any]) -> Decision[Entry]:
@@ -75,8 +75,6 @@ class Ladder(Teaching):
         if known is not None and known.identity == identity and known.status in ENDED:
             return "reused" if known.reused_from else "closed"
         head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
-        # Those that have lost make room for it.
-        yield from freeing(self, self.rules, self._cleared)
         others = self._twins(identity, key)
         # A failure is not taken over: what made it fail may have been mended. Nor is what was freed, and could not be promoted, but where it has lost already.
         done = next((one for one in others if one.status in LOST and (not one.freed or one.key[:2] == key[:2])), None)
@@ -85,6 +83,10 @@ class Ladder(Teaching):
             return "reused"
         if known is None:
             if any(one.status == "running" for one in others):
+                return "wait"
+            # Those that have lost make room for it.
+            yield from self.clearing.clear()
+            if self.clearing.leaves(self.state.grades[key[1]], identity):
                 return "wait"
             if (yield from self._borrow(key, head)):
                 return "reused"
@@ -186,7 +188,7 @@ class Ladder(Teaching):
     def promoting(self, lineage: str, grade: int) -> Decision[None]:
         """`promote` as a decision."""
         self.promote(lineage, grade)
-        yield from freeing(self, self.rules, self._cleared)
+        yield from self.clearing.clear()
 
     def promote_given(self, promotion: Promotion) -> None:
         """Make a given checkpoint a grade's result, unless it has one."""
@@ -202,7 +204,7 @@ class Ladder(Teaching):
     def recording_test(self, lineage: str, grade: int, metrics: Mapping[str, float]) -> Decision[None]:
         """`record_test` as a decision: by then whoever had last words about a trial has said them."""
         self.record_test(lineage, grade, metrics)
-        yield from freeing(self, self.rules, self._cleared)
+        yield from self.clearing.clear()
 
     def study(self, lineage: str, grade: int) -> list[TrialRecord]:
         """The trials of a grade, by number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +84,17 @@ class Library:
         """
         # Where one was found damaged, what is best now is not what was.
         for run, record in sorted(self._done(identity), key=lambda one: len(one[1].rejected)):
+            written: list[str] = []
             try:
                 if record.best is None or not self._is_sound(record.best["checkpoint"], record.best["digest"]):
                     continue
-                reports = tuple(self._bring(run, one, directory) for one in record.reports)
+                reports = tuple(self._bring(run, one, directory, written) for one in record.reports)
                 # That run may just have removed what was sound a moment ago.
                 if any(one["digest"] == record.best["digest"] and one["checkpoint"] for one in reports):
                     return Loan(run.place, record.epochs, reports)
             except (OSError, shutil.Error, StorageError) as problem:
                 logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
-            self._give_back(run, record, directory)
+            self._remove(written)
         return None
 
     def _done(self, identity: str) -> list[tuple[RunStore, TrialRecord]]:
@@ -129,17 +130,18 @@ class Library:
         with ThreadPoolExecutor(STREAMS) as pool:
             self._shelves = list(zip(runs, pool.map(_work_of, runs), strict=True))
 
-    def _bring(self, run: RunStore, report: dict[str, Any], directory: str) -> dict[str, Any]:
+    def _bring(self, run: RunStore, report: dict[str, Any], directory: str, written: list[str]) -> dict[str, Any]:
         brought = {name: report[name] for name in ("epoch", "metrics", "digest", "time")}
         source = report["checkpoint"]
         if not source:
             return {**brought, "checkpoint": None}
-        inside = _inside(run, source, directory)
+        inside = f"{directory}/checkpoints/{str(run.relative(source)).rpartition('/')[2]}"
         if not self._is_sound(source, report["digest"]):
             return {**brought, "checkpoint": None, "digest": None}
         target = self.store.located(inside)
         # Another run's may be there, from an attempt that was given up: equal work, but perhaps not equal to the last bit.
         if not self._is_sound(target, report["digest"]):
+            written.append(inside)
             if self.store.remote is None:
                 _link(Path(source), Path(target))
             else:
@@ -149,10 +151,13 @@ class Library:
                     return {**brought, "checkpoint": None, "digest": None}
         return {**brought, "checkpoint": target}
 
-    def _give_back(self, run: RunStore, record: TrialRecord, directory: str) -> None:
-        """Remove what was brought of a trial that could not be brought whole: whoever trains it here would go on from its last epoch, and never report its best."""
-        for source in filter(None, (one["checkpoint"] for one in record.reports)):
-            inside = _inside(run, source, directory)
+    def _remove(self, written: Sequence[str]) -> None:
+        """Remove what was brought of a trial that could not be brought whole: whoever trains it here would go on from its last epoch, and never report its best.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        for inside in written:
             if self.store.remote is None:
                 shutil.rmtree(self.store.located(inside), ignore_errors=True)
             else:
@@ -163,11 +168,6 @@ class Library:
             return self.verify(checkpoint) == digest
         except CheckpointError:
             return False
-
-
-def _inside(run: RunStore, source: str, directory: str) -> str:
-    """Where a checkpoint of another run has its place in this one."""
-    return f"{directory}/checkpoints/{str(run.relative(source)).rpartition('/')[2]}"
 
 
 def _work_of(run: RunStore) -> frozenset[str]:

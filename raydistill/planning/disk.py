@@ -7,7 +7,8 @@ import logging
 from dataclasses import dataclass
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.planning.grades import GradePlan, lineages_of
+from raydistill.planning.freeing import superfluous
+from raydistill.planning.grades import GradePlan, Lineage, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.records import ENDED
 from raydistill.planning.rules import rules_of
@@ -35,6 +36,7 @@ def tell_of_disk(
     """
     loads, keep = _loads(config, plans, ground, state), config.storage.keep_trials
     needed = _needed(config, loads, None if keep == "all" else keep)
+    free += _released(config, plans, ground, state)
     if needed <= free:
         return
     less = _needed(config, loads, ADVISED)
@@ -83,14 +85,11 @@ class _Load:
 
 def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> list[_Load]:
     lineages, kin, found = lineages_of(config), rules_of(config, plans).kin, list[_Load]()
-    order = {lineage.name: place for place, lineage in enumerate(lineages)}
     for lineage, plan in itertools.product(lineages, plans):
         parameters = parameters_of(config, plan, ground)
         given = plan.index == 0 and ground.given_teacher is not None
         place = lineage.name, plan.index
-        # What several lineages share is trained once.
-        first = min((place, *kin[place]), key=lambda one: (order[one[0]], one[1]))
-        if parameters is None or given or place != first or place in state.promotions:
+        if parameters is None or given or place in state.promotions or not _is_first(lineage, plan, lineages):
             continue
         section = plan.section or config.teacher
         limit = trial_limit(grade_space(lineage, plan), plan, config.search.algorithm)
@@ -100,6 +99,20 @@ def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground,
         # None goes before the others have promoted, that may take them over; else those at work are there, and one whose process has its last words.
         passing = left if kin[place] else _at_work(config) + 1
         found.append(_Load(plan.index, left, parameters * PARAMETER_BYTES, copies, passing))
+    return found
+
+
+def _is_first(lineage: Lineage, plan: GradePlan, lineages: tuple[Lineage, ...]) -> bool:
+    """Lineages of one seed have one teacher."""
+    return plan.index > 0 or lineage == next(one for one in lineages if one.seed == lineage.seed)
+
+
+def _released(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> int:
+    """Bytes of what lies on the disk and goes before anything is trained."""
+    found = 0
+    for one in superfluous(state, rules_of(config, plans)):
+        copies = min(2, sum(report["checkpoint"] is not None for report in one.reports))
+        found += copies * PARAMETER_BYTES * (parameters_of(config, plans[one.grade], ground) or 0)
     return found
 
 

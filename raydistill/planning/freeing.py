@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from raydistill.planning.promotion import beats, candidates, is_able, ranked
+import itertools
+from collections.abc import Sequence
+
+from raydistill.planning.promotion import Candidate, beats, candidates, is_able, ranked
 from raydistill.planning.records import ENDED, TrialKey, TrialRecord
 from raydistill.planning.rules import Place, Rules
 from raydistill.planning.state import CampaignState
@@ -72,13 +75,15 @@ def _beaten(state: CampaignState, rules: Rules, place: Place) -> set[TrialKey]:
     able = [one for one in candidates(list(records.values()), rules.sizes[place[1]]) if is_able(one)]
     # Equal work counts once; one that failed may be taken up again.
     able = list({records[one.number].identity: one for one in reversed(able)}.values())
-    worst = {
-        one.number
-        for one in able
-        if sum(beats(other, one, rules.tolerance) for other in able) >= (rules.keep_trials or 0)
-    }
+    keep = rules.keep_trials or 0
+    worst = [one.number for one in able if _is_beaten(one, able, keep, rules.tolerance)]
     works = {records[number].identity for number in worst}
     return {one.key for one in records.values() if one.identity in works and one.status in LOST}
+
+
+def _is_beaten(one: Candidate, able: Sequence[Candidate], times: int, tolerance: float) -> bool:
+    better = (other for other in able if beats(other, one, tolerance))
+    return len(list(itertools.islice(better, times))) == times
 
 
 def _needed(state: CampaignState) -> set[str]:

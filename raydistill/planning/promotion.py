@@ -35,21 +35,21 @@ def candidates(records: Sequence[TrialRecord], layers: int) -> list[Candidate]:
         layers: those of the grade, where a trial did not find its own. Bytes decide only where all that may be promoted have told them: earlier runs did not.
     """
     # Asked once of each: it looks at all of its reports.
-    best = [record.best for record in records]
+    shown = [record.shown for record in records]
     known = all(
         BYTES in one["metrics"]
-        for one, record in zip(best, records, strict=True)
+        for one, record in zip(shown, records, strict=True)
         if one is not None and not record.reason
     )
     return [
         Candidate(
             record.number,
             # Not its best number: where its checkpoints were freed, nothing is left to promote.
-            one["metrics"][MRR] if one is not None and record.status in ENDED else None,
+            one["metrics"][MRR] if one is not None and not record.freed and record.status in ENDED else None,
             _size(one["metrics"] if one is not None else {}, layers, known),
             record.reason,
         )
-        for one, record in zip(best, records, strict=True)
+        for one, record in zip(shown, records, strict=True)
     ]
 
 

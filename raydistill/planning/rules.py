@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raydistill.config.other_teachers import learns_from_above, placeless
+from raydistill.config.methods import label_of
+from raydistill.config.other_teachers import learns_from_above
 from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
 from raydistill.planning.grades import GradePlan, lineages_of, settled_method, teaching_grade
 from raydistill.planning.schedule import ScheduleName
@@ -68,12 +69,14 @@ def rules_of(config: CampaignConfig, plans: Sequence[GradePlan]) -> Rules:
 def _kin(config: CampaignConfig, plans: Sequence[GradePlan]) -> dict[Place, tuple[Place, ...]]:
     """By what is known before anything is trained: of these, those that turn out to have equal teachers do equal work."""
     groups: dict[str, list[Place]] = {}
+    changing = config.schedule.name == "pipelined"
     for lineage, plan in itertools.product(lineages_of(config), plans):
         section = plan.section and plan.section.model_dump(mode="json", exclude={"method", "trials"})
         method = settled_method(config, lineage, plan)
-        # What certainly learns from a teacher does other work under another one.
+        # What certainly learns from a teacher does other work under another one; and where teachers change, each lineage has its own.
         taught = plan.section and (learns_from_above(method) or plan.section.init == "teacher")
-        teacher = teaching_grade(config, plan.index) if taught else None
-        work = plan.layers, lineage.seed, section, placeless(method).model_dump(mode="json"), teacher
+        teacher = (teaching_grade(config, plan.index), lineage.name if changing else "") if taught else None
+        # Its kind alone: values that differ may come to the same, such as a weight of masked features where nothing is masked.
+        work = plan.layers, lineage.seed, section, label_of(method), teacher
         groups.setdefault(json.dumps(work, sort_keys=True), []).append((lineage.name, plan.index))
     return {one: tuple(other for other in group if other != one) for group in groups.values() for one in group}

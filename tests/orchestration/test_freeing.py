@@ -214,6 +214,7 @@ def test_storage_that_refuses_ends_nothing(store: RunStore, tmp_path: Path, monk
         refuse = partial(_refused, "no permission")
         patch.setattr(module.os, "replace", refuse)
         patch.setattr(RemoteFolder, "folders", refuse)
+        patch.setattr(module, "AGAIN_SECONDS", 0.0)
         one.promote("main", 1)
     assert there(tmp_path) == ["i1", "i2"]
     one.record_test("main", 1, {"test/both/mrr": 0.1})
@@ -229,6 +230,40 @@ def test_work_that_has_lost_in_its_grade_is_not_done_twice(store: RunStore, tmp_
     assert one.ladder.state.trials["main", 1, 3].best_mrr == pytest.approx(0.19)
     one.promote("main", 1)
     assert one.ladder.state.promotions["main", 1].identity == "i1"
+
+
+def test_work_that_is_asked_for_is_not_freed_first(tmp_path: Path) -> None:
+    """Another lineage waited for it, and would train it again; or go on from what its process has still to say its last words about."""
+    one = coordinator(RunStore.at(tmp_path / "run"))
+    trained(one, tmp_path, {"i1": 0.4, "i0": 0.2})
+    assert one.begin(("other", 1, 0), "i0", {}) == "reused"
+    assert there(tmp_path) == ["i0", "i1"]
+
+
+def test_work_that_is_freed_and_not_removed_yet_is_waited_for(tmp_path: Path) -> None:
+    """Whoever did it anew would find its last epoch in the folder, and report that alone."""
+    one = coordinator(RunStore.at(tmp_path / "run"))
+    trained(one, tmp_path)
+    lock = tmp_path / "run/grades/1-layers6/trials/i2/.lock"
+    descriptor = lock_file(lock)
+    assert is_locked(descriptor, lock)
+    one.promote("main", 1)
+    assert one.ladder.state.trials["main", 1, 2].freed
+    assert one.begin(("other", 1, 0), "i2", {}) == "wait"
+    os.close(descriptor)
+    assert one.begin(("other", 1, 0), "i2", {}) == "run"
+    assert there(tmp_path) == ["i1"]
+
+
+def test_nothing_is_looked_for_where_nothing_has_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that waits asks several times a second, and reports of trials wait for its answer."""
+    one, looks = coordinator(RunStore.at(tmp_path / "run")), list[int]()
+    trained(one, tmp_path)
+    before = module.superfluous
+    monkeypatch.setattr(module, "superfluous", lambda *told: (looks.append(1), before(*told))[1])
+    for _ in range(3):
+        one.promote("main", 1)
+    assert len(looks) == 1
 
 
 def _refused(why: str, *_: Any) -> None:

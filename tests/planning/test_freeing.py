@@ -123,6 +123,16 @@ def test_what_is_promoted_is_what_would_be_if_all_were_kept(tolerance: float) ->
     assert freed_trials > 200
 
 
+def test_size_decides_as_it_would_if_all_were_kept() -> None:
+    """Bytes decide where all have told them: one that has not, and is freed, would change what is promoted."""
+    trials = [*ended(0.2), *sized(1, 0.4, 9)[:1], sized(1, 0.4, 9)[1], *sized(2, 0.4, 3)]
+    state, kept = after(trials, keep_trials=1), replay([START, *trials])
+    assert state.trials["a", 1, 0].freed
+    assert (
+        choose(candidates(state.of("a", 1), 6), 0.0).number == choose(candidates(kept.of("a", 1), 6), 0.0).number == 1
+    )
+
+
 def test_trial_whose_checkpoints_were_all_damaged_is_not_freed() -> None:
     """It is trained again; freed, it could never be promoted, and the campaign would end with the same error for ever."""
     rejected = {"kind": "checkpoint_rejected", **place(1), "digest": "d11", "reason": "damaged"}
@@ -237,6 +247,11 @@ def test_kin_are_the_grades_that_can_do_equal_work(campaign: Maker, ground: Grou
     assert rules.keep_trials == 3
     assert rules.kin["pmd-seed0", 0] == (("logits-seed0", 0),)
     assert rules.kin["pmd-seed0", 1] == ()
+    weights = [{"name": "pmd", "beta": beta} for beta in (0.1, 0.2)]
+    weighed = campaign({"layers": 6}, compare={"methods": weights}, storage={"keep_trials": 3})
+    assert rules_of(weighed, grade_plans(weighed, ground)).kin["pmd1-seed0", 1], "without masks they are one"
+    moving = campaign({"layers": 6}, compare={"methods": weights}, schedule={"name": "pipelined"})
+    assert not rules_of(moving, grade_plans(moving, ground)).kin["pmd1-seed0", 1], "each has teachers of its own"
     assert rules.kin["pmd-seed0", 2] == (("logits-seed0", 2),)
     assert rules_of(campaign(), grade_plans(campaign(), ground)).keep_trials is None
     twice = campaign({"layers": 6}, {"layers": 6}, storage={"keep_trials": 3})
