@@ -11,6 +11,7 @@ from raydistill.config.ladders import LadderSearchSection
 from raydistill.config.methods import Method, PMDSection
 from raydistill.config.resources import ResourcesSection
 from raydistill.config.space import Choice, Init, LayerMap, Place, SearchedPositive, Section, Uniform, View
+from raydistill.config.storage import StorageSection
 from raydistill.config.training import ContrastiveSection, Count, Ratio, TrainingSection
 
 
@@ -127,26 +128,6 @@ class ScheduleSection(Section):
         0.0, ge=0, description="pipelined: MRR by which a checkpoint must beat the announced teacher to take its place"
     )
     settle_epochs: int = Field(1, ge=1, description="pipelined: last epochs of every trial, under the final teacher")
-
-
-class StorageSection(Section):
-    """Where runs are written."""
-
-    path: Place = Field(
-        "runs", description="folder in which a run directory gets the configuration file's name: a path or a URI"
-    )
-    share_trials: bool = Field(
-        True,
-        description="take finished trials of equal work from the runs beside this one, ladders of searches included, instead of training them "
-        "again; in a bucket, too",
-    )
-    keep_trials: Literal["all"] | Count = Field(
-        "all",
-        description="how many trials of a grade keep their checkpoints, the promoted one first and then those that would be next; those of the others are removed "
-        "before the next trial begins (all that promotion.tolerance may still choose stay until then, too), those that several lineages may share when all of these have "
-        "promoted. Their numbers stay, and what is promoted is the same. Nobody "
-        "lends what was removed: other runs train it again; may be changed when a run is resumed",
-    )
 
 
 class CompareSection(Section):
