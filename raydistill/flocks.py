@@ -43,6 +43,23 @@ def is_locked(descriptor: int, path: Path, *, shared: bool = False, wait: bool =
     return True
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file; nobody where there is no such file.
+
+    Raises:
+        OSError: it is there and cannot be opened.
+        StorageError: its file system knows no locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not is_locked(descriptor, path, shared=True)
+    finally:
+        os.close(descriptor)
+
+
 def sign(descriptor: int, path: Path, holder: str) -> None:
     """Write into a file that is locked who holds it, in place of whoever held it before, for other machines to read.
 

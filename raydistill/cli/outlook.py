@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raydistill.cli.output import echo_json, echo_tables
+from raydistill.reporting.table import Table, count, plain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raydistill.config.schema import CampaignConfig
     from raydistill.planning.outlook import GradeOutlook
-    from raydistill.reporting.table import Table
+    from raydistill.planning.search import Distribution
 
 
 def show_outlook(config: CampaignConfig, place: str, *, resume: bool, as_json: bool) -> None:
@@ -21,7 +24,7 @@ def show_outlook(config: CampaignConfig, place: str, *, resume: bool, as_json: b
     Raises:
         RayDistillError: as `Campaign.run` does.
     """
-    from raydistill.cli.output import echo_json, echo_tables
+    # Ray comes with them.
     from raydistill.orchestration.campaign import Campaign
     from raydistill.orchestration.ladder_search import LadderSearch
 
@@ -42,9 +45,6 @@ def show_outlook(config: CampaignConfig, place: str, *, resume: bool, as_json: b
 
 def outlook_table(title: str, grades: Sequence[GradeOutlook]) -> Table:
     """A row for each grade; what is searched is named with its values."""
-    from raydistill.planning.outlook import worded
-    from raydistill.reporting.table import Table, count, plain
-
     several = len({one.lineages for one in grades}) > 1 or any(len(one.lineages) > 1 for one in grades)
     heads = ("grade", "taught by", "method", "mask ratio", "searched")
     numbers = ("layers", "parameters, about", "trials", "epochs", "steps, about")
@@ -55,7 +55,8 @@ def outlook_table(title: str, grades: Sequence[GradeOutlook]) -> Table:
         wanted = "; ".join(f"{name} {values}" for name, values in searched.items()) or plain(None)
         taught = one.teacher or ("given" if not one.trials else plain(None))
         words = (one.grade, taught, one.method or "contrastive", mask, wanted)
-        counts = (str(one.layers), count(one.parameters), str(one.trials), str(one.epochs), _steps(one))
+        steps = plain(None) if one.steps is None else f"{one.steps:,}"
+        counts = (str(one.layers), count(one.parameters), str(one.trials), str(one.epochs), steps)
         rows.append((*((_family(one),) if several else ()), *words, *counts))
     left = len(heads) + several
     return Table(title, (*(("lineages",) if several else ()), *heads, *numbers), tuple(rows), left=left)
@@ -66,10 +67,11 @@ def _family(one: GradeOutlook) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _steps(one: GradeOutlook) -> str:
-    from raydistill.reporting.table import plain
-
-    return plain(None) if one.steps is None else f"{one.steps:,}"
+def worded(distribution: Distribution) -> str:
+    """The values a search may choose, in a few words."""
+    (kind, values), *_ = distribution.model_dump().items()
+    words = [plain(value) for value in values]
+    return " | ".join(words) if kind == "choice" else f"{' to '.join(words)}{', log' if kind == 'log_uniform' else ''}"
 
 
 def _content(one: GradeOutlook) -> dict[str, Any]:

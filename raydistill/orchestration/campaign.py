@@ -100,9 +100,7 @@ class Campaign:
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
         with _terminable(), locked(self.store) as check:
-            check_owner(self.store, self.config, resume=resume)
-            state = read_state(self.store)
-            check_campaign(self.store, state, fingerprint, ground)
+            state = self._own_state(ground, fingerprint, resume=resume)
             if state.complete:
                 # A kill at the very end may have left them.
                 clear_shelves(self.store, state.grades)
@@ -131,9 +129,15 @@ class Campaign:
         """
         ground = self.workshop.survey(self.config)
         plans = preflight(self.config, ground)
-        check_owner(self.store, self.config, resume=resume)
-        check_campaign(self.store, read_state(self.store), campaign_fingerprint(self.config, ground), ground)
+        self._own_state(ground, campaign_fingerprint(self.config, ground), resume=resume)
         return outlook(self.config, plans, ground)
+
+    def _own_state(self, ground: Ground, fingerprint: str, *, resume: bool) -> CampaignState:
+        """What has happened in the run directory, where that is this campaign's."""
+        check_owner(self.store, self.config, resume=resume)
+        state = read_state(self.store)
+        check_campaign(self.store, state, fingerprint, ground)
+        return state
 
     def _drive(
         self,

@@ -33,13 +33,13 @@ from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.grades import GradePlan, Lineage
 from raydistill.planning.ground import Ground
 from raydistill.planning.places import share_out
+from raydistill.planning.records import Place
 from raydistill.planning.schedule import neighbours, ready, to_come
 from raydistill.planning.search import resting
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-Place = tuple[str, int]
 
 
 @dataclass

@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from raydistill.errors import RayDistillError
-from raydistill.flocks import is_locked, lock_file
+from raydistill.flocks import is_held
 from raydistill.orchestration.chronicle import Chronicle
 from raydistill.orchestration.decisions import Decision, decided
 from raydistill.orchestration.holding import NAME
 from raydistill.orchestration.remote import STREAMS, RemoteFolder
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.study import trial_directory
+from raydistill.orchestration.study import trial_folder
 from raydistill.orchestration.table import write_table
 from raydistill.planning.freeing import freed, superfluous
 from raydistill.planning.rules import Rules
@@ -56,11 +56,11 @@ class Clearing:
             for record in superfluous(state, self.rules):
                 self.chronicle.tell("trial_freed", record.key)
                 # Its folder may have been cleared before another lineage did the work anew.
-                self._cleared.difference_update(_folder(grade, record.identity) for grade in state.grades)
+                self._cleared.difference_update(trial_folder(grade, record.identity) for grade in state.grades)
                 # A hundred events take seconds in a bucket, and trials ask for their teachers meanwhile.
                 yield _let_others_look
             self._looked_at = state.events
-            self._left = {_folder(*place) for place in freed(state)} - self._cleared
+            self._left = {trial_folder(*place) for place in freed(state)} - self._cleared
         if self._left and time.monotonic() >= self._again:
             gone, refused = yield partial(_clear, self.chronicle.store, sorted(self._left))
             self._cleared.update(gone)
@@ -69,7 +69,7 @@ class Clearing:
 
     def leaves(self, grade: str, identity: str) -> bool:
         """Whether something may be left of freed work, by the folder of a grade and its identity: whoever does it anew would go on from that."""
-        return _folder(grade, identity) in self._left
+        return trial_folder(grade, identity) in self._left
 
 
 def free_at_rest(store: RunStore, rules: Rules) -> CampaignState:
@@ -99,10 +99,6 @@ def free_bytes(store: RunStore) -> int | None:
         return shutil.disk_usage(store.root).free
     except OSError:
         return None
-
-
-def _folder(grade: str, identity: str) -> str:
-    return trial_directory(Path(), grade, identity).as_posix()
 
 
 def _clear(store: RunStore, folders: Sequence[str]) -> tuple[list[str], bool]:
@@ -138,7 +134,8 @@ def _clear_there(checkpoints: RemoteFolder) -> None:
 def _clear_here(trial: Path) -> bool:
     checkpoints, aside = trial / CHECKPOINTS, trial / f"{ASIDE}{CHECKPOINTS}"
     if checkpoints.exists():
-        if _is_held(trial):
+        # A process that still has its last words removes checkpoints itself, and would stumble.
+        if is_held(trial / NAME):
             return False
         shutil.rmtree(aside, ignore_errors=True)
         # Out of sight in one step: whoever borrows from this run finds a checkpoint whole, or not at all.
@@ -147,14 +144,3 @@ def _clear_here(trial: Path) -> bool:
         shutil.rmtree(aside)
         logger.info("%s was removed: it is needed no more", checkpoints)
     return True
-
-
-def _is_held(trial: Path) -> bool:
-    """Whether a process still has its last words about a trial that has ended: it removes checkpoints itself, and would stumble."""
-    if not (trial / NAME).exists():
-        return False
-    descriptor = lock_file(trial / NAME)
-    try:
-        return not is_locked(descriptor, trial)
-    finally:
-        os.close(descriptor)

@@ -19,11 +19,10 @@ from raydistill.orchestration.decisions import Decision, decided
 from raydistill.orchestration.freeing import Clearing
 from raydistill.orchestration.library import Library, loan_events
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.study import trial_directory
+from raydistill.orchestration.study import trial_folder
 from raydistill.orchestration.teaching import Teaching
-from raydistill.planning.freeing import LOST
 from raydistill.planning.promotion import candidates, choose
-from raydistill.planning.records import ENDED, MRR, Promotion, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, ENDED_WELL, MRR, Promotion, TrialKey, TrialRecord
 from raydistill.planning.rules import Rules
 from raydistill.planning.schedule import due
 from raydistill.planning.stopping import Halving, rebuilt
@@ -77,7 +76,9 @@ class Ladder(Teaching):
         head = {**place_of(key), "identity": identity, "parameters": dict(parameters), "time": time.time()}
         others = self._twins(identity, key)
         # A failure is not taken over: what made it fail may have been mended. Nor is what was freed, and could not be promoted, but where it has lost already.
-        done = next((one for one in others if one.status in LOST and (not one.freed or one.key[:2] == key[:2])), None)
+        done = next(
+            (one for one in others if one.status in ENDED_WELL and (not one.freed or one.key[:2] == key[:2])), None
+        )
         if done is not None:
             self.append({"kind": "trial_reused", **head, "source": list(done.key)})
             return "reused"
@@ -222,7 +223,7 @@ class Ladder(Teaching):
         """Take a trial over from another run, if one has done it."""
         if self.library is None:
             return False
-        folder = trial_directory(Path(), self.state.grades[key[1]], head["identity"]).as_posix()
+        folder = trial_folder(self.state.grades[key[1]], head["identity"])
         loan = yield partial(self.library.borrow, head["identity"], folder)
         events = loan_events(head, loan)
         for event in events:

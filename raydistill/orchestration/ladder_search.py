@@ -108,9 +108,15 @@ class LadderSearch:
         check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
         point = next_ladder(self.config, [])
         assert point is not None, "a search has one ladder at least"
-        config = ladder_config(self.config, ladder_of(self.section, point))
-        campaign = Campaign(config, self.store.located(ladder_name(0)), self.workshop, filesystem=self.filesystem)
+        campaign = self._campaign(0, point)
         return campaign.outlook(resume=campaign.store.read(CONFIG) is not None)
+
+    def _campaign(self, number: int, point: Mapping[str, Any]) -> Campaign:
+        config, place = (
+            ladder_config(self.config, ladder_of(self.section, point)),
+            self.store.located(ladder_name(number)),
+        )
+        return Campaign(config, place, self.workshop, variables=self.variables, filesystem=self.filesystem)
 
     def _run_ladder(
         self, number: int, point: Mapping[str, Any], check: Callable[[], None], observe: Observer | None
@@ -123,11 +129,9 @@ class LadderSearch:
         self._write_pareto()
 
     def _outcome(self, number: int, point: Mapping[str, Any], observe: Observer | None) -> dict[str, Any]:
-        config = ladder_config(self.config, ladder_of(self.section, point))
-        place = self.store.located(ladder_name(number))
         head = {"number": number, "point": dict(point), "time": time.time()}
         try:
-            campaign = Campaign(config, place, self.workshop, variables=self.variables, filesystem=self.filesystem)
+            campaign = self._campaign(number, point)
             state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
         except (CapabilityError, PromotionError, ScoringError) as problem:
             # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raydistill import flocks
 from raydistill.errors import RunDirectoryError, StorageError
 from raydistill.flocks import is_locked, sign
 from raydistill.orchestration import lease, watching
@@ -54,16 +55,10 @@ def is_held(place: str | Path | RunStore) -> bool:
     if store.remote is not None:
         return watching.is_held(store.remote)
     try:
-        descriptor = os.open(store.root / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not is_locked(descriptor, store.root, shared=True)
-    except StorageError:
+        return flocks.is_held(store.root / LOCK)
+    except (OSError, StorageError):
         # No driver writes where it cannot lock.
         return False
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

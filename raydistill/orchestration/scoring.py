@@ -26,10 +26,10 @@ from raydistill.orchestration.premises import Premises
 from raydistill.orchestration.study import Study
 from raydistill.orchestration.together import ATTEMPTS, Team, together
 from raydistill.orchestration.workshop import Workshop
+from raydistill.planning.records import Place
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True)

@@ -115,5 +115,10 @@ class Study:
 
 
 def trial_directory(root: Path, grade: str, identity: str) -> Path:
-    """Where a trial writes. Equal work has an equal place."""
-    return root / "grades" / grade / "trials" / identity
+    """Where a trial writes, on this machine."""
+    return root / trial_folder(grade, identity)
+
+
+def trial_folder(grade: str, identity: str) -> str:
+    """The same by its name in the run, wherever that lies. Equal work has an equal place."""
+    return f"grades/{grade}/trials/{identity}"

@@ -11,7 +11,7 @@ from raydistill.planning.freeing import superfluous
 from raydistill.planning.grades import GradePlan, Lineage, lineages_of
 from raydistill.planning.ground import Ground
 from raydistill.planning.records import ENDED
-from raydistill.planning.rules import rules_of
+from raydistill.planning.rules import Rules, rules_of
 from raydistill.planning.search import grade_space, trial_limit
 from raydistill.planning.state import CampaignState
 
@@ -34,15 +34,15 @@ def tell_of_disk(
         state: what has happened so far, and so lies on the disk already.
         free: bytes that are free where the run lies.
     """
-    loads, keep = _loads(config, plans, ground, state), config.storage.keep_trials
-    needed = _needed(config, loads, None if keep == "all" else keep)
-    free += _released(config, plans, ground, state)
-    if needed <= free:
+    rules = rules_of(config, plans)
+    loads = _loads(config, plans, ground, state, rules)
+    needed, room = _needed(config, loads, rules.keep_trials), free + _released(config, plans, ground, state, rules)
+    if needed <= room:
         return
     less = _needed(config, loads, ADVISED)
     remedy = "try fewer trials, or a --run-dir on a larger disk"
     if less < needed:
-        enough = "" if less <= free else ", still too much: try fewer trials, or a --run-dir on a larger disk, too"
+        enough = "" if less <= room else f", still too much: {remedy}, too"
         remedy = (
             f"set storage.keep_trials: {ADVISED}, which keeps those of the {ADVISED} best trials of each grade, and makes it about "
             f"{_gigabytes(less)}{enough}"
@@ -83,8 +83,10 @@ class _Load:
         return min(self.kept(None) - self.kept(keep), self.passing * self.copies * self.each)
 
 
-def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> list[_Load]:
-    lineages, kin, found = lineages_of(config), rules_of(config, plans).kin, list[_Load]()
+def _loads(
+    config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState, rules: Rules
+) -> list[_Load]:
+    lineages, found = lineages_of(config), list[_Load]()
     for lineage, plan in itertools.product(lineages, plans):
         parameters = parameters_of(config, plan, ground)
         given = plan.index == 0 and ground.given_teacher is not None
@@ -97,7 +99,7 @@ def _loads(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground,
         copies = min(2, section.epochs or config.training.epochs)
         left = max(0, limit - ended)
         # None goes before the others have promoted, that may take them over; else those at work are there, and one whose process has its last words.
-        passing = left if kin[place] else _at_work(config) + 1
+        passing = left if rules.kin[place] else _at_work(config) + 1
         found.append(_Load(plan.index, left, parameters * PARAMETER_BYTES, copies, passing))
     return found
 
@@ -107,10 +109,12 @@ def _is_first(lineage: Lineage, plan: GradePlan, lineages: tuple[Lineage, ...]) 
     return plan.index > 0 or lineage == next(one for one in lineages if one.seed == lineage.seed)
 
 
-def _released(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState) -> int:
+def _released(
+    config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState, rules: Rules
+) -> int:
     """Bytes of what lies on the disk and goes before anything is trained."""
     found = 0
-    for one in superfluous(state, rules_of(config, plans)):
+    for one in superfluous(state, rules):
         copies = min(2, sum(report["checkpoint"] is not None for report in one.reports))
         found += copies * PARAMETER_BYTES * (parameters_of(config, plans[one.grade], ground) or 0)
     return found

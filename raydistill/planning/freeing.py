@@ -6,12 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 from raydistill.planning.promotion import Candidate, beats, candidates, is_able, ranked
-from raydistill.planning.records import ENDED, TrialKey, TrialRecord
-from raydistill.planning.rules import Place, Rules
+from raydistill.planning.records import ENDED, ENDED_WELL, Place, TrialKey, TrialRecord
+from raydistill.planning.rules import Rules
 from raydistill.planning.state import CampaignState
-
-LOST = ("finished", "stopped")
-"""How a trial has ended that has shown what it can."""
 
 
 def superfluous(state: CampaignState, rules: Rules) -> list[TrialRecord]:
@@ -78,7 +75,7 @@ def _beaten(state: CampaignState, rules: Rules, place: Place) -> set[TrialKey]:
     keep = rules.keep_trials or 0
     worst = [one.number for one in able if _is_beaten(one, able, keep, rules.tolerance)]
     works = {records[number].identity for number in worst}
-    return {one.key for one in records.values() if one.identity in works and one.status in LOST}
+    return {one.key for one in records.values() if one.identity in works and one.status in ENDED_WELL}
 
 
 def _is_beaten(one: Candidate, able: Sequence[Candidate], times: int, tolerance: float) -> bool:
@@ -90,6 +87,6 @@ def _needed(state: CampaignState) -> set[str]:
     """The checkpoints that teach, or that whoever goes on may ask for."""
     teachers = [*state.promotions.values(), *state.announcements.values()]
     teachers += [one for former in state.superseded.values() for one in former]
-    unfinished = [one for one in state.trials.values() if one.status not in LOST]
+    unfinished = [one for one in state.trials.values() if one.status not in ENDED_WELL]
     taught = {one.checkpoint for record in unfinished for one in record.taught.values()}
     return taught | {one.checkpoint for one in teachers}

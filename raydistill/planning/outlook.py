@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from raydistill.config.boot import BootSection
 from raydistill.config.methods import label_of
@@ -98,16 +97,3 @@ def _fixed_mask(config: CampaignConfig, lineage: Lineage, plan: GradePlan) -> fl
     view = plan.section.view or config.view
     # A ratio that no term of the method looks at is never applied.
     return applied_masking(method_of(lineage, plan), asked, view)[0] if isinstance(view, str) else asked
-
-
-def worded(distribution: Distribution) -> str:
-    """The values a search may choose, in a few words."""
-    (kind, values), *_ = distribution.model_dump().items()
-    words = [_word(value) for value in values]
-    return " | ".join(words) if kind == "choice" else f"{' to '.join(words)}{', log' if kind == 'log_uniform' else ''}"
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "-".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,9 +13,13 @@ LAYERS = "student/layers"
 BYTES = "student/bytes"
 """Of the stored weights of a report's checkpoint."""
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
-ENDED = ("finished", "stopped", "failed")
+ENDED_WELL = ("finished", "stopped")
+"""How a trial has ended that has shown what it can."""
+ENDED = (*ENDED_WELL, "failed")
 Event = Mapping[str, Any]
 TrialKey = tuple[str, int, int]
+Place = tuple[str, int]
+"""A grade of a lineage."""
 TAKEN = "taken from "
 """How the note begins that says which run did a trial's work."""
 
@@ -101,7 +105,7 @@ class TrialRecord:
     @property
     def unreported(self) -> dict[int, Taught]:
         """Who teaches the epochs that are begun and not reported, by their number from 0; nobody where the trial has ended well."""
-        if self.status in ("finished", "stopped"):
+        if self.status in ENDED_WELL:
             return {}
         done = max((one["epoch"] for one in self.reports), default=0)
         return {epoch: one for epoch, one in sorted(self.taught.items()) if epoch >= done and not one.lost}
@@ -127,7 +131,7 @@ class TrialRecord:
     @property
     def lost(self) -> bool:
         """Whether it ended well, and every checkpoint that could be promoted was rejected since."""
-        return self.status in ("finished", "stopped") and bool(self.rejected) and self.shown is None
+        return self.status in ENDED_WELL and bool(self.rejected) and self.shown is None
 
     @property
     def best_mrr(self) -> float | None:

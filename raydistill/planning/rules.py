@@ -11,9 +11,8 @@ from raydistill.config.methods import label_of
 from raydistill.config.other_teachers import learns_from_above
 from raydistill.config.schema import CampaignConfig, GradeSection, TeacherSection
 from raydistill.planning.grades import GradePlan, lineages_of, settled_method, teaching_grade
+from raydistill.planning.records import Place
 from raydistill.planning.schedule import ScheduleName
-
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True)

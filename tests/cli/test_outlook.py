@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from raydistill.cli.outlook import worded
 from raydistill.config.load import load_config
+from raydistill.config.space import Choice, LogUniform, Uniform
 from raydistill.orchestration.rundir import write_config
 from raydistill.orchestration.runstore import RunStore
+from raydistill.planning.search import Distribution
 
 Call = Callable[..., Result]
 Write = Callable[..., str]
@@ -68,3 +71,17 @@ def test_first_ladder_of_a_search_is_shown(call: Call, tiny_campaign: Write, tmp
     assert result.exit_code == 0, result.output
     assert "grades of the first of 3 ladders" in result.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (Choice(choice=(0.0, 0.15)), "0 | 0.15"),
+        (Choice(choice=((0, 2, 4), "first")), "0-2-4 | first"),
+        (Uniform(uniform=(0.0, 0.2)), "0 to 0.2"),
+        (LogUniform(log_uniform=(1e-5, 3e-4)), "1e-05 to 0.0003, log"),
+    ],
+)
+def test_searched_values_are_told_in_words(values: Distribution, words: str) -> None:
+    """The repr of a validated object is nothing to read."""
+    assert worded(values) == words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -51,9 +53,6 @@ def coordinator(store: RunStore, rules: Rules = RULES) -> Coordinator:
 
 def checkpoint(root: Path, place: str) -> str:
     """Write a checkpoint as the fakes do; returns its digest."""
-    import hashlib
-    import json
-
     folder = root / "run" / place
     folder.mkdir(parents=True)
     (folder / "weights").write_text(place)

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 
 from raydistill.config.schema import CampaignConfig
-from raydistill.config.space import Choice, LogUniform, Uniform
 from raydistill.config.trial import TeacherReference
 from raydistill.planning.grades import grade_plans, lineages_of
 from raydistill.planning.ground import Ground
-from raydistill.planning.outlook import GradeOutlook, outlook, worded
-from raydistill.planning.search import Distribution, grade_space, trial_limit
+from raydistill.planning.outlook import GradeOutlook, outlook
+from raydistill.planning.search import grade_space, trial_limit
 
 Maker = Callable[..., CampaignConfig]
 TRAINING = {"batch_size": 100, "epochs": 3}
@@ -84,17 +83,3 @@ def test_trials_are_those_that_a_search_may_run(campaign: Maker, ground: Ground,
     [_, plan], [lineage] = grade_plans(config, ground), lineages_of(config)
     found = told(config, ground)[1].trials
     assert found == {"tpe": 4, "grid": 6}[algorithm] == trial_limit(grade_space(lineage, plan), plan, algorithm)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (Choice(choice=(0.0, 0.15)), "0 | 0.15"),
-        (Choice(choice=((0, 2, 4), "first")), "0-2-4 | first"),
-        (Uniform(uniform=(0.0, 0.2)), "0 to 0.2"),
-        (LogUniform(log_uniform=(1e-5, 3e-4)), "1e-05 to 0.0003, log"),
-    ],
-)
-def test_searched_values_are_told_in_words(values: Distribution, words: str) -> None:
-    """The repr of a validated object is nothing to read."""
-    assert worded(values) == words
