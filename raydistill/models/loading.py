@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from raydistill.errors import EncoderError
+from raydistill.imports import uncollected
 
 
+@uncollected()
 def load_encoder(folder: Path) -> nn.Module:
     """A pre-trained encoder, float32, evaluation mode, from safetensors only.
 
@@ -54,6 +56,7 @@ def load_encoder(folder: Path) -> nn.Module:
     return encoder
 
 
+@uncollected()
 def shaped_encoder(folder: Path) -> nn.Module:
     """An encoder of the shape that config.json tells, in evaluation mode, for weights that are stored in another way.
 
@@ -85,6 +88,7 @@ def _attention() -> str:
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
+@uncollected()
 def load_tokenizer(folder: Path) -> Any:
     """The encoder's fast tokenizer.
 

@@ -13,6 +13,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.data.synthetic import usual_examples
 from raydistill.errors import CapabilityError
+from raydistill.imports import uncollected
 from raydistill.kg.store import Dataset, count_of
 from raydistill.models.pretrained import EncoderFacts, locate_encoder, positions, tokenizer_digest
 from raydistill.planning.ground import Ground
@@ -160,7 +161,8 @@ def _run_trial(
     bring: Bring | None = None,
     saved: Callable[[], None] | None = None,
 ) -> Iterator[EpochReport]:
-    from raydistill.training.trial import run_trial
+    with uncollected():
+        from raydistill.training.trial import run_trial
 
     return run_trial(config, directory, world, teacher_at, interrupted, bring, saved)
 
@@ -172,7 +174,8 @@ def _world(distributed: bool) -> World:
 
 
 def _set_threads(count: int) -> None:
-    import torch
+    with uncollected():
+        import torch
 
     torch.set_num_threads(count)
 
