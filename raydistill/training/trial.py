@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from raydistill.config.trial import Bring, TeacherAt, TeacherReference, TrialConfig
 from raydistill.devices import give_memory_back
 from raydistill.errors import RunDirectoryError
+from raydistill.imports import uncollected
 from raydistill.teachers.shards import KEPT, KeptTeachers
 from raydistill.training.gather import World
 from raydistill.training.ground import about_teacher
@@ -106,25 +106,13 @@ def _built(
         first = changing.at(min(epoch_of(newest), config.training.epochs - 1))
         if first is None:
             return None
-    with _collecting_later():
+    with uncollected():
         return build_parts(config, world, first, kept)
 
 
 def _kept(directory: Path) -> Path:
     """Where teachers' outputs are kept: beside the trials of their grade."""
     return (directory.parent.parent if directory.parent.name == "trials" else directory) / KEPT
-
-
-@contextlib.contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Leave the cycle collector alone: looking through modules while they are imported is a fifth of the time that a trial's beginning takes."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class _Changing:
