@@ -180,6 +180,13 @@ def test_processes_that_do_not_train_start_without_torch(process: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
+@pytest.mark.parametrize("process", ["campaign", "coordinator"])
+def test_processes_that_search_nothing_start_without_ray_tune(process: str) -> None:
+    """Every campaign, also one that is gone on with after a crash, would begin more than a second later."""
+    code = f"import sys, raydistill.orchestration.{process}; sys.exit('ray.tune' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
 def test_what_is_promoted_is_verified_without_torch(tmp_path: Path) -> None:
     """The first promotion of a campaign would wait seconds for a library that a search never calls."""
     (tmp_path / "raydistill.json").touch()

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ray.tune.search import Searcher
-
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.study import Study
 from raydistill.planning.records import TrialRecord
 from raydistill.planning.search import Observation, propose
 
+FINISHED = "FINISHED"
+"""No trial is left, in the word of Ray Tune's `Searcher`, which takes a second to import, in the driver for nothing."""
 DIED = "its process died more often than resources.max_failures allows"
 
 
@@ -118,7 +118,7 @@ class StudySearcher:
         number = self.first if self.first is not None else self.proposer.next()
         self.first = None
         if number is None and not self.numbers:
-            return Searcher.FINISHED
+            return FINISHED
         if number is None or number == "wait":
             # One of those that run may end with its process, and is then to run again.
             return None

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -17,9 +17,11 @@ from raydistill.orchestration.logs import SEARCH_LOG, logged
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searcher import Allowance, Proposer, StudySearcher
 from raydistill.orchestration.study import Study
-from raydistill.orchestration.tuning import Tuning
 from raydistill.orchestration.workshop import Workshop
 from raydistill.planning.records import TrialRecord
+
+if TYPE_CHECKING:
+    from raydistill.orchestration.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 ROUNDS = 2
@@ -31,6 +33,10 @@ class StudyRunner:
     """A process that runs studies, one after another."""
 
     def __init__(self) -> None:
+        # Ray Tune takes more than a second to import. That is well spent before there is a study, and lost in the driver, which only names this class.
+        from raydistill.orchestration.tuning import Tuning
+
+        self._begin = Tuning
         self.allowance = Allowance(1)
         self._study: Study | None = None
         self._searcher: StudySearcher | None = None
@@ -120,7 +126,7 @@ class StudyRunner:
         if not (at_once and self._tuning is not None and self._tuning.take(study, searcher)):
             self.end()
             runner = ray.get_runtime_context().current_actor
-            self._tuning = Tuning(study, searcher, runner, coordinator, workshop)
+            self._tuning = self._begin(study, searcher, runner, coordinator, workshop)
         assert self._tuning is not None
         self._tuning.wait()
 

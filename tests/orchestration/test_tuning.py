@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 
 from raydistill.errors import TrialError
 from raydistill.orchestration import tuning
 from raydistill.orchestration.relay import Relay
+from raydistill.orchestration.searcher import FINISHED
 from raydistill.orchestration.tuning import Tuning
 
 
@@ -39,6 +41,10 @@ def play(relay: Any, *_: Any) -> None:
         if point is not None:
             relay.on_trial_complete(f"{number}", None, False)
             number += 1
+
+
+def test_the_word_for_the_end_of_a_study_is_that_of_tune():
+    assert Searcher.FINISHED == FINISHED
 
 
 def study(cpus: float = 1.0, workers: int = 1) -> Any:
