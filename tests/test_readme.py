@@ -85,6 +85,19 @@ def test_linked_and_named_files_exist() -> None:
     assert {path.name for path in (ROOT / "jobs/configs").iterdir()} == {*configs}
 
 
+PAGES = [ROOT / "README.md", ROOT / "cluster/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_and_proves_itself_with_exists(page: Path) -> None:
+    """A text that was moved to another page: its links are relative to that one; or a test that was renamed, which nobody can run."""
+    text = page.read_text(encoding="utf-8")
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^):]+)\)", text)}
+    assert [link for link in sorted(links) if not (page.parent / link).exists()] == []
+    proofs = set(re.findall(r"(?<![\w/])tests(?:/\w+)*/\w+\.py", text))
+    assert [proof for proof in sorted(proofs) if not (ROOT / proof).is_file()] == []
+
+
 def test_methods_are_listed() -> None:
     """A method that nobody hears of is not used."""
     assert set(re.findall(r"^\| `([\w-]+)` \| .*contrastive", README, flags=re.MULTILINE)) == METHOD_SECTIONS.keys()
