@@ -71,7 +71,7 @@ def run_to_the_end(
     place: str,
     *,
     resume: bool,
-    observe: Callable[[CampaignState], None] | None,
+    observe: Callable[[CampaignState, str], None] | None,
     variables: Mapping[str, str] | None = None,
 ) -> CampaignState | None:
     """Run what a configuration asks for: a campaign, or a search over ladders where it has that section.
@@ -80,7 +80,7 @@ def run_to_the_end(
         config: which.
         place: the run directory.
         resume: go on with what it holds.
-        observe: told of the state after every change.
+        observe: told of the state after every change, and of which ladder; "" where there is no search.
         variables: what all its processes get in their environment.
 
     Returns:
@@ -96,7 +96,8 @@ def run_to_the_end(
         return None
     from raydistill.orchestration.campaign import Campaign
 
-    return Campaign(config, place, variables=variables).run(resume=resume, observe=observe)
+    told = None if observe is None else lambda state: observe(state, "")
+    return Campaign(config, place, variables=variables).run(resume=resume, observe=told)
 
 
 def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:

@@ -137,7 +137,7 @@ def check_run(root: Path) -> Findings:
 def _check_search(root: Path) -> Findings:
     from raydistill.orchestration.rundir import open_run, require_run
     from raydistill.orchestration.runstore import RunStore
-    from raydistill.orchestration.searchdir import LADDERS, SEARCH, ladder_name, read_results
+    from raydistill.orchestration.searchdir import LADDERS, SEARCH, ladder_name, read_search
 
     findings = Findings("run")
     for folder in sorted((root / LADDERS).glob("*")):
@@ -146,7 +146,7 @@ def _check_search(root: Path) -> Findings:
             findings.add(check_run(folder))
     try:
         require_run(RunStore.at(root))
-        results = read_results(RunStore.at(root))
+        results, _ = read_search(RunStore.at(root))
     except (LedgerError, ConfigError) as error:
         findings.problems.append(error.received)
         return findings

@@ -32,7 +32,7 @@ class LadderSearchSection(Section):
     objectives: tuple[Objective, ...] = Field(
         ("mrr", "bytes"),
         min_length=1,
-        description="mrr: validation MRR of the smallest student; bytes: of its weights; latency: its milliseconds per query on one CPU thread",
+        description="mrr: validation MRR of the smallest student; bytes: of its weights; latency: its milliseconds per query, of one CPU thread's time",
     )
 
     @model_validator(mode="after")

@@ -51,6 +51,11 @@ class ResourcesSection(Section):
         "auto",
         description="trials of the whole campaign at once, of all grades and lineages together; auto = as many as the cluster has room for",
     )
+    concurrent_ladders: Count = Field(
+        1,
+        description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share; a trial's part of a machine's CPUs is "
+        "the smaller. Which ladders are tried, and when they run, depends on it",
+    )
     max_failures: int = Field(
         2,
         ge=0,

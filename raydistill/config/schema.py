@@ -220,6 +220,14 @@ class CampaignConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _ladders_beside_each_other(self) -> CampaignConfig:
+        if self.ladders is None and self.resources.concurrent_ladders > 1:
+            raise ValueError(
+                f"resources.concurrent_ladders is {self.resources.concurrent_ladders}, and without a section `ladders` there is one ladder; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_may_stop(self) -> CampaignConfig:
         # Every grade of a searched ladder has the epochs of the first one here.
         grades = self.grades if self.ladders is None else self.grades[:1]

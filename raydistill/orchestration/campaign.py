@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import ray
 from pyarrow import fs
@@ -38,6 +35,7 @@ from raydistill.orchestration.rundir import (
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.scratch import clear_scratch
 from raydistill.orchestration.shelf import clear_shelves
+from raydistill.orchestration.terminable import terminable
 from raydistill.orchestration.variables import Variables
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.disk import tell_of_disk
@@ -50,7 +48,6 @@ from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
-SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
 class Campaign:
@@ -65,6 +62,8 @@ class Campaign:
         variables: what every process of the campaign is to have in its environment, such as credentials, which on a cluster at an address it has not from here.
         filesystem: where `run_dir`, `data.path` and `teacher.checkpoint` are paths, unless they are URIs; it is sent to other
             machines, so it has to be one that can be pickled. None = paths are of this machine.
+        beside: campaigns that share the machines, this one among them; a trial's part of a machine is the smaller.
+        heed: called again and again while it runs; raises SystemExit where it is to save and end.
     """
 
     def __init__(
@@ -77,11 +76,14 @@ class Campaign:
         num_cpus: int | None = None,
         variables: Mapping[str, str] | None = None,
         filesystem: fs.FileSystem | None = None,
+        beside: int = 1,
+        heed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         # Trials work in other directories than this process; what a run records is the path as it was written.
         self.anchored = config if filesystem is not None else anchored(config)
         self.address, self.num_cpus, self.filesystem = address, num_cpus, filesystem
+        self.beside, self.heed = beside, heed
         self.store = replace(RunStore.at(run_dir, filesystem), variables=Variables(variables) if variables else None)
         self.given_workshop = workshop or standard_workshop()
         self.workshop = served(self.given_workshop, self.anchored, self.store, filesystem)
@@ -99,7 +101,7 @@ class Campaign:
         ground = self.workshop.survey(self.config)
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
-        with _terminable(), locked(self.store) as check:
+        with terminable(), locked(self.store) as check:
             state = self._own_state(ground, fingerprint, resume=resume)
             if state.complete:
                 # A kill at the very end may have left them.
@@ -115,7 +117,7 @@ class Campaign:
             self.store = self.store.claimed()
             self.workshop = served(self.given_workshop, self.anchored, self.store, self.filesystem)
             # Ray puts its own handler in place of ours when it starts.
-            with connected(self.address, num_cpus=self.num_cpus), _terminable():
+            with connected(self.address, num_cpus=self.num_cpus), terminable():
                 return self._drive(ground, plans, fingerprint, observe, check)
 
     def outlook(self, *, resume: bool = False) -> list[GradeOutlook]:
@@ -165,6 +167,7 @@ class Campaign:
             self.workshop,
             observe,
             check=check,
+            heed=self.heed,
         )
         try:
             _begin(driver, fingerprint)
@@ -192,7 +195,7 @@ class Campaign:
             )
         if room.gpus and self.config.resources.gpus_per_worker == 0:
             _tell_of_idle_gpus(room.gpus)
-        return Machines(needs, room)
+        return Machines(needs, room, self.beside)
 
 
 @functools.cache
@@ -218,29 +221,3 @@ def _begin(driver: Driver, fingerprint: str) -> None:
         driver.runners.stop([], at_once=True)
         ray.kill(coordinator)
         raise
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a campaign as Ctrl-C does: by unwinding, with everything closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    received = False
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = True
-        raise SystemExit(SIGTERM_EXIT)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    except SystemExit:
-        # A SystemExit that crosses Ray's own code comes out with another code.
-        if received:
-            raise SystemExit(SIGTERM_EXIT) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)

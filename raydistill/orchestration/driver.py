@@ -57,6 +57,7 @@ class Driver:
         workshop: what trials and evaluations run.
         observe: told of the state after every change.
         check: raises when the run is another driver's.
+        heed: raises SystemExit when all is to be saved, and to end.
     """
 
     config: CampaignConfig
@@ -69,6 +70,7 @@ class Driver:
     workshop: Workshop
     observe: Callable[[CampaignState], None] | None = None
     check: Callable[[], None] = lambda: None
+    heed: Callable[[], None] = lambda: None
     state: CampaignState = field(default_factory=CampaignState)
     jobs: dict[Any, Job] = field(default_factory=dict)
     scorings: Scorings = field(init=False)
@@ -123,7 +125,6 @@ class Driver:
                 continue
             # Every time, not only when a death was seen: a process may die before it has told anybody what it took.
             free_orphaned_room()
-            # Machines are lost, come back and are added.
             self.machines.look()
             self.runners.waiting.look(self.jobs.values(), self.machines, self.scorings.beside)
             free = grow(self.jobs.values(), self.machines, *self._start_studies())
@@ -152,6 +153,7 @@ class Driver:
 
     def _listen(self) -> None:
         """Hear what is new. An error that ends the campaign is raised here."""
+        self.heed()
         self.check()
         news = ask(self.coordinator.news.remote(self.state.events))
         for event in news:

@@ -1,13 +1,15 @@
-"""A search over whole ladders: one campaign after another, each in a run directory of its own (see `searchdir.py`), sharing what they have in common."""
+"""A search over whole ladders: campaigns one after another, or several at once, each in a run directory of its own (see `searchdir.py`), sharing what they have in common."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 
@@ -17,10 +19,13 @@ from raydistill.errors import CapabilityError, PromotionError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
 from raydistill.orchestration.locking import locked
+from raydistill.orchestration.machines import room_of
 from raydistill.orchestration.ownership import check_owner
 from raydistill.orchestration.rundir import CONFIG, write_config
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.searchdir import PARETO, SEARCH, ladder_name, read_results, result_of
+from raydistill.orchestration.searchdir import BEGUN, PARETO, SEARCH, ladder_name, read_search, result_of
+from raydistill.orchestration.side_by_side import SideBySide
+from raydistill.orchestration.terminable import terminable
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.ladders import LadderResult, described, ladder_config, ladder_of, next_ladder, pareto
 from raydistill.planning.outlook import GradeOutlook
@@ -28,7 +33,46 @@ from raydistill.planning.records import MRR
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
-Observer = Callable[[CampaignState], None]
+Observer = Callable[[CampaignState, str], None]
+
+
+def _tell_of_idle_machines(config: CampaignConfig) -> None:
+    """A search that has a single trial at a time, on a cluster where there is room for others."""
+    resources, room = config.resources, room_of(config.resources)
+    machines = sum(one.get("CPU", 0) > 0 for one in room.machines)
+    several = resources.concurrent_ladders > 1 or resources.most_workers > 1 or config.schedule.name == "pipelined"
+    if not several and (machines > 1 or room.gpus > 1):
+        logger.warning(
+            "one ladder runs at a time, and one trial of it; the cluster has %d machines with CPUs and %g GPUs: set resources.concurrent_ladders, and go on with --resume",
+            machines,
+            room.gpus,
+        )
+
+
+class _Ended(NamedTuple):
+    """A ladder that was run: `state` is None where it failed, for a `reason`."""
+
+    point: Mapping[str, Any]
+    campaign: Campaign | None = None
+    state: CampaignState | None = None
+    reason: str = ""
+
+
+class _Watch:
+    """Passes on what happens in ladders that run in several threads, and sees when their teacher is there."""
+
+    def __init__(self, observe: Observer | None, nudge: Callable[[], None]) -> None:
+        self._observe, self._nudge = observe, nudge
+        self._turn = threading.Lock()
+        self.taught = False
+
+    def __call__(self, number: int, state: CampaignState) -> None:
+        with self._turn:
+            if not self.taught and any(grade == 0 for _, grade in state.promotions):
+                self.taught = True
+                self._nudge()
+            if self._observe is not None:
+                self._observe(state, f"ladder {number:04d}")
 
 
 class LadderSearch:
@@ -59,31 +103,28 @@ class LadderSearch:
         self.workshop = workshop or standard_workshop()
         self.num_cpus, self.variables, self.filesystem = num_cpus, variables, filesystem
         self.results: list[LadderResult] = []
+        self.begun: dict[int, Mapping[str, Any]] = {}
 
     def run(self, *, resume: bool = False, observe: Observer | None = None) -> list[LadderResult]:
-        """Run ladder after ladder; returns those that none beats.
+        """Run ladder after ladder, or several at once; returns those that none beats.
 
         Args:
             resume: go on with what the run directory holds. Ladders that failed are tried once more: what made them fail may have been mended.
-            observe: told of the state of the ladder that runs.
+            observe: told of the state of a ladder that runs, and its name; by one thread at a time.
 
         Raises:
             RayDistillError: what ends a campaign; a ladder whose grade cannot promote or be scored only counts as failed.
             RoomError: there is no room for a trial now. That says nothing about the ladder, which is run on `resume`.
             PromotionError: every ladder failed.
         """
-        with locked(self.store) as check, connected(num_cpus=self.num_cpus):
+        with locked(self.store) as check, connected(num_cpus=self.num_cpus), terminable():
             check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
             write_config(self.store, self.config)
-            self.results = read_results(self.store)
+            self.results, self.begun = read_search(self.store)
             # A kill may have come between the last event and this file.
             self._write_pareto()
-            failed = [one for one in self.results if not one.values]
-            while (point := next_ladder(self.config, self.results)) is not None:
-                self._run_ladder(len(self.results), point, check, observe)
-            # After the others: a ladder that was cut short was proposed without them, and is proposed so again.
-            for one in failed:
-                self._run_ladder(one.number, one.point, check, observe)
+            _tell_of_idle_machines(self.config)
+            self._run_all(check, observe)
         best = pareto(self.results, self.section.objectives)
         if not best:
             raise PromotionError(
@@ -111,33 +152,88 @@ class LadderSearch:
         campaign = self._campaign(0, point)
         return campaign.outlook(resume=campaign.store.read(CONFIG) is not None)
 
-    def _campaign(self, number: int, point: Mapping[str, Any]) -> Campaign:
-        config, place = (
-            ladder_config(self.config, ladder_of(self.section, point)),
+    def _run_all(self, check: Callable[[], None], observe: Observer | None) -> None:
+        following = self._following()
+        with SideBySide[_Ended]() as ladders:
+            watch = _Watch(observe, ladders.nudge)
+            while True:
+                while len(ladders.running) < self._at_once(watch.taught):
+                    check()
+                    one = next(following, None)
+                    if one is None:
+                        break
+                    ladders.start(one[0], partial(self._run_ladder, *one, ladders.heed, watch))
+                if not ladders.running:
+                    return
+                ended = ladders.wait()
+                if ended is not None:
+                    check()
+                    self._record(*ended)
+
+    def _at_once(self, taught: bool) -> int:
+        """How many ladders may run now. The teacher that they share is trained once, so the first one begins alone."""
+        shared = self.config.storage.share_trials and self.config.teacher.checkpoint is None
+        alone = shared and not taught and not any(one.values for one in self.results)
+        return 1 if alone else self.config.resources.concurrent_ladders
+
+    def _following(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Ladders that were cut short, then new ones, then those that failed once more: what was cut short without being on record as begun was proposed without them."""
+        failed = [(one.number, one.point) for one in self.results if not one.values]
+        yield from list(self.begun.items())
+        while (new := self._begin()) is not None:
+            yield new
+        yield from failed
+
+    def _begin(self) -> tuple[int, Mapping[str, Any]] | None:
+        """The next ladder, on record before it runs: what would be proposed beside others depends on the moment."""
+        point = next_ladder(self.config, self.results, list(self.begun.values()))
+        if point is None:
+            return None
+        number = len(self.results) + len(self.begun)
+        self.store.ledger(SEARCH).append({"kind": BEGUN, "number": number, "point": dict(point), "time": time.time()})
+        self.begun[number] = point
+        return number, point
+
+    def _campaign(self, number: int, point: Mapping[str, Any], heed: Callable[[], None] = lambda: None) -> Campaign:
+        config = ladder_config(self.config, ladder_of(self.section, point))
+        return Campaign(
+            config,
             self.store.located(ladder_name(number)),
+            self.workshop,
+            variables=self.variables,
+            filesystem=self.filesystem,
+            beside=self.config.resources.concurrent_ladders,
+            heed=heed,
         )
-        return Campaign(config, place, self.workshop, variables=self.variables, filesystem=self.filesystem)
 
     def _run_ladder(
-        self, number: int, point: Mapping[str, Any], check: Callable[[], None], observe: Observer | None
-    ) -> None:
-        """Run one ladder, and record what came of it."""
-        check()
-        event = self._outcome(number, point, observe)
-        self.store.ledger(SEARCH).append(event)
-        self.results[number : number + 1] = [result_of(event)]
-        self._write_pareto()
-
-    def _outcome(self, number: int, point: Mapping[str, Any], observe: Observer | None) -> dict[str, Any]:
-        head = {"number": number, "point": dict(point), "time": time.time()}
+        self,
+        number: int,
+        point: Mapping[str, Any],
+        heed: Callable[[], None],
+        watch: Callable[[int, CampaignState], None],
+    ) -> _Ended:
+        """Run one ladder, in a thread of its own."""
         try:
-            campaign = self._campaign(number, point)
-            state = campaign.run(resume=campaign.store.read(CONFIG) is not None, observe=observe)
+            campaign = self._campaign(number, point, heed)
+            resume = campaign.store.read(CONFIG) is not None
+            return _Ended(point, campaign, campaign.run(resume=resume, observe=partial(watch, number)))
         except (CapabilityError, PromotionError, ScoringError) as problem:
             # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
             logger.warning("ladder %d: %s", number, problem.received)
-            return {"kind": "ladder_failed", **head, "values": {}, "reason": problem.received}
-        return {"kind": "ladder_finished", **head, "values": self._values(state, campaign), "reason": ""}
+            return _Ended(point, reason=problem.received)
+
+    def _record(self, number: int, ended: _Ended) -> None:
+        """Write down what came of a ladder. Its latency is measured here, one ladder after another."""
+        values = {} if ended.state is None or ended.campaign is None else self._values(ended.state, ended.campaign)
+        kind = "ladder_finished" if values else "ladder_failed"
+        head = {"kind": kind, "number": number, "point": dict(ended.point), "time": time.time()}
+        event = {**head, "values": values, "reason": ended.reason}
+        self.store.ledger(SEARCH).append(event)
+        self.begun.pop(number, None)
+        results = {one.number: one for one in (*self.results, result_of(event))}
+        self.results = [results[place] for place in sorted(results)]
+        self._write_pareto()
 
     def _values(self, state: CampaignState, campaign: Campaign) -> dict[Objective, float]:
         place = state.lineages[0], len(state.grades) - 1

@@ -95,10 +95,11 @@ class Machines:
     Args:
         resources: what a trial gets.
         room: what there is at the start.
+        beside: campaigns that share it, this one among them.
     """
 
-    def __init__(self, resources: ResourcesSection, room: Room) -> None:
-        self.resources = resources
+    def __init__(self, resources: ResourcesSection, room: Room, beside: int = 1) -> None:
+        self.resources, self.beside = resources, beside
         self.room = self.most = room
         self._added = 0
 
@@ -121,13 +122,13 @@ class Machines:
         return added
 
     def share(self, trials: int) -> tuple[int, float]:
-        """Workers of each trial in a grade of so many, and CPUs of each worker.
+        """Workers of each trial in a grade of so many, and in each campaign beside this one, and CPUs of each worker.
 
         By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
         """
         most = self.most
         return share_of_a_trial(
-            self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials, most.machines
+            self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials * self.beside, most.machines
         )
 
     def within(self, cpus: float) -> float:

@@ -1,7 +1,8 @@
 """The run directory of a search over ladders, which has one run below it for each. Nothing here needs Ray, as in `rundir.py`.
 
-RUN/config.yaml   search/00000001.json ... (one event per ladder that ended)   pareto.json   ladders/0000/ ladders/0001/ ...
+RUN/config.yaml   search/00000001.json ...   pareto.json   ladders/0000/ ladders/0001/ ...
 
+    ladder_begun                     number, point, time                            it is gone on with, as it was proposed
     ladder_finished, ladder_failed   number, point, values, reason, time            one that failed may be tried again, and then has two
 """
 
@@ -20,6 +21,7 @@ from raydistill.planning.ladders import LadderResult, described, ladder_in, next
 from raydistill.planning.state import CampaignState
 
 SEARCH, PARETO, LADDERS = "search", "pareto.json", "ladders"
+BEGUN = "ladder_begun"
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,33 @@ def open_search(store: RunStore, config: CampaignConfig) -> SearchState:
         ConfigError: the configuration of a ladder is damaged.
     """
     assert config.ladders is not None, "a search over ladders needs a `ladders` section"
-    held, results = is_held(store), read_results(store)
+    held, (results, begun) = is_held(store), read_search(store)
     ladders = {one["number"]: one for one in described(config.ladders, results)}
     running: dict[int, CampaignState] = {}
-    for number in [*(one.number for one in results if not one.values), len(results)]:
+    # The last one is of a release that did not say which have begun.
+    for number in [*(one.number for one in results if not one.values), *begun, len(results) + len(begun)]:
         below = ladder_store(store, number)
         if below.read(CONFIG) is None or (number in ladders and not (held and is_held(below))):
             continue
         ladder = ladder_in(read_config(below))
         ladders[number] = {**ladder, "number": number, "status": "running", "values": {}, "reason": "", "pareto": False}
         running[number] = read_state(below)
-    complete = not held and not running and next_ladder(config, results) is None
+    complete = not held and not running and not begun and next_ladder(config, results) is None
     return SearchState(config.ladders.ladders, [ladders[number] for number in sorted(ladders)], running, complete)
 
 
-def read_results(store: RunStore) -> list[LadderResult]:
-    """The ladders that were run, by number, each with what came of it last.
+def read_search(store: RunStore) -> tuple[list[LadderResult], dict[int, Mapping[str, Any]]]:
+    """The ladders that were run, by number, each with what came of it last; and the points of those that have begun and not ended.
 
     Raises:
         LedgerError: the search's ledger is damaged.
     """
-    results = {one.number: one for one in map(result_of, store.ledger(SEARCH).read())}
-    return [results[number] for number in sorted(results)]
+    events = store.ledger(SEARCH).read()
+    ended = [event for event in events if event.get("kind") != BEGUN]
+    results = {one.number: one for one in map(result_of, ended)}
+    begun = [result_of({**event, "values": {}, "reason": ""}) for event in events if event not in ended]
+    points = {one.number: one.point for one in begun if one.number not in results}
+    return [results[number] for number in sorted(results)], points
 
 
 def result_of(event: Mapping[str, Any]) -> LadderResult:

@@ -44,38 +44,52 @@ class LadderResult:
     reason: str = ""
 
 
-def next_ladder(config: CampaignConfig, results: Sequence[LadderResult]) -> dict[str, Any] | None:
-    """The point of the ladder that follows those that were run; None when there is none left to run."""
+def next_ladder(
+    config: CampaignConfig, results: Sequence[LadderResult], running: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
+    """The point of the ladder that follows those that were run, and the points of those that still are; None when there is none left to run."""
     section = config.ladders
     assert section is not None, "a search over ladders needs a `ladders` section"
-    if len(results) >= section.ladders:
+    number = len(results) + len(running)
+    if number >= section.ladders:
         return None
-    return propose_ladder(section, results, len(results), config.seed)
+    return propose_ladder(section, results, number, config.seed, running)
 
 
 def propose_ladder(
-    section: LadderSearchSection, results: Sequence[LadderResult], number: int, seed: int
+    section: LadderSearchSection,
+    results: Sequence[LadderResult],
+    number: int,
+    seed: int,
+    running: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any] | None:
     """The point of ladder `number`: `grades`, and for every possible grade i `layers.i`, `mask_ratio.i` and `layer_map.i`, and `alpha`, `beta`.
 
-    Two points that come to the same ladder are tried once; None when a new one was not found.
+    Two points that come to the same ladder are tried once; None when a new one was not found. TPE takes `running` points for bad ones, so that
+    what is tried beside them lies elsewhere.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = {_key(ladder_of(section, result.point)) for result in results}
+    known = {_key(ladder_of(section, point)) for point in (*(one.point for one in results), *running)}
     space = _space(section)
     for attempt in range(MAX_ASKS):
         study = optuna.create_study(
             directions=list(map(DIRECTIONS.__getitem__, section.objectives)),
             sampler=optuna.samplers.TPESampler(
-                multivariate=True, n_startup_trials=section.startup_ladders, seed=_seed(seed, number, attempt)
+                multivariate=True,
+                n_startup_trials=section.startup_ladders,
+                constant_liar=bool(running),
+                seed=_seed(seed, number, attempt),
             ),
         )
         for result in (one for one in results if one.values):
             values = [result.values[name] for name in section.objectives]
             point = dict(result.point)
             study.add_trial(optuna.trial.create_trial(params=point, distributions=dict(space), values=values))
+        for point in map(dict, running):
+            state = optuna.trial.TrialState.RUNNING
+            study.add_trial(optuna.trial.create_trial(params=point, distributions=dict(space), state=state))
         drawn = dict(study.ask(dict(space)).params)
         if _key(ladder_of(section, drawn)) not in known:
             return drawn
@@ -112,7 +126,9 @@ def ladder_config(config: CampaignConfig, ladder: Mapping[str, Any]) -> Campaign
     first = config.grades[0].model_dump(mode="json")
     grades = [{**first, **grade, "trials": 1} for grade in ladder["grades"]]
     method = {**config.method.model_dump(mode="json"), "alpha": ladder["alpha"], "beta": ladder["beta"]}
-    content = {**config.model_dump(mode="json"), "grades": grades, "method": method, "ladders": None}
+    whole = config.model_dump(mode="json")
+    resources = {**whole["resources"], "concurrent_ladders": 1}
+    content = {**whole, "grades": grades, "method": method, "resources": resources, "ladders": None}
     return parse_config(content, where="a ladder of the search")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -14,14 +15,25 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from raydistill.planning.records import ENDED, MRR, TrialKey, TrialRecord
+from raydistill.planning.records import ENDED, MRR, Place, TrialKey, TrialRecord
 from raydistill.planning.state import CampaignState
 from raydistill.reporting.report import trial_table
 from raydistill.reporting.table import ABSENT, duration, number, plain
 
 
+@dataclass
+class _Told:
+    """What has been told of one campaign."""
+
+    reports: dict[TrialKey, int] = field(default_factory=dict)
+    notes: dict[TrialKey, int] = field(default_factory=dict)
+    promoted: set[Place] = field(default_factory=set)
+    failed: set[TrialKey] = field(default_factory=set)
+    shared: set[TrialKey] = field(default_factory=set)
+
+
 class Progress:
-    """Shows a campaign while it runs, or one after another. `observe` is given the state after every event.
+    """Shows a campaign while it runs, or the ladders of a search. `observe` is given the state after every event.
 
     Args:
         console: where to write; a terminal gets a table that is redrawn, anything else plain lines.
@@ -30,12 +42,9 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._campaign: str | None = None
-        self._told: dict[TrialKey, int] = {}
-        self._promoted: set[tuple[str, int]] = set()
-        self._noted: dict[TrialKey, int] = {}
-        self._failed: set[TrialKey] = set()
-        self._shared: set[TrialKey] = set()
+        # By fingerprint: trials of one ladder have the names of another's.
+        self._told: dict[str, _Told] = {}
+        self._views: dict[str, RenderableType] = {}
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -48,50 +57,58 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def observe(self, state: CampaignState) -> None:
-        """Show what is new since the last call."""
-        if state.config_fingerprint != self._campaign:
-            self._greet(state)
+    def observe(self, state: CampaignState, title: str = "") -> None:
+        """Show what is new since the last call; `title` says which campaign it is, where there are several."""
+        if state.config_fingerprint not in self._told:
+            self._greet(state, title)
+        told = self._told[state.config_fingerprint]
         for record in list(state.trials.values()):
-            self._report(state, record)
-        for key in sorted(state.promotions.keys() - self._promoted):
-            self._promoted.add(key)
+            self._report(state, record, told, title)
+        for key in sorted(state.promotions.keys() - told.promoted):
+            told.promoted.add(key)
             if any(record.reused_from is None for record in state.of(*key)):
-                self._print(trial_table(state, *key).as_rich())
+                table = trial_table(state, *key)
+                self._print(replace(table, title=_titled(title, table.title)).as_rich())
         if self._live is not None:
-            self._live.update(running_view(state), refresh=True)
+            self._views[title] = running_view(state, title)
+            if not any(record.status == "running" for record in state.trials.values()):
+                # It has ended, or has nothing to show for the moment; the only one is shown all the same.
+                del self._views[title]
+            self._live.update(Group(*self._views.values()) if self._views else running_view(state, title), refresh=True)
 
-    def _greet(self, state: CampaignState) -> None:
-        """A resumed campaign starts with a history, which is not news. The next ladder of a search has trials of the same names, which are."""
-        self._campaign = state.config_fingerprint
-        for known in (self._told, self._promoted, self._noted, self._failed, self._shared):
-            known.clear()
+    def _greet(self, state: CampaignState, title: str) -> None:
+        """A resumed campaign starts with a history, which is not news."""
         done = [record for record in state.trials.values() if record.status in ENDED]
-        self._promoted |= state.promotions.keys()
-        self._told |= {record.key: len(record.reports) for record in done}
-        self._failed |= {record.key for record in done if record.status == "failed"}
-        self._shared |= {record.reused_from for record in done if record.reused_from}
-        self._noted |= {record.key: len(record.notes) for record in state.trials.values()}
+        self._told[state.config_fingerprint] = _Told(
+            reports={record.key: len(record.reports) for record in done},
+            notes={record.key: len(record.notes) for record in state.trials.values()},
+            promoted=set(state.promotions),
+            failed={record.key for record in done if record.status == "failed"},
+            shared={record.reused_from for record in done if record.reused_from},
+        )
         if done:
-            self._print(Text(f"resumed: {len(done)} trials done, {len(state.promotions)} grades promoted"))
+            resumed = f"resumed: {len(done)} trials done, {len(state.promotions)} grades promoted"
+            self._print(Text(_titled(title, resumed)))
 
-    def _report(self, state: CampaignState, record: TrialRecord) -> None:
-        told = self._told.get(record.key, 0)
-        self._told[record.key] = len(record.reports)
+    def _report(self, state: CampaignState, record: TrialRecord, told: _Told, title: str) -> None:
+        name = _titled(title, _name(state, record))
+        before = told.reports.get(record.key, 0)
+        told.reports[record.key] = len(record.reports)
         source = state.trials[record.reused_from] if record.reused_from else None
-        if source is not None and source.key not in self._shared:
-            self._shared.add(source.key)
-            same = f"{_name(state, record)}: the same work as {_name(state, source)}, done once"
+        if source is not None and source.key not in told.shared:
+            told.shared.add(source.key)
+            same = f"{name}: the same work as {_name(state, source)}, done once"
             self._print(Text(f"{same}; more ladders that share it are not named"))
         if source is None and self._live is None:
-            for position in range(told, len(record.reports)):
-                self._print(Text(" ".join(cell for cell in trial_cells(state, record, position) if cell)))
-        for note in record.notes[self._noted.get(record.key, 0) :]:
-            self._print(Text(f"{_name(state, record)}: {note}"))
-        self._noted[record.key] = len(record.notes)
-        if record.status == "failed" and record.key not in self._failed:
-            self._failed.add(record.key)
-            self._print(Text(f"{_name(state, record)} failed: {record.reason}"))
+            for position in range(before, len(record.reports)):
+                cells = " ".join(cell for cell in trial_cells(state, record, position) if cell)
+                self._print(Text(_titled(title, cells)))
+        for note in record.notes[told.notes.get(record.key, 0) :]:
+            self._print(Text(f"{name}: {note}"))
+        told.notes[record.key] = len(record.notes)
+        if record.status == "failed" and record.key not in told.failed:
+            told.failed.add(record.key)
+            self._print(Text(f"{name} failed: {record.reason}"))
 
     def _print(self, what: RenderableType) -> None:
         self.console.print(what, soft_wrap=isinstance(what, Text))
@@ -107,13 +124,13 @@ def watching(console: Console | None) -> Iterator[Progress | None]:
         yield progress
 
 
-def running_view(state: CampaignState) -> RenderableType:
-    """A headline and one row per running trial."""
+def running_view(state: CampaignState, title: str = "") -> RenderableType:
+    """A headline and one row per running trial; `title` says of which campaign, where there are several."""
     running = [record for record in list(state.trials.values()) if record.status == "running"]
     table = RichTable.grid(padding=(0, 2))
     for record in running:
         table.add_row(*(Text(cell) for cell in trial_cells(state, record, len(record.reports) - 1)))
-    return Group(Text(headline(state), style="bold"), table)
+    return Group(Text(_titled(title, headline(state)), style="bold"), table)
 
 
 def headline(state: CampaignState) -> str:
@@ -169,3 +186,7 @@ def _name(state: CampaignState, record: TrialRecord) -> str:
     folder = state.grades[record.grade] if record.grade < len(state.grades) else str(record.grade)
     lineage = f"{record.lineage} " if len(state.lineages) > 1 else ""
     return f"{lineage}{folder or ABSENT} trial {record.number}"
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title}: {text}" if title else text

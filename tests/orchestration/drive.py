@@ -11,13 +11,14 @@ import fakes
 from raydistill.config.load import parse_config
 from raydistill.errors import RayDistillError
 from raydistill.orchestration.campaign import Campaign
+from raydistill.orchestration.ladder_search import LadderSearch
 
 
 def main() -> int:
     root, config = Path(sys.argv[1]), parse_config(json.loads(Path(sys.argv[2]).read_text()))
-    campaign = Campaign(config, root, fakes.workshop(), num_cpus=2)
+    what = Campaign if config.ladders is None else LadderSearch
     try:
-        campaign.run(resume="--resume" in sys.argv)
+        what(config, root, fakes.workshop(), num_cpus=2).run(resume="--resume" in sys.argv)
     except RayDistillError as problem:
         sys.stderr.write(f"{type(problem).__name__}: {problem}\n")
         return problem.exit_code

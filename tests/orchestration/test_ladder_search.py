@@ -1,8 +1,11 @@
-"""Whole ladders, one after another, on a real cluster."""
+"""Whole ladders, one after another and beside each other, on a real cluster."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,10 @@ from raydistill.orchestration import campaign
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.machines import Room, room_of
-from raydistill.orchestration.rundir import read_state
-from raydistill.orchestration.searchdir import LADDERS, PARETO, SEARCH, ladder_name
-from raydistill.planning.ladders import LadderResult
+from raydistill.orchestration.rundir import read_state, write_config
+from raydistill.orchestration.runstore import RunStore
+from raydistill.orchestration.searchdir import BEGUN, LADDERS, PARETO, SEARCH, ladder_name, open_search, read_search
+from raydistill.planning.ladders import LadderResult, ladder_of, next_ladder
 
 pytestmark = pytest.mark.ray
 
@@ -29,8 +33,13 @@ def search(config: CampaignConfig, root: Path, resume: bool = False) -> list[Lad
     return LadderSearch(config, root, fakes.workshop()).run(resume=resume)
 
 
+def events(root: Path) -> list[dict[str, Any]]:
+    return Ledger.at(root / SEARCH).read()
+
+
 def recorded(root: Path) -> list[tuple[int, str]]:
-    return [(one["number"], one["kind"]) for one in Ledger.at(root / SEARCH).read()]
+    """What came of ladders, in the order in which they ended."""
+    return [(one["number"], one["kind"]) for one in events(root) if one["kind"] != BEGUN]
 
 
 def trained(root: Path) -> list[tuple[str, int]]:
@@ -160,3 +169,78 @@ def test_ladder_takes_the_workers_there_is_room_for(cluster: None, tmp_path: Pat
     places = [path.parent for path in root.glob(f"{LADDERS}/*/grades/*/trials/*/{fakes.TRAINED}")]
     assert len(places) == 3
     assert all((place / "pid-1").exists() for place in places)
+
+
+def side_by_side(epochs: int) -> CampaignConfig:
+    """A search over three ladders of one grade each, two at once on a core each."""
+    ladders = {"ladders": 3, "grades": [1, 1], "depths": [1, 2, 3], "mask_ratios": [0.1], "layer_maps": ["skip"]}
+    return fakes.campaign(
+        ladders={**ladders, "alphas": [0.1], "betas": [0.1]},
+        resources={"backend": "inline", "cpus_per_worker": 1, "concurrent_ladders": 2},
+        grades=[{"layers": 6, "epochs": epochs}],
+        training={"epochs": 2, "batch_size": 4},
+    )
+
+
+def student_of(config: CampaignConfig, number: int) -> str:
+    """The folder of the only student of a ladder, which was drawn at random."""
+    points: list[dict[str, Any]] = []
+    while len(points) <= number:
+        point = next_ladder(config, [], points)
+        assert point is not None
+        points.append(point)
+    assert config.ladders is not None
+    return f"grades/1-layers{ladder_of(config.ladders, points[number])['grades'][0]['layers']}"
+
+
+def test_ladders_run_beside_each_other_under_one_teacher(cluster: None, tmp_path: Path) -> None:
+    """One machine of a cluster would search while all others stand idle; or every ladder would train a teacher of its own."""
+    config, root = side_by_side(epochs=2), tmp_path / "search"
+    # The first ladder's student cannot end before the second one's has learnt something.
+    first, second = student_of(config, 0), student_of(config, 1)
+    fakes.control(root / ladder_name(0), until={Path(first).name: f"../../../{ladder_name(1)}/{second}"})
+    write_config(RunStore.at(root), config)
+    titles = set[str]()
+    best = LadderSearch(config, root, fakes.workshop()).run(observe=lambda state, title: titles.add(title))
+    assert titles == {"ladder 0000", "ladder 0001", "ladder 0002"}
+    assert [one["number"] for one in events(root) if one["kind"] == BEGUN] == [0, 1, 2]
+    assert sorted(recorded(root)) == [(number, "ladder_finished") for number in range(3)]
+    assert [epoch for grade, epoch in trained(root) if grade == "0-teacher"] == [1, 2], "the teacher is trained once"
+    content = json.loads((root / PARETO).read_text())
+    assert [one["number"] for one in content] == [0, 1, 2]
+    assert {one.number for one in best} == {one["number"] for one in content if one["pareto"]}
+    # Of two that run beside each other neither is proposed twice.
+    assert len({json.dumps(one["grades"]) for one in content}) == 3
+
+
+def test_ladders_that_a_signal_cut_short_go_on_as_they_were(tmp_path: Path) -> None:
+    """SIGTERM is heard by one thread of many: the ladders beside would lose what they learnt since their last checkpoint, or be proposed anew."""
+    config, root, file = side_by_side(epochs=400), tmp_path / "search", tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    for number in range(2):
+        fakes.control(root / ladder_name(number), seconds=0.05)
+    write_config(RunStore.at(root), config)
+    command = [sys.executable, str(Path(fakes.__file__).with_name("drive.py")), str(root), str(file)]
+    driver = subprocess.Popen(command)
+    students = [root / ladder_name(number) / student_of(config, number) for number in range(2)]
+    deadline = time.monotonic() + 300
+    while not all(list(one.glob(f"trials/*/{fakes.TRAINED}")) for one in students):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert open_search(RunStore.at(root), config).running.keys() == {0, 1}
+    driver.terminate()
+    assert driver.wait(60) == 143
+    assert all(list(one.glob(f"trials/*/{fakes.ENDED}")) for one in students), "each was told, and saved"
+    results, begun = read_search(RunStore.at(root))
+    assert (results, sorted(begun)) == ([], [0, 1])
+    assert not open_search(RunStore.at(root), config).complete
+    for number in range(2):
+        fakes.control(root / ladder_name(number))
+    assert subprocess.run([*command, "--resume"], check=False).returncode == 0
+    assert sorted(recorded(root)) == [(number, "ladder_finished") for number in range(3)]
+    assert {one["number"]: one["point"] for one in events(root) if one["kind"] != BEGUN and one["number"] < 2} == begun
+    for number in range(3):
+        done = fakes.trained(root / ladder_name(number))
+        assert len(done) == len(set(done)), "no epoch is trained twice"
+    assert open_search(RunStore.at(root), config).complete

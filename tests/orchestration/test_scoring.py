@@ -273,6 +273,10 @@ def test_ladder_that_cannot_be_scored_does_not_end_the_search(tmp_path: Path, mo
     search = LadderSearch(config, tmp_path, fakes.workshop())
     point = ladder_search.next_ladder(config, [])
     assert point is not None
-    event = search._outcome(0, point, None)
-    assert (event["kind"], event["values"]) == ("ladder_failed", {})
-    assert "did not fit" in event["reason"]
+    ended = search._run_ladder(0, point, lambda: None, lambda number, state: None)
+    assert ended.state is None
+    assert "did not fit" in ended.reason
+    search._record(0, ended)
+    [result] = search.results
+    assert result.values == {}
+    assert "did not fit" in result.reason

@@ -84,6 +84,36 @@ def test_resumed_search_proposes_what_it_would_have() -> None:
     assert propose_ladder(SECTION, results[:4], 4, seed=0) == results[4].point
 
 
+def test_ladders_beside_each_other_are_others() -> None:
+    """Two that run at once would be one and the same, or their numbers, and folders."""
+    small = LadderSearchSection(
+        ladders=3, grades=(1, 1), depths=(1, 2), mask_ratios=(0.0,), layer_maps=("skip",), alphas=(0.1,), betas=(0.0,)
+    )
+    config = parse_config({**CONFIG, "ladders": small.model_dump(mode="json")})
+    first = next_ladder(config, [])
+    assert first is not None
+    second = next_ladder(config, [], [first])
+    assert second is not None
+    assert ladder_of(small, first) != ladder_of(small, second)
+    assert next_ladder(config, [], [first, second]) is None, "there is no third one"
+    ended = LadderResult(0, first, {"mrr": 0.5, "bytes": 1.0})
+    assert next_ladder(config, [ended], [second]) is None
+
+
+def test_what_runs_counts_as_bad_where_ladders_are_modelled() -> None:
+    """Every ladder beside another would be its neighbour in the space: TPE does not know of what has not ended."""
+    results = search(SECTION, 8)
+    [alone, aware] = [
+        [propose_ladder(SECTION, results, 8, seed, running) for seed in range(4)]
+        for running in ([], [one.point for one in search(SECTION, 12)[8:]])
+    ]
+    assert None not in aware
+    assert alone != aware
+    assert aware == [
+        propose_ladder(SECTION, results, 8, seed, [one.point for one in search(SECTION, 12)[8:]]) for seed in range(4)
+    ]
+
+
 def test_unbeaten_ladders_by_hand() -> None:
     """A dominated ladder in the set wastes a reader's choice; a missing one takes it away."""
     values = [(0.5, 100), (0.6, 200), (0.5, 200), (0.4, 50), (0.6, 200)]

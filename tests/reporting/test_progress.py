@@ -123,6 +123,24 @@ def test_watching_without_a_console_watches_nothing() -> None:
         assert progress is None
 
 
+def test_ladders_beside_each_other_are_told_apart(events: list[dict[str, Any]]) -> None:
+    """Events of two ladders come in turns: each would be taken for news of a resumed campaign, or told again and again."""
+    stream = io.StringIO()
+    ladders = [{**events[0], "config_fingerprint": name} for name in ("first", "second")]
+    with Progress(Console(file=stream, width=200)) as progress:
+        for length in range(1, len(events) + 1):
+            for number, started in enumerate(ladders):
+                progress.observe(replay([started, *events[1:length]]), f"ladder {number:04d}")
+    text = stream.getvalue()
+    assert text.count("examples/s") == 12
+    assert text.count(": trials") == 4
+    assert "resumed" not in text
+    assert sum(line.startswith("ladder 0000: 1-layers2 trial") for line in text.splitlines()) == sum(
+        line.startswith("ladder 0001: 1-layers2 trial") for line in text.splitlines()
+    )
+    assert "ladder 0001: main 1-layers2: trials" in text
+
+
 def test_next_ladder_of_a_search_is_told_like_the_first(events: list[dict[str, Any]]) -> None:
     """Its trials have the names of those before: a search of a night would fall silent after its first ladder."""
     stream = io.StringIO()

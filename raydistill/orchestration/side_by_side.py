@@ -1,0 +1,104 @@
+"""Several things at once, each in a thread of its own, so that whoever started them can be interrupted, and they end together."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
+
+from raydistill.errors import RayDistillError
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+LOOK_SECONDS = 0.2
+"""A signal that another thread was given is heard by the main one when it wakes."""
+END_SECONDS = 30.0
+"""How long those that were told to end are waited for. A campaign saves within five seconds, and then ends its processes."""
+
+
+class _Ended(NamedTuple, Generic[Result]):
+    number: int
+    result: Result | None
+    problem: BaseException | None
+
+
+class SideBySide(Generic[Result]):
+    """Runs numbered pieces of work. When the `with` block is left, those that still run are told to end, and waited for.
+
+    Args:
+        seconds: how long; whoever has not ended by then is left to the end of the process.
+    """
+
+    def __init__(self, seconds: float = END_SECONDS) -> None:
+        self._seconds = seconds
+        self._told = threading.Event()
+        self._ended: queue.SimpleQueue[_Ended[Result] | None] = queue.SimpleQueue()
+        self._running: dict[int, threading.Thread] = {}
+
+    @property
+    def running(self) -> list[int]:
+        """The numbers of those that run."""
+        return sorted(self._running)
+
+    def heed(self) -> None:
+        """Called by what runs, where it can save and end.
+
+        Raises:
+            SystemExit: it is to.
+        """
+        if self._told.is_set():
+            raise SystemExit
+
+    def start(self, number: int, work: Callable[[], Result]) -> None:
+        """Begin a piece of work beside the others."""
+        thread = threading.Thread(target=self._run, args=(number, work), name=f"beside-{number}", daemon=True)
+        self._running[number] = thread
+        thread.start()
+
+    def nudge(self) -> None:
+        """Have whoever waits for the end of one look up."""
+        self._ended.put(None)
+
+    def wait(self) -> tuple[int, Result] | None:
+        """What ends next, and its result; None after a nudge.
+
+        Raises:
+            BaseException: what it raised.
+        """
+        while True:
+            with contextlib.suppress(queue.Empty):
+                ended = self._ended.get(timeout=LOOK_SECONDS)
+                break
+        if ended is None:
+            return None
+        del self._running[ended.number]
+        if ended.problem is not None:
+            raise ended.problem
+        return ended.number, ended.result  # type: ignore[return-value]
+
+    def __enter__(self) -> SideBySide[Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._told.set()
+        deadline = time.monotonic() + self._seconds
+        for thread in self._running.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        while not self._ended.empty():
+            ended = self._ended.get()
+            if ended is not None and isinstance(ended.problem, RayDistillError):
+                logger.warning("beside it: %s", ended.problem.received)
+
+    def _run(self, number: int, work: Callable[[], Result]) -> None:
+        try:
+            ended = _Ended[Result](number, work(), None)
+        except BaseException as problem:
+            ended = _Ended(number, None, problem)
+        self._ended.put(ended)
