@@ -159,6 +159,10 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
             "the campaign: search.grace_epochs is 4, and no student trains for more than 4 epochs, so early stopping would "
             "stop nothing; lower grace_epochs, or set search.early_stopping to none",
         ),
+        (
+            {"resources": {"concurrent_ladders": 3}},
+            "the campaign: resources.concurrent_ladders is 3, and without a section `ladders` there is one ladder; remove it",
+        ),
         ({1: 2}, "1: the key 1 is not text"),
     ],
 )

@@ -17,7 +17,7 @@ from raydistill.cli.main import commands
 from raydistill.config.resources import ResourcesSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RoomError, RunDirectoryError
-from raydistill.orchestration import campaign
+from raydistill.orchestration import campaign, ladder_search
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.machines import Room, room_of
@@ -211,6 +211,21 @@ def test_ladders_run_beside_each_other_under_one_teacher(cluster: None, tmp_path
     assert {one.number for one in best} == {one["number"] for one in content if one["pareto"]}
     # Of two that run beside each other neither is proposed twice.
     assert len({json.dumps(one["grades"]) for one in content}) == 3
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [({}, True), ({"concurrent_ladders": 2}, False), ({"workers_per_trial": {"min": 1, "max": 2}}, False)],
+)
+def test_search_says_that_machines_stay_idle(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resources: dict[str, Any], told: bool
+) -> None:
+    """A cluster of twenty machines on which one works, for a night, without a word."""
+    config = two_ladders(0.1).model_copy(update={"resources": ResourcesSection(**resources)})
+    machines = ({"CPU": 0.0}, {"CPU": 2.0}, {"CPU": 2.0})
+    monkeypatch.setattr(ladder_search, "room_of", lambda _: Room(2, 4.0, 0.0, 2.0, machines))
+    ladder_search._tell_of_idle_machines(config)
+    assert ("the cluster has 2 machines with CPUs and 0 GPUs: set resources.concurrent_ladders" in caplog.text) == told
 
 
 def test_ladders_that_a_signal_cut_short_go_on_as_they_were(tmp_path: Path) -> None:
