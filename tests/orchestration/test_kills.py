@@ -72,11 +72,13 @@ def newest(title: str) -> int:
 
 
 def with_torch(title: str) -> set[bool]:
-    """Whether the processes below this one with a title have loaded it."""
-    seen = set()
-    for process in titled(psutil.Process().children(recursive=True), title):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            seen.add(any("libtorch" in one.path for one in process.memory_maps()))
+    """Whether the processes below this one with a title have loaded it. A title that is just being changed is none for a moment."""
+    seen = set[bool]()
+    deadline = time.monotonic() + 10
+    while not seen and time.monotonic() < deadline:
+        for process in titled(psutil.Process().children(recursive=True), title):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seen.add(any("libtorch" in one.path for one in process.memory_maps()))
     return seen
 
 
