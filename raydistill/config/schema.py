@@ -223,7 +223,7 @@ class CampaignConfig(Section):
     def _ladders_beside_each_other(self) -> CampaignConfig:
         if self.ladders is None and self.resources.concurrent_ladders > 1:
             raise ValueError(
-                f"resources.concurrent_ladders is {self.resources.concurrent_ladders}, and without a section `ladders` there is one ladder; remove it"
+                f"resources.concurrent_ladders is {self.resources.concurrent_ladders}, and without a section `ladders` there is one ladder; remove resources.concurrent_ladders, or add that section"
             )
         return self
 

@@ -93,8 +93,12 @@ class SideBySide(Generic[Result]):
             thread.join(max(0.0, deadline - time.monotonic()))
         while not self._ended.empty():
             ended = self._ended.get()
-            if ended is not None and isinstance(ended.problem, RayDistillError):
-                logger.warning("beside it: %s", ended.problem.received)
+            if ended is None or ended.problem is None or isinstance(ended.problem, SystemExit):
+                continue
+            if isinstance(ended.problem, RayDistillError):
+                logger.warning("%d, beside it: %s", ended.number, ended.problem.received)
+            else:
+                logger.warning("%d, beside it, failed", ended.number, exc_info=ended.problem)
 
     def _run(self, number: int, work: Callable[[], Result]) -> None:
         try:

@@ -161,7 +161,7 @@ def test_mistake_in_a_grade_is_one_line(grade: dict[str, Any], line: str) -> Non
         ),
         (
             {"resources": {"concurrent_ladders": 3}},
-            "the campaign: resources.concurrent_ladders is 3, and without a section `ladders` there is one ladder; remove it",
+            "the campaign: resources.concurrent_ladders is 3, and without a section `ladders` there is one ladder; remove resources.concurrent_ladders, or add that section",
         ),
         ({1: 2}, "1: the key 1 is not text"),
     ],

@@ -81,7 +81,7 @@ def test_what_fails_ends_the_others_which_save_first(caplog: pytest.LogCaptureFi
         run()
     assert quiet.saved
     assert loud.saved
-    assert "beside it: the disk is full" in caplog.text
+    assert "1, beside it: the disk is full" in caplog.text
 
 
 def test_an_interruption_is_heard_while_others_work() -> None:
