@@ -179,7 +179,7 @@ class Campaign:
                 clear_scratch(self.store)
 
     def _machines(self) -> Machines:
-        room = awaited_room(self.config.resources)
+        room = awaited_room(self.config.resources, self.heed)
         needs = settled(self.config.resources, room)
         # It was counted without GPUs where their number had still to be settled.
         room = replace(room, places=capacity(needs, room.cpus, room.gpus))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util import remove_placement_group
 
 from raydistill.config.resources import ResourcesSection
+from raydistill.config.schema import CampaignConfig
 from raydistill.orchestration.cluster import may_grow
 from raydistill.orchestration.machines import Room, free_machines, room_of
 from raydistill.orchestration.together import Team
@@ -100,10 +101,14 @@ def _is_cuda_there() -> bool:
     return torch.cuda.is_available()
 
 
-def awaited_room(resources: ResourcesSection) -> Room:
+def awaited_room(resources: ResourcesSection, heed: Callable[[], None] = lambda: None) -> Room:
     """The room there is for trials: at once where there is some, or nobody can join; else as soon as machines bring it.
 
     After WAIT_SECONDS it is returned as it is, without room for a trial.
+
+    Args:
+        resources: what a trial needs.
+        heed: called again and again; raises where the wait is to end.
     """
     room = room_of(resources)
     if has_room(resources, room) or not may_grow():
@@ -120,6 +125,7 @@ def awaited_room(resources: ResourcesSection) -> Room:
     deadline = time.monotonic() + WAIT_SECONDS
     with _asked_for(resources):
         while not has_room(resources, room) and time.monotonic() < deadline:
+            heed()
             time.sleep(LOOK_SECONDS)
             room = room_of(resources)
     return room
@@ -133,3 +139,16 @@ def _asked_for(resources: ResourcesSection) -> Iterator[None]:
         yield
     finally:
         remove_placement_group(request)
+
+
+def tell_of_idle_machines(config: CampaignConfig) -> None:
+    """Say it of a search over ladders that has a single trial at a time, on a cluster where there is room for others."""
+    resources, room = config.resources, room_of(config.resources)
+    machines = sum(one.get("CPU", 0) > 0 for one in room.machines)
+    several = resources.concurrent_ladders > 1 or resources.most_workers > 1 or config.schedule.name == "pipelined"
+    if not several and (machines > 1 or room.gpus > 1):
+        logger.warning(
+            "one ladder runs at a time, and one trial of it; the cluster has %d machines with CPUs and %g GPUs: set resources.concurrent_ladders, and go on with --resume",
+            machines,
+            room.gpus,
+        )

@@ -18,9 +18,10 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.errors import CapabilityError, PromotionError, ScoringError
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.joining import tell_of_idle_machines
 from raydistill.orchestration.locking import locked
-from raydistill.orchestration.machines import room_of
 from raydistill.orchestration.ownership import check_owner
+from raydistill.orchestration.patience import hurried
 from raydistill.orchestration.rundir import CONFIG, write_config
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import BEGUN, PARETO, SEARCH, ladder_name, read_search, result_of
@@ -34,19 +35,6 @@ from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
 Observer = Callable[[CampaignState, str], None]
-
-
-def _tell_of_idle_machines(config: CampaignConfig) -> None:
-    """A search that has a single trial at a time, on a cluster where there is room for others."""
-    resources, room = config.resources, room_of(config.resources)
-    machines = sum(one.get("CPU", 0) > 0 for one in room.machines)
-    several = resources.concurrent_ladders > 1 or resources.most_workers > 1 or config.schedule.name == "pipelined"
-    if not several and (machines > 1 or room.gpus > 1):
-        logger.warning(
-            "one ladder runs at a time, and one trial of it; the cluster has %d machines with CPUs and %g GPUs: set resources.concurrent_ladders, and go on with --resume",
-            machines,
-            room.gpus,
-        )
 
 
 class _Ended(NamedTuple):
@@ -123,7 +111,7 @@ class LadderSearch:
             self.results, self.begun = read_search(self.store)
             # A kill may have come between the last event and this file.
             self._write_pareto()
-            _tell_of_idle_machines(self.config)
+            tell_of_idle_machines(self.config)
             self._run_all(check, observe)
         best = pareto(self.results, self.section.objectives)
         if not best:
@@ -154,7 +142,9 @@ class LadderSearch:
 
     def _run_all(self, check: Callable[[], None], observe: Observer | None) -> None:
         following = self._following()
-        with SideBySide[_Ended]() as ladders:
+        ladders = SideBySide[_Ended]()
+        # Who waits for a storage in another thread than the one that hears the signal would wait for minutes.
+        with hurried(ladders.told), ladders:
             watch = _Watch(observe, ladders.nudge)
             while True:
                 while len(ladders.running) < self._at_once(watch.taught):

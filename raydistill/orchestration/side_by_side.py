@@ -45,13 +45,17 @@ class SideBySide(Generic[Result]):
         """The numbers of those that run."""
         return sorted(self._running)
 
+    def told(self) -> bool:
+        """Whether those that run are to end."""
+        return self._told.is_set()
+
     def heed(self) -> None:
         """Called by what runs, where it can save and end.
 
         Raises:
             SystemExit: it is to.
         """
-        if self._told.is_set():
+        if self.told():
             raise SystemExit
 
     def start(self, number: int, work: Callable[[], Result]) -> None:

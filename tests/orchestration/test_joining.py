@@ -71,6 +71,19 @@ def test_waiting_for_machines_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cluster.pending == []
 
 
+def test_waiting_for_machines_ends_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, heard by another thread: the search would hang, and leave room asked for that nobody uses."""
+    cluster = FakeCluster(monkeypatch)
+
+    def told() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        joining.awaited_room(TWO_WITH_GPUS, told)
+    assert cluster.looks == 0
+    assert cluster.pending == []
+
+
 WITH_A_NUMBER = ResourcesSection(concurrent_trials=4, gpus_per_worker=1)
 
 

@@ -17,7 +17,7 @@ from raydistill.cli.main import commands
 from raydistill.config.resources import ResourcesSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RoomError, RunDirectoryError
-from raydistill.orchestration import campaign, ladder_search
+from raydistill.orchestration import campaign, joining
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.machines import Room, room_of
@@ -115,7 +115,7 @@ def test_search_without_room_waits_to_be_resumed(
     """A machine that is gone for a minute: every ladder that is left would count as one that cannot be trained."""
     config, root, looks = two_ladders(0.0), tmp_path / "search", iter(range(9))
 
-    def gone_after_the_first_ladder(resources: ResourcesSection) -> Room:
+    def gone_after_the_first_ladder(resources: ResourcesSection, heed: object) -> Room:
         return Room(0, 0.0, 0.0, 0.0) if next(looks) else room_of(resources)
 
     with monkeypatch.context() as patched:
@@ -223,8 +223,8 @@ def test_search_says_that_machines_stay_idle(
     """A cluster of twenty machines on which one works, for a night, without a word."""
     config = two_ladders(0.1).model_copy(update={"resources": ResourcesSection(**resources)})
     machines = ({"CPU": 0.0}, {"CPU": 2.0}, {"CPU": 2.0})
-    monkeypatch.setattr(ladder_search, "room_of", lambda _: Room(2, 4.0, 0.0, 2.0, machines))
-    ladder_search._tell_of_idle_machines(config)
+    monkeypatch.setattr(joining, "room_of", lambda _: Room(2, 4.0, 0.0, 2.0, machines))
+    joining.tell_of_idle_machines(config)
     assert ("the cluster has 2 machines with CPUs and 0 GPUs: set resources.concurrent_ladders" in caplog.text) == told
 
 
