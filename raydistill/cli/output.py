@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from raydistill.reporting.table import Table
 
+LADDER = "ladder "
+"""What the threads of a search over ladders are called (`orchestration/ladder_search.py`)."""
 WIDE = 400
 """Columns of an output that is no terminal: a file wraps no lines."""
 
@@ -34,13 +36,22 @@ class StandardErrorHandler(logging.StreamHandler[TextIO]):
         """Ignore what the base class sets; there is only one answer."""
 
 
+def _name_ladder(record: logging.LogRecord) -> bool:
+    """Say which ladder it is that speaks, where several run in threads of a search."""
+    thread = record.threadName or ""
+    unsaid = thread.startswith(LADDER) and not record.getMessage().startswith(thread)
+    record.ladder = f"{thread}: " if unsaid else ""
+    return True
+
+
 def configure_logging(*, verbose: bool = False, debug: bool = False) -> None:
     """Send the package's log to standard error: warnings, with `verbose` also what happens, with `debug` everything."""
     logger = logging.getLogger("raydistill")
     logger.setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
     if not any(isinstance(handler, StandardErrorHandler) for handler in logger.handlers):
         handler = StandardErrorHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+        handler.addFilter(_name_ladder)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(ladder)s%(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
 
 

@@ -53,8 +53,8 @@ class ResourcesSection(Section):
     )
     concurrent_ladders: Count = Field(
         1,
-        description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share; a trial's part of a machine's CPUs is "
-        "the smaller. Which ladders are tried, and when they run, depends on it",
+        description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share; what a trial gets of the "
+        "cluster's CPUs, and of workers in a range, is the smaller. Which ladders are tried, and when they run, depends on it",
     )
     max_failures: int = Field(
         2,

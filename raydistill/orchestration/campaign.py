@@ -41,6 +41,7 @@ from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.disk import tell_of_disk
 from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.ground import Ground
+from raydistill.planning.ladders import shares_teacher
 from raydistill.planning.outlook import GradeOutlook, outlook
 from raydistill.planning.places import capacity, least_cpus
 from raydistill.planning.preflight import preflight
@@ -98,10 +99,12 @@ class Campaign:
         Raises:
             RayDistillError: a leaf of it that says what went wrong; everything recorded so far is kept.
         """
+        self.heed()
         ground = self.workshop.survey(self.config)
         plans = preflight(self.config, ground)
         fingerprint = campaign_fingerprint(self.config, ground)
-        with terminable(), locked(self.store) as check:
+        self.heed()
+        with terminable(), locked(self.store, self.heed) as check:
             state = self._own_state(ground, fingerprint, resume=resume)
             if state.complete:
                 # A kill at the very end may have left them.
@@ -111,7 +114,7 @@ class Campaign:
                     observe(state)
                 return state
             if (free := free_bytes(self.store)) is not None:
-                tell_of_disk(self.config, plans, ground, state, free)
+                tell_of_disk(self.config, plans, ground, state, free // self.beside)
             write_config(self.store, self.config)
             self.store.write_json(ENVIRONMENT, environment(self.config, ground, fingerprint))
             self.store = self.store.claimed()
@@ -195,12 +198,13 @@ class Campaign:
             )
         if room.gpus and self.config.resources.gpus_per_worker == 0:
             _tell_of_idle_gpus(room.gpus)
-        return Machines(needs, room, self.beside)
+        # The teacher that ladders share is trained before the others begin (`ladder_search.py`).
+        return Machines(needs, room, self.beside, alone=(0,) if shares_teacher(self.config) else ())
 
 
 @functools.cache
 def _tell_of_idle_gpus(gpus: float) -> None:
-    """Once in a process: a search over ladders runs one campaign after another."""
+    """Once in a process: a search over ladders runs many campaigns."""
     logger.warning(
         "the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0; leave it out, and go on with --resume",
         gpus,

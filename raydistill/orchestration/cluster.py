@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 from ray._private.node import Node
 from ray.exceptions import AuthenticationError
 
@@ -82,6 +82,11 @@ def may_grow() -> bool:
     """Whether other machines may join the cluster this process is connected to: not one that it has started itself, for this machine alone."""
     here: Any = ray._private.worker._global_node
     return not here.is_head()
+
+
+def connect_no_more() -> None:
+    """Let no thread that is left behind start a cluster: Ray does so for whoever asks it anything after this process has taken leave of the one it had."""
+    auto_init_hook.enable_auto_connect = False
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ class Driver:
         teacher = ask(self.coordinator.teacher.remote(name, grade))
         study = Study(self.config, self.ground, lineage, self.plans[grade], teacher, self.store, release=release_here())
         beside = neighbours(grade, [one.seed for one in self.lineages], len(self.plans), self.config.schedule.name)
-        workers, each = self.machines.share(study.limit * beside)
+        workers, each = self.machines.share(study.limit * beside, grade)
         return replace(study, cpus=each, workers=workers, earlier=ask(self.coordinator.earlier.remote(name, grade)))
 
     def _start(self, job: Job) -> None:

@@ -18,7 +18,7 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.orchestration.cluster import may_grow
 from raydistill.orchestration.machines import Room, free_machines, room_of
 from raydistill.orchestration.together import Team
-from raydistill.planning.places import SHARES, gpus_for_each, least_cpus, workers_that_fit
+from raydistill.planning.places import SHARES, capacity, gpus_for_each, least_cpus, workers_that_fit
 
 logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1800.0
@@ -58,7 +58,7 @@ def settled(resources: ResourcesSection, room: Room) -> ResourcesSection:
 
 @functools.cache
 def _tell_of_no_gpu(gpus: float) -> None:
-    """Once in a process: a search over ladders runs one campaign after another."""
+    """Once in a process: a search over ladders runs many campaigns."""
     why = (
         f"a trial's workers cannot use {'it' if gpus == 1 else 'them'} as they are"
         if gpus
@@ -141,8 +141,8 @@ def _asked_for(resources: ResourcesSection) -> Iterator[None]:
         remove_placement_group(request)
 
 
-def tell_of_idle_machines(config: CampaignConfig) -> None:
-    """Say it of a search over ladders that has a single trial at a time, on a cluster where there is room for others."""
+def tell_of_places(config: CampaignConfig) -> None:
+    """Say of a search over ladders that it leaves machines idle, or has more ladders at once than find room."""
     resources, room = config.resources, room_of(config.resources)
     machines = sum(one.get("CPU", 0) > 0 for one in room.machines)
     several = resources.concurrent_ladders > 1 or resources.most_workers > 1 or config.schedule.name == "pipelined"
@@ -152,3 +152,16 @@ def tell_of_idle_machines(config: CampaignConfig) -> None:
             machines,
             room.gpus,
         )
+    elif resources.concurrent_ladders > 1 and resources.concurrent_trials == "auto":
+        needs = settled(resources, room)
+        places = capacity(needs, room.cpus, room.gpus)
+        if places < resources.concurrent_ladders:
+            logger.warning(
+                "%d ladders are to run at once, and the cluster has room for %d trials (%d x %g CPUs and %g GPUs each): ladders wait for each other; "
+                "lower resources.concurrent_ladders or what a trial gets, and go on with --resume",
+                resources.concurrent_ladders,
+                places,
+                needs.least_workers,
+                least_cpus(needs),
+                needs.gpus,
+            )

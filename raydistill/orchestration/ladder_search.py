@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pyarrow import fs
 
 from raydistill.config.ladders import Objective
 from raydistill.config.schema import CampaignConfig
-from raydistill.errors import CapabilityError, PromotionError, ScoringError
+from raydistill.errors import CapabilityError, PromotionError, RayDistillError, ScoringError
 from raydistill.orchestration.campaign import Campaign
-from raydistill.orchestration.cluster import connected
-from raydistill.orchestration.joining import tell_of_idle_machines
+from raydistill.orchestration.cluster import connect_no_more, connected
+from raydistill.orchestration.joining import tell_of_places
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.ownership import check_owner
 from raydistill.orchestration.patience import hurried
 from raydistill.orchestration.rundir import CONFIG, write_config
 from raydistill.orchestration.runstore import RunStore
-from raydistill.orchestration.searchdir import BEGUN, PARETO, SEARCH, ladder_name, read_search, result_of
+from raydistill.orchestration.search_record import SearchRecord
+from raydistill.orchestration.searchdir import SEARCH, ladder_name
 from raydistill.orchestration.side_by_side import SideBySide
 from raydistill.orchestration.terminable import terminable
 from raydistill.orchestration.workshop import Workshop, standard_workshop
-from raydistill.planning.ladders import LadderResult, described, ladder_config, ladder_of, next_ladder, pareto
+from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, next_ladder, pareto, shares_teacher
 from raydistill.planning.outlook import GradeOutlook
 from raydistill.planning.records import MRR
 from raydistill.planning.state import CampaignState
 
 logger = logging.getLogger(__name__)
 Observer = Callable[[CampaignState, str], None]
+CHECK_SECONDS = 5.0
+"""Between looks at whether the search is still this process's."""
 
 
 class _Ended(NamedTuple):
-    """A ladder that was run: `state` is None where it failed, for a `reason`."""
+    """A ladder that was run: without `values` where it failed, for a `reason`."""
 
     point: Mapping[str, Any]
-    campaign: Campaign | None = None
-    state: CampaignState | None = None
+    values: Mapping[Objective, float] = MappingProxyType({})
     reason: str = ""
 
 
@@ -60,7 +61,7 @@ class _Watch:
                 self.taught = True
                 self._nudge()
             if self._observe is not None:
-                self._observe(state, f"ladder {number:04d}")
+                self._observe(state, _title(number))
 
 
 class LadderSearch:
@@ -90,8 +91,8 @@ class LadderSearch:
         self.store = RunStore.at(run_dir, filesystem)
         self.workshop = workshop or standard_workshop()
         self.num_cpus, self.variables, self.filesystem = num_cpus, variables, filesystem
-        self.results: list[LadderResult] = []
-        self.begun: dict[int, Mapping[str, Any]] = {}
+        self.at_once = min(config.resources.concurrent_ladders, self.section.ladders)
+        self._measuring = threading.Lock()
 
     def run(self, *, resume: bool = False, observe: Observer | None = None) -> list[LadderResult]:
         """Run ladder after ladder, or several at once; returns those that none beats.
@@ -108,15 +109,13 @@ class LadderSearch:
         with locked(self.store) as check, connected(num_cpus=self.num_cpus), terminable():
             check_owner(self.store, self.config, resume=resume, ledger=SEARCH)
             write_config(self.store, self.config)
-            self.results, self.begun = read_search(self.store)
-            # A kill may have come between the last event and this file.
-            self._write_pareto()
-            tell_of_idle_machines(self.config)
-            self._run_all(check, observe)
-        best = pareto(self.results, self.section.objectives)
+            record = SearchRecord(self.config, self.store)
+            tell_of_places(self.config)
+            self._run_all(record, check, observe)
+        best = pareto(record.results, self.section.objectives)
         if not best:
             raise PromotionError(
-                f"none of {len(self.results)} ladders ended; the first: {self.results[0].reason}",
+                f"none of {len(record.results)} ladders ended; the first: {record.results[0].reason}",
                 expected="one ladder whose every grade promotes",
                 consequence="there is nothing to choose from",
                 remedy="mend what the reason names, then run again with --resume, which tries them once more; what needs another "
@@ -140,49 +139,28 @@ class LadderSearch:
         campaign = self._campaign(0, point)
         return campaign.outlook(resume=campaign.store.read(CONFIG) is not None)
 
-    def _run_all(self, check: Callable[[], None], observe: Observer | None) -> None:
-        following = self._following()
-        ladders = SideBySide[_Ended]()
+    def _run_all(self, record: SearchRecord, check: Callable[[], None], observe: Observer | None) -> None:
+        following, shared = record.following(), shares_teacher(self.config)
+        ladders = SideBySide[_Ended](on_left=connect_no_more)
         # Who waits for a storage in another thread than the one that hears the signal would wait for minutes.
         with hurried(ladders.told), ladders:
             watch = _Watch(observe, ladders.nudge)
             while True:
-                while len(ladders.running) < self._at_once(watch.taught):
-                    check()
+                check()
+                # The teacher that they share is trained once, so the first one begins alone.
+                taught = not shared or watch.taught or any(one.values for one in record.results)
+                while len(ladders.running) < (self.at_once if taught else 1):
                     one = next(following, None)
                     if one is None:
                         break
-                    ladders.start(one[0], partial(self._run_ladder, *one, ladders.heed, watch))
+                    ladders.start(one[0], partial(self._run_ladder, *one, ladders.heed, watch), _title(one[0]))
                 if not ladders.running:
                     return
-                ended = ladders.wait()
+                ended = ladders.wait(CHECK_SECONDS)
                 if ended is not None:
                     check()
-                    self._record(*ended)
-
-    def _at_once(self, taught: bool) -> int:
-        """How many ladders may run now. The teacher that they share is trained once, so the first one begins alone."""
-        shared = self.config.storage.share_trials and self.config.teacher.checkpoint is None
-        alone = shared and not taught and not any(one.values for one in self.results)
-        return 1 if alone else self.config.resources.concurrent_ladders
-
-    def _following(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Ladders that were cut short, then new ones, then those that failed once more: what was cut short without being on record as begun was proposed without them."""
-        failed = [(one.number, one.point) for one in self.results if not one.values]
-        yield from list(self.begun.items())
-        while (new := self._begin()) is not None:
-            yield new
-        yield from failed
-
-    def _begin(self) -> tuple[int, Mapping[str, Any]] | None:
-        """The next ladder, on record before it runs: what would be proposed beside others depends on the moment."""
-        point = next_ladder(self.config, self.results, list(self.begun.values()))
-        if point is None:
-            return None
-        number = len(self.results) + len(self.begun)
-        self.store.ledger(SEARCH).append({"kind": BEGUN, "number": number, "point": dict(point), "time": time.time()})
-        self.begun[number] = point
-        return number, point
+                    number, (point, values, reason) = ended
+                    record.end(number, point, values, reason)
 
     def _campaign(self, number: int, point: Mapping[str, Any], heed: Callable[[], None] = lambda: None) -> Campaign:
         config = ladder_config(self.config, ladder_of(self.section, point))
@@ -192,7 +170,7 @@ class LadderSearch:
             self.workshop,
             variables=self.variables,
             filesystem=self.filesystem,
-            beside=self.config.resources.concurrent_ladders,
+            beside=self.at_once,
             heed=heed,
         )
 
@@ -207,23 +185,17 @@ class LadderSearch:
         try:
             campaign = self._campaign(number, point, heed)
             resume = campaign.store.read(CONFIG) is not None
-            return _Ended(point, campaign, campaign.run(resume=resume, observe=partial(watch, number)))
+            state = campaign.run(resume=resume, observe=partial(watch, number))
+            # One after another: latencies are to be compared.
+            with self._measuring:
+                return _Ended(point, self._values(state, campaign))
         except (CapabilityError, PromotionError, ScoringError) as problem:
             # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
-            logger.warning("ladder %d: %s", number, problem.received)
+            logger.warning("%s: %s", _title(number), problem.received)
             return _Ended(point, reason=problem.received)
-
-    def _record(self, number: int, ended: _Ended) -> None:
-        """Write down what came of a ladder. Its latency is measured here, one ladder after another."""
-        values = {} if ended.state is None or ended.campaign is None else self._values(ended.state, ended.campaign)
-        kind = "ladder_finished" if values else "ladder_failed"
-        head = {"kind": kind, "number": number, "point": dict(ended.point), "time": time.time()}
-        event = {**head, "values": values, "reason": ended.reason}
-        self.store.ledger(SEARCH).append(event)
-        self.begun.pop(number, None)
-        results = {one.number: one for one in (*self.results, result_of(event))}
-        self.results = [results[place] for place in sorted(results)]
-        self._write_pareto()
+        except RayDistillError as problem:
+            problem.received = f"{_title(number)}: {problem.received}"
+            raise
 
     def _values(self, state: CampaignState, campaign: Campaign) -> dict[Objective, float]:
         place = state.lineages[0], len(state.grades) - 1
@@ -235,6 +207,6 @@ class LadderSearch:
         }
         return {name: measured[name]() for name in self.section.objectives}
 
-    def _write_pareto(self) -> None:
-        content = described(self.section, self.results)
-        self.store.write(PARETO, (json.dumps(content, indent=2) + "\n").encode())
+
+def _title(number: int) -> str:
+    return f"ladder {number:04d}"

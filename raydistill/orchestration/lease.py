@@ -22,9 +22,11 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 
 from raydistill.errors import RunDirectoryError, StorageError
-from raydistill.orchestration.patience import explained, hurried, once, patiently
+from raydistill.orchestration.patience import explained, leaving, once, patiently
 from raydistill.orchestration.processes import this_process
 from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.watching import LEASE_SECONDS, NAME, RENEW_SECONDS, await_end, in_use, read
@@ -57,15 +59,18 @@ class Lease:
         self._over, self._asked, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
-    def take(self) -> None:
+    def take(self, heed: Callable[[], None] = lambda: None) -> None:
         """Become the holder, and renew from now on.
+
+        Args:
+            heed: called again and again while another one's is watched; raises where that is to end.
 
         Raises:
             RunDirectoryError: another process is.
             StorageError: the run cannot be written, or not fast enough to know who holds it.
         """
         with explained(f"{self.remote.name}: {NAME} cannot be written"):
-            settles = next(filter(None, (patiently(self._bid) for _ in range(LOOKS))), None)
+            settles = next(filter(None, (patiently(partial(self._bid, heed)) for _ in range(LOOKS))), None)
         if settles is None:
             raise self._too_slow()
         time.sleep(settles)
@@ -95,19 +100,19 @@ class Lease:
         if self._thread.ident is not None:
             self._thread.join(RENEW_SECONDS)
         try:
-            with hurried(lambda: True):
+            with leaving():
                 if self.lost is None and read(self.remote).get("token") == self.token:
                     self.remote.write(NAME, b"{}\n")
         except StorageError as problem:
             logger.warning("%s; it runs out by itself", problem.received)
 
-    def _bid(self) -> float | None:
+    def _bid(self, heed: Callable[[], None]) -> float | None:
         """Write a lease where nobody holds one, without patience.
 
         Returns:
             How long it takes to settle; None where it came too late, and may have gone over that of a holder.
         """
-        seen, fell_silent = await_end(self.remote, self.token)
+        seen, fell_silent = await_end(self.remote, self.token, heed)
         settles = TAKING_SECONDS if fell_silent else SETTLE_SECONDS
         began = _now()
         try:

@@ -93,7 +93,9 @@ class Library:
                 if any(one["digest"] == record.best["digest"] and one["checkpoint"] for one in reports):
                     return Loan(run.place, record.epochs, reports)
             except (OSError, shutil.Error, StorageError) as problem:
-                logger.warning("trial %s cannot be taken from %s: %s", identity, run.place, problem)
+                # A run that goes on removes its older checkpoints.
+                level = logging.INFO if isinstance(problem, FileNotFoundError) else logging.WARNING
+                logger.log(level, "trial %s cannot be taken from %s: %s", identity, run.place, problem)
             self._remove(written)
         return None
 

@@ -26,8 +26,12 @@ LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def locked(place: str | Path | RunStore) -> Iterator[Callable[[], None]]:
+def locked(place: str | Path | RunStore, heed: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
     """Hold a run for one driver. A crash leaves nothing to clean up: the lock dies with the process, a lease runs out.
+
+    Args:
+        place: the run.
+        heed: called again and again while another machine's hold is waited for; raises where the wait is to end.
 
     Yields:
         A function that raises when the run is no longer held.
@@ -38,11 +42,11 @@ def locked(place: str | Path | RunStore) -> Iterator[Callable[[], None]]:
     """
     store = RunStore.at(place)
     if store.remote is None:
-        with _flocked(store.root):
+        with _flocked(store.root, heed):
             yield _certain
         return
     held = lease.Lease(store.remote)
-    held.take()
+    held.take(heed)
     try:
         yield held.check
     finally:
@@ -62,7 +66,7 @@ def is_held(place: str | Path | RunStore) -> bool:
 
 
 @contextmanager
-def _flocked(root: Path) -> Iterator[None]:
+def _flocked(root: Path, heed: Callable[[], None]) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -71,7 +75,7 @@ def _flocked(root: Path) -> Iterator[None]:
             f"{root}: {problem.strerror}", expected="a directory that can be written", remedy="choose another --run-dir"
         ) from problem
     try:
-        _wait(root, descriptor)
+        _wait(root, descriptor, heed)
         process = this_process()
         sign(descriptor, root, f"process {process['pid']} on {os.uname().nodename}\n{json.dumps(process)}\n")
         yield
@@ -79,7 +83,7 @@ def _flocked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _wait(root: Path, descriptor: int) -> None:
+def _wait(root: Path, descriptor: int, heed: Callable[[], None]) -> None:
     """Take the lock. A holder of this machine is alive; one of another machine may have lost its power, and is waited for."""
     began, told = time.monotonic(), False
     while not is_locked(descriptor, root):
@@ -99,6 +103,7 @@ def _wait(root: Path, descriptor: int) -> None:
                 ELSEWHERE_SECONDS,
             )
             told = True
+        heed()
         time.sleep(LOOK_SECONDS)
 
 

@@ -6,7 +6,7 @@ Machines are lost, come back and are added while a campaign runs, so the driver 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,10 +96,11 @@ class Machines:
         resources: what a trial gets.
         room: what there is at the start.
         beside: campaigns that share it, this one among them.
+        alone: the grades that have all of it: the other campaigns wait for them.
     """
 
-    def __init__(self, resources: ResourcesSection, room: Room, beside: int = 1) -> None:
-        self.resources, self.beside = resources, beside
+    def __init__(self, resources: ResourcesSection, room: Room, beside: int = 1, alone: Collection[int] = ()) -> None:
+        self.resources, self.beside, self.alone = resources, beside, alone
         self.room = self.most = room
         self._added = 0
 
@@ -121,14 +122,14 @@ class Machines:
         added, self._added = self._added, 0
         return added
 
-    def share(self, trials: int) -> tuple[int, float]:
-        """Workers of each trial in a grade of so many, and in each campaign beside this one, and CPUs of each worker.
+    def share(self, trials: int, grade: int | None = None) -> tuple[int, float]:
+        """Workers of each trial where there are so many, and as many in each campaign beside this one, and CPUs of each worker.
 
         By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
         """
-        most = self.most
+        most, trials = self.most, trials * (1 if grade in self.alone else self.beside)
         return share_of_a_trial(
-            self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials * self.beside, most.machines
+            self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials, most.machines
         )
 
     def within(self, cpus: float) -> float:

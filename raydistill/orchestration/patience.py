@@ -38,6 +38,7 @@ _chance = random.Random()
 """Of its own: training draws from the global one, and its results must not depend on a network."""
 _hurries: list[Callable[[], bool]] = []
 _once: ContextVar[bool] = ContextVar("_once", default=False)
+_leaving: ContextVar[bool] = ContextVar("_leaving", default=False)
 
 
 def patiently(act: Callable[[], T]) -> T:
@@ -47,7 +48,7 @@ def patiently(act: Callable[[], T]) -> T:
         OSError: the last time too; or it is of the kind that does not pass.
     """
     # A driver that was told to end, or interrupted, or that has waited in vain already, is on its way out of whatever called this.
-    leaving = isinstance(sys.exception(), (SystemExit, KeyboardInterrupt, StorageError))
+    leaving = _leaving.get() or isinstance(sys.exception(), (SystemExit, KeyboardInterrupt, StorageError))
     began = time.monotonic()
     for number, pause in enumerate(() if _once.get() else PAUSES):
         try:
@@ -69,6 +70,16 @@ def once() -> Iterator[None]:
         yield
     finally:
         _once.reset(token)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Let this thread be patient for seconds only: what it did is done, and others may wait for it to go."""
+    token = _leaving.set(True)
+    try:
+        yield
+    finally:
+        _leaving.reset(token)
 
 
 @contextlib.contextmanager

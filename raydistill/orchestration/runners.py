@@ -211,8 +211,9 @@ class Taken:
         self._again |= dict.fromkeys(late, now + AGAIN_SECONDS)
         longest = max(late, key=lambda name: now - self._since[name])
         logger.warning(
-            "others use the cluster: %d of the campaign's trials wait for room, the first (%s) for %d minutes; of %g CPUs and %g GPUs this campaign has %g and "
+            "%s use the cluster: %d of the campaign's trials wait for room, the first (%s) for %d minutes; of %g CPUs and %g GPUs this campaign has %g and "
             "%g, and %g and %g are free; lower resources.cpus_per_worker or resources.workers_per_trial and go on with --resume, or wait",
+            "others" if machines.beside == 1 else "the search's other ladders, or others,",
             len(late),
             _told(waiting[longest]),
             (now - self._since[longest]) / 60,

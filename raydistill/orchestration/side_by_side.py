@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -32,17 +33,18 @@ class SideBySide(Generic[Result]):
 
     Args:
         seconds: how long; whoever has not ended by then is left to the end of the process.
+        on_left: called where somebody is.
     """
 
-    def __init__(self, seconds: float = END_SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float = END_SECONDS, on_left: Callable[[], None] = lambda: None) -> None:
+        self._seconds, self._on_left = seconds, on_left
         self._told = threading.Event()
         self._ended: queue.SimpleQueue[_Ended[Result] | None] = queue.SimpleQueue()
         self._running: dict[int, threading.Thread] = {}
 
     @property
     def running(self) -> list[int]:
-        """The numbers of those that run."""
+        """The numbers of those that run; after the `with` block, of those that did not end in time."""
         return sorted(self._running)
 
     def told(self) -> bool:
@@ -58,9 +60,15 @@ class SideBySide(Generic[Result]):
         if self.told():
             raise SystemExit
 
-    def start(self, number: int, work: Callable[[], Result]) -> None:
-        """Begin a piece of work beside the others."""
-        thread = threading.Thread(target=self._run, args=(number, work), name=f"beside-{number}", daemon=True)
+    def start(self, number: int, work: Callable[[], Result], title: str = "") -> None:
+        """Begin a piece of work beside the others.
+
+        Args:
+            number: what it is known by.
+            work: what to do.
+            title: the name of its thread, which the log tells (`cli/output.py`).
+        """
+        thread = threading.Thread(target=self._run, args=(number, work), name=title or f"beside-{number}", daemon=True)
         self._running[number] = thread
         thread.start()
 
@@ -68,13 +76,14 @@ class SideBySide(Generic[Result]):
         """Have whoever waits for the end of one look up."""
         self._ended.put(None)
 
-    def wait(self) -> tuple[int, Result] | None:
-        """What ends next, and its result; None after a nudge.
+    def wait(self, seconds: float = math.inf) -> tuple[int, Result] | None:
+        """What ends next, and its result; None after a nudge, or when nothing ends for so long.
 
         Raises:
             BaseException: what it raised.
         """
-        while True:
+        deadline, ended = time.monotonic() + seconds, None
+        while time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 ended = self._ended.get(timeout=LOOK_SECONDS)
                 break
@@ -95,6 +104,9 @@ class SideBySide(Generic[Result]):
         deadline = time.monotonic() + self._seconds
         for thread in self._running.values():
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._running = {number: thread for number, thread in self._running.items() if thread.is_alive()}
+        if self._running:
+            self._on_left()
         while not self._ended.empty():
             ended = self._ended.get()
             if ended is None or ended.problem is None or isinstance(ended.problem, SystemExit):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raydistill.errors import RunDirectoryError
@@ -49,7 +49,7 @@ def is_held(remote: RemoteFolder) -> bool:
     return found is not None and not _is_free(_parsed(found))
 
 
-def await_end(remote: RemoteFolder, token: str = "") -> tuple[bytes, bool]:
+def await_end(remote: RemoteFolder, token: str = "", heed: Callable[[], None] = lambda: None) -> tuple[bytes, bool]:
     """Watch a lease until it is free for certain.
 
     The whole length, even where it looks as if it had run out: its holder has a right to it, and may only have a clock that is behind. That of a driver of another
@@ -58,6 +58,7 @@ def await_end(remote: RemoteFolder, token: str = "") -> tuple[bytes, bool]:
     Args:
         remote: the run.
         token: of whoever watches: what he has written himself, and too late, is watched for its length, in case there is a holder who writes over it.
+        heed: called at every look; raises where the watch is to end.
 
     Returns:
         What lies there, and whether its holder has only fallen silent, and has not let it go.
@@ -75,7 +76,7 @@ def await_end(remote: RemoteFolder, token: str = "") -> tuple[bytes, bool]:
     seconds = max(_length(lease) + MARGIN_SECONDS, 0.0 if here else ORPHAN_SECONDS)
     said = "the storage was slow or failed" if own else f"it was held by {_holder(lease)}"
     logger.warning("%s: %s; watched for %g s to see whether another driver holds it", remote.name, said, seconds)
-    found = _changed(remote, content, seconds)
+    found = _changed(remote, content, seconds, heed)
     if found is None:
         return content or b"", True
     lease = _parsed(found)
@@ -96,10 +97,13 @@ def in_use(remote: RemoteFolder, lease: Mapping[str, Any]) -> RunDirectoryError:
     )
 
 
-def _changed(remote: RemoteFolder, content: bytes | None, seconds: float) -> bytes | None:
+def _changed(
+    remote: RemoteFolder, content: bytes | None, seconds: float, heed: Callable[[], None] = lambda: None
+) -> bytes | None:
     """What lies there as soon as it is something else; None where it stays the same for so long."""
     watched, last = 0.0, time.monotonic()
     while watched < seconds:
+        heed()
         time.sleep(LOOK_SECONDS)
         found = remote.read(NAME)
         if found != content:

@@ -44,6 +44,11 @@ class LadderResult:
     reason: str = ""
 
 
+def shares_teacher(config: CampaignConfig) -> bool:
+    """Whether the ladders of a search train one teacher for all: the first does, and the others take it from there."""
+    return config.storage.share_trials and config.teacher.checkpoint is None
+
+
 def next_ladder(
     config: CampaignConfig, results: Sequence[LadderResult], running: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any] | None:

@@ -120,7 +120,7 @@ def test_search_without_room_waits_to_be_resumed(
 
     with monkeypatch.context() as patched:
         patched.setattr(campaign, "awaited_room", gone_after_the_first_ladder)
-        with pytest.raises(RoomError, match="with --resume"):
+        with pytest.raises(RoomError, match=r"(?s)^ladder 0001: a trial needs.*with --resume"):
             search(config, root)
     assert recorded(root) == [(0, "ladder_finished")]
     search(config, root, resume=True)
@@ -221,11 +221,31 @@ def test_search_says_that_machines_stay_idle(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resources: dict[str, Any], told: bool
 ) -> None:
     """A cluster of twenty machines on which one works, for a night, without a word."""
-    config = two_ladders(0.1).model_copy(update={"resources": ResourcesSection(**resources)})
+    config = two_ladders(0.1).model_copy(update={"resources": ResourcesSection(**resources, gpus_per_worker=0)})
     machines = ({"CPU": 0.0}, {"CPU": 2.0}, {"CPU": 2.0})
     monkeypatch.setattr(joining, "room_of", lambda _: Room(2, 4.0, 0.0, 2.0, machines))
-    joining.tell_of_idle_machines(config)
+    joining.tell_of_places(config)
     assert ("the cluster has 2 machines with CPUs and 0 GPUs: set resources.concurrent_ladders" in caplog.text) == told
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({"cpus_per_worker": 1}, ""),
+        ({"cpus_per_worker": 2}, "3 ladders are to run at once, and the cluster has room for 2 trials (1 x 2 CPUs"),
+        ({"cpus_per_worker": 2, "concurrent_trials": 1}, ""),
+    ],
+)
+def test_search_says_that_ladders_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resources: dict[str, Any], told: str
+) -> None:
+    """Three ladders that are said to run, of which one waits for hours without a word; a cluster that grows on demand has room later."""
+    section = ResourcesSection(**resources, gpus_per_worker=0, concurrent_ladders=3)
+    config = two_ladders(0.1).model_copy(update={"resources": section})
+    monkeypatch.setattr(joining, "room_of", lambda _: Room(2, 4.0, 0.0, 4.0, ({"CPU": 4.0},)))
+    joining.tell_of_places(config)
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
 
 
 def test_ladders_that_a_signal_cut_short_go_on_as_they_were(tmp_path: Path) -> None:

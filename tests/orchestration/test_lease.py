@@ -195,6 +195,19 @@ def test_time_in_which_nobody_could_renew_does_not_count(
         pass
 
 
+def test_watch_of_another_machine_can_be_ended(store: RunStore, remote: RemoteFolder, clock: Clock) -> None:
+    """Ctrl-C while a ladder of a search waits for 75 seconds, in a thread that hears no signal."""
+    foreign(remote, clock.time() + 30)
+
+    def heed() -> None:
+        if clock.passed >= 5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit), locked(store, heed):
+        raise AssertionError("it was not held")
+    assert clock.passed < 7
+
+
 def test_second_driver_on_this_machine_is_refused_at_once(store: RunStore, clock: Clock) -> None:
     """It runs, and everybody can see that it does."""
     with locked(store):

@@ -63,6 +63,18 @@ def test_machine_that_lost_its_power_is_waited_for(other: Path, clock: Clock, ca
     assert "up to 120 s" in said
 
 
+def test_wait_for_another_machine_can_be_ended(other: Path, clock: Clock) -> None:
+    """Ctrl-C while a ladder of a search waits, in a thread that hears no signal: it would be left behind after half a minute."""
+
+    def heed() -> None:
+        if clock.now >= 5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit), locked(other, heed):
+        raise AssertionError("it was not held")
+    assert clock.now < 7
+
+
 def test_driver_of_another_machine_that_lives_is_not_waited_for_for_ever(other: Path, clock: Clock) -> None:
     """A second driver would wait for days, and then go on with a campaign that is complete."""
     with pytest.raises(RunDirectoryError, match="in use by process 7 on elsewhere"), locked(other):

@@ -95,6 +95,15 @@ def test_lost_machine_changes_no_number_of_threads(monkeypatch: pytest.MonkeyPat
     assert followed.share(2) == (1, 1.0)
 
 
+def test_campaigns_beside_each_other_divide_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ladders at once would each ask for the whole machine, and wait for each other; or the teacher that all wait for would train on a part of it."""
+    FakeNodes(monkeypatch, node(8))
+    room = machines.room_of(ResourcesSection())
+    apart, shared = Machines(ResourcesSection(), room, beside=4), Machines(ResourcesSection(), room, 4, alone=(0,))
+    assert [apart.share(1, grade) for grade in (0, 1)] == [(1, 2.0), (1, 2.0)]
+    assert [shared.share(1, grade) for grade in (0, 1)] == [(1, 8.0), (1, 2.0)]
+
+
 def test_nobody_asks_for_more_cpus_than_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """The score of a model that was trained on a machine which was lost: its task would wait for one of that size for ever."""
     nodes = FakeNodes(monkeypatch, node(4), node(2), node(1))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 
 import pytest
 
 from raydistill.orchestration import patience
-from raydistill.orchestration.patience import hurried, once, patiently
+from raydistill.orchestration.patience import hurried, leaving, once, patiently
 
 SLOW = "AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate."
 UNREACHED = "AWS Error NETWORK_CONNECTION during PutObject operation: curlCode: 6, Couldn't resolve host name"
@@ -126,6 +127,27 @@ def test_driver_on_its_way_out_has_no_minutes(clock: Clock, leaving: type[BaseEx
 
     with pytest.raises(leaving):
         leave()
+    assert clock.now <= patience.HURRY_SECONDS + patience.LOOK_SECONDS
+
+
+def test_who_leaves_takes_no_patience_from_others(clock: Clock) -> None:
+    """A ladder that ends lets go of its lease: one beside it, whose storage is slow at that moment, would end the search."""
+    left, entered = threading.Event(), threading.Event()
+
+    def leave() -> None:
+        with leaving():
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    assert entered.wait(10)
+    assert patiently(Moody(clock, 60, OSError(UNREACHED))) == "done"
+    left.set()
+    thread.join()
+    clock.now = 0.0
+    with leaving(), pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        patiently(Moody(clock, 60, OSError(UNREACHED)))
     assert clock.now <= patience.HURRY_SECONDS + patience.LOOK_SECONDS
 
 

@@ -110,14 +110,37 @@ def test_who_does_not_end_is_not_waited_for_for_ever() -> None:
     """A campaign that waits for a machine hears nothing for half an hour, and a second Ctrl-C would be needed."""
     hangs = threading.Event()
     began = time.monotonic()
-    ladders = SideBySide[str](seconds=0.1)
+    left: list[str] = []
+    ladders = SideBySide[str](seconds=0.1, on_left=lambda: left.append("somebody"))
+    ends = Campaign(ladders.heed)
 
     def run() -> None:
         with ladders:
             ladders.start(0, lambda: str(hangs.wait(60)))
+            ladders.start(1, ends)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run()
     assert time.monotonic() - began < 10
+    assert (left, ladders.running, ends.saved) == (["somebody"], [0], True)
     hangs.set()
+
+
+def test_nobody_is_left_where_all_end() -> None:
+    """Ray would be kept from connecting again in a notebook whose search was only interrupted."""
+    left: list[str] = []
+    with SideBySide[str](on_left=lambda: left.append("somebody")) as ladders:
+        ladders.start(0, Campaign(ladders.heed))
+    assert left == []
+
+
+def test_wait_has_an_end() -> None:
+    """Whether the search was taken by another driver would be seen when a ladder ends, hours later."""
+    with SideBySide[str]() as ladders:
+        one = Campaign(ladders.heed)
+        ladders.start(0, one)
+        assert ladders.wait(0.05) is None
+        assert ladders.running == [0]
+        one.let_go.set()
+        assert ladders.wait() == (0, "done")
