@@ -46,19 +46,26 @@ class Head:
         self.refused = False
         self.lost: ClusterError | None = None
         self._seen = time.monotonic()
+        self._silent_since: float | None = None
         self._over = threading.Event()
 
     def answers(self) -> bool:
         """Whether somebody listens there, now."""
         host, _, port = self.address.rpartition(":")
+        began = time.monotonic()
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as problem:
             self.refused = isinstance(problem, ConnectionRefusedError)
+            self._silent_since = began if self._silent_since is None else self._silent_since
             return False
-        self.refused = False
+        self.refused, self._silent_since = False, None
         self._seen = time.monotonic()
         return True
+
+    def silent(self) -> float:
+        """Seconds since the first of the looks in a row to which it has not answered; of looks that were made, because a process that slept saw nothing."""
+        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
 
     def check(self) -> bool:
         """Whether the head can be asked something.

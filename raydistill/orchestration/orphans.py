@@ -1,8 +1,9 @@
 """Ends a process of a campaign soon after its cluster has lost the head.
 
-Without its head a cluster is over, unless the head's state is kept elsewhere; but processes on other machines look for it for a minute (`RAY_gcs_rpc_server_reconnect_timeout_s=60` in
-`cluster/`), because a network that is broken looks the same. Not so a head that refuses: its machine is there, and nobody listens on it. What only stands in
-front of a head may refuse, too (a Kubernetes service of a pod that is not ready), so Ray, which is connected already, is asked as well.
+Without its head a cluster is over, unless the head's state is kept elsewhere; but Ray's processes on other machines look for it for a minute (`RAY_gcs_rpc_server_reconnect_timeout_s=60` in
+`cluster/`), because a network that is broken looks the same. So a head that says nothing is waited for as long as the driver waits for it, which ends the campaign then. Not so a head that
+refuses: its machine is there, and nobody listens on it. What only stands in front of a head may refuse, too (a Kubernetes service of a pod that is not ready), so Ray, which
+is connected already, is asked as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 import ray
 
 from raydistill.orchestration.halting import HALT_SECONDS
-from raydistill.orchestration.losses import Head
+from raydistill.orchestration.losses import LOST_SECONDS, Head
 from raydistill.orchestration.machines import leaving_machines
 
 LOOK_SECONDS = 2.0
@@ -28,7 +29,7 @@ AGAIN_SECONDS = 1.0
 REFUSALS = 3
 """How often it has to refuse, one time after the other."""
 ANSWER_SECONDS = 2.0
-"""How long Ray may take to answer then. With the looks, and what saving may take, a process ends within 12 seconds."""
+"""How long Ray may take to answer then. With the looks, and what saving may take, a process ends within 12 seconds; within 15 of when a driver gives up a head that says nothing."""
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 USUAL_SECONDS = 60.0
 """How long Ray looks for a head by default. Who sets more, as KubeRay does where the head's state is kept in Redis, awaits one that comes back."""
@@ -43,10 +44,7 @@ def end_with_head() -> None:
 
 
 def watch(head: Head) -> None:
-    """Return never: when the head refuses, and Ray does not reach it either, tell this process to save and end, and end it where it does not.
-
-    A head that does not answer at all says nothing, neither that it is gone nor that it is there.
-    """
+    """Return never: when the head refuses, or says nothing for too long, and Ray does not reach it either, tell this process to save and end, and end it where it does not."""
     while not _is_gone(head):
         time.sleep(LOOK_SECONDS)
     # Not a warning of a log: those of a trial are told to the coordinator, which may be gone with the head.
@@ -59,8 +57,12 @@ def watch(head: Head) -> None:
 
 def _is_gone(head: Head) -> bool:
     for _ in range(REFUSALS):
-        if head.answers() or not head.refused:
+        if head.answers():
             return False
+        if not head.refused:
+            if head.silent() <= LOST_SECONDS:
+                return False
+            break
         time.sleep(AGAIN_SECONDS)
     try:
         leaving_machines(ANSWER_SECONDS)

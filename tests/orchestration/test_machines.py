@@ -408,6 +408,25 @@ def test_head_that_is_gone_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert "--resume" in caught.value.remedy
 
 
+def test_silence_of_a_head_is_counted_in_looks_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stood still for a minute looks once, while the network is down for a second, and would end with all it learnt."""
+    clock, answers = iter([0.0, 60.0, 60.0, 70.0, 71.0, 72.0, 73.0, 74.0]), iter([False, False, True, False])
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        if next(answers):
+            return socket.socket()
+        raise TimeoutError
+
+    monkeypatch.setattr(losses.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(losses.socket, "create_connection", connect)
+    head = losses.Head("127.0.0.1:1")
+    assert head.silent() == 0.0
+    assert (head.answers(), head.silent()) == (False, 0.0)
+    assert (head.answers(), head.silent()) == (False, 11.0)
+    assert (head.answers(), head.silent()) == (True, 0.0)
+    assert (head.answers(), head.refused) == (False, False)
+
+
 WAITING = """
 import socket, threading, time
 from raydistill.orchestration import losses

@@ -28,12 +28,17 @@ class FakeHead:
 
     def __init__(self, *says: str) -> None:
         self.says = list(says)
-        self.refused = False
+        self.refused, self.looks = False, 0
 
     def answers(self) -> bool:
         said = self.says.pop(0)
         self.refused = said == REFUSES
+        self.looks = 0 if said == ANSWERS else self.looks + 1
         return said == ANSWERS
+
+    def silent(self) -> float:
+        """A look takes five seconds, with the pause before it."""
+        return 5.0 * self.looks
 
 
 @pytest.fixture
@@ -55,7 +60,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "says", [[REFUSES] * 3, [SILENT, ANSWERS, REFUSES, SILENT] + [REFUSES] * 3], ids=["refuses", "after a break"]
+    "says",
+    [
+        [REFUSES] * 3,
+        [SILENT, ANSWERS, REFUSES, SILENT] + [REFUSES] * 3,
+        [SILENT] * 7,
+        [SILENT] * 6 + [ANSWERS] + [SILENT] * 7,
+        [REFUSES, SILENT] * 4,
+    ],
+    ids=["refuses", "refuses after a break", "silent", "silent after a break", "both"],
 )
 def test_process_is_told_and_then_ended_when_the_head_is_gone(told: list[int], says: list[str]) -> None:
     """It would live for a minute, with a GPU, and send what nobody asks for."""
@@ -66,8 +79,8 @@ def test_process_is_told_and_then_ended_when_the_head_is_gone(told: list[int], s
 
 @pytest.mark.parametrize(
     "says",
-    [[SILENT] * 30, [REFUSES, REFUSES, ANSWERS] * 9, [REFUSES, REFUSES, SILENT] * 9],
-    ids=["silent", "comes back", "refuses and falls silent"],
+    [([SILENT] * 6 + [ANSWERS]) * 5, [REFUSES, REFUSES, ANSWERS] * 9, [REFUSES, REFUSES, SILENT, SILENT, ANSWERS] * 9],
+    ids=["silent", "refuses", "refuses and falls silent"],
 )
 def test_process_of_a_head_that_may_be_there_goes_on(told: list[int], says: list[str]) -> None:
     """A network that is broken for seconds would end every trial of a campaign."""
