@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -38,9 +38,11 @@ class StandardErrorHandler(logging.StreamHandler[TextIO]):
 
 def _name_ladder(record: logging.LogRecord) -> bool:
     """Say which ladder it is that speaks, where several run in threads of a search."""
-    thread = record.threadName or ""
-    unsaid = thread.startswith(LADDER) and not record.getMessage().startswith(thread)
-    record.ladder = f"{thread}: " if unsaid else ""
+    thread, said = record.threadName or "", ""
+    # What is wrongly put together is logging's to tell of, later.
+    with suppress(TypeError, ValueError):
+        said = record.getMessage()
+    record.ladder = f"{thread}: " if thread.startswith(LADDER) and not said.startswith(thread) else ""
     return True
 
 

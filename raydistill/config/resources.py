@@ -54,7 +54,7 @@ class ResourcesSection(Section):
     concurrent_ladders: Count = Field(
         1,
         description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share; what a trial gets of the "
-        "cluster's CPUs, and of workers in a range, is the smaller. Which ladders are tried, and when they run, depends on it",
+        "cluster's CPUs, and of workers in a range, is the smaller, but for that teacher's. Which ladders are tried, and when they run, depends on it",
     )
     max_failures: int = Field(
         2,

@@ -63,7 +63,7 @@ class Campaign:
         variables: what every process of the campaign is to have in its environment, such as credentials, which on a cluster at an address it has not from here.
         filesystem: where `run_dir`, `data.path` and `teacher.checkpoint` are paths, unless they are URIs; it is sent to other
             machines, so it has to be one that can be pickled. None = paths are of this machine.
-        beside: campaigns that share the machines, this one among them; a trial's part of a machine is the smaller.
+        beside: campaigns that share machines and disk, this one among them; a trial's part of a machine is the smaller, but for the teacher that they share.
         heed: called again and again while it runs; raises SystemExit where it is to save and end.
     """
 
@@ -114,11 +114,12 @@ class Campaign:
                     observe(state)
                 return state
             if (free := free_bytes(self.store)) is not None:
-                tell_of_disk(self.config, plans, ground, state, free // self.beside)
+                tell_of_disk(self.config, plans, ground, state, free, self.beside)
             write_config(self.store, self.config)
             self.store.write_json(ENVIRONMENT, environment(self.config, ground, fingerprint))
             self.store = self.store.claimed()
             self.workshop = served(self.given_workshop, self.anchored, self.store, self.filesystem)
+            self.heed()
             # Ray puts its own handler in place of ours when it starts.
             with connected(self.address, num_cpus=self.num_cpus), terminable():
                 return self._drive(ground, plans, fingerprint, observe, check)

@@ -152,14 +152,16 @@ def tell_of_places(config: CampaignConfig) -> None:
             machines,
             room.gpus,
         )
-    elif resources.concurrent_ladders > 1 and resources.concurrent_trials == "auto":
+    at_once = min(resources.concurrent_ladders, config.ladders.ladders if config.ladders is not None else 1)
+    # Where there is no room yet, or a number of trials waits for machines that grow on demand, what is there says nothing.
+    if at_once > 1 and room.places and resources.concurrent_trials == "auto":
         needs = settled(resources, room)
         places = capacity(needs, room.cpus, room.gpus)
-        if places < resources.concurrent_ladders:
+        if places < at_once:
             logger.warning(
                 "%d ladders are to run at once, and the cluster has room for %d trials (%d x %g CPUs and %g GPUs each): ladders wait for each other; "
                 "lower resources.concurrent_ladders or what a trial gets, and go on with --resume",
-                resources.concurrent_ladders,
+                at_once,
                 places,
                 needs.least_workers,
                 least_cpus(needs),

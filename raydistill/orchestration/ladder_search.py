@@ -25,7 +25,7 @@ from raydistill.orchestration.rundir import CONFIG, write_config
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.search_record import SearchRecord
 from raydistill.orchestration.searchdir import SEARCH, ladder_name
-from raydistill.orchestration.side_by_side import SideBySide
+from raydistill.orchestration.side_by_side import LOOK_SECONDS, SideBySide
 from raydistill.orchestration.terminable import terminable
 from raydistill.orchestration.workshop import Workshop, standard_workshop
 from raydistill.planning.ladders import LadderResult, ladder_config, ladder_of, next_ladder, pareto, shares_teacher
@@ -146,10 +146,10 @@ class LadderSearch:
         with hurried(ladders.told), ladders:
             watch = _Watch(observe, ladders.nudge)
             while True:
-                check()
                 # The teacher that they share is trained once, so the first one begins alone.
                 taught = not shared or watch.taught or any(one.values for one in record.results)
                 while len(ladders.running) < (self.at_once if taught else 1):
+                    check()
                     one = next(following, None)
                     if one is None:
                         break
@@ -157,8 +157,8 @@ class LadderSearch:
                 if not ladders.running:
                     return
                 ended = ladders.wait(CHECK_SECONDS)
+                check()
                 if ended is not None:
-                    check()
                     number, (point, values, reason) = ended
                     record.end(number, point, values, reason)
 
@@ -183,29 +183,37 @@ class LadderSearch:
     ) -> _Ended:
         """Run one ladder, in a thread of its own."""
         try:
-            campaign = self._campaign(number, point, heed)
-            resume = campaign.store.read(CONFIG) is not None
-            state = campaign.run(resume=resume, observe=partial(watch, number))
-            # One after another: latencies are to be compared.
-            with self._measuring:
-                return _Ended(point, self._values(state, campaign))
-        except (CapabilityError, PromotionError, ScoringError) as problem:
-            # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
-            logger.warning("%s: %s", _title(number), problem.received)
-            return _Ended(point, reason=problem.received)
+            try:
+                campaign = self._campaign(number, point, heed)
+                resume = campaign.store.read(CONFIG) is not None
+                state = campaign.run(resume=resume, observe=partial(watch, number))
+            except (CapabilityError, PromotionError, ScoringError) as problem:
+                # The next proposal would be the same after a restart: an impossible ladder counts as one that failed.
+                logger.warning("%s: %s", _title(number), problem.received)
+                return _Ended(point, reason=problem.received)
+            return _Ended(point, self._values(state, campaign, heed))
         except RayDistillError as problem:
             problem.received = f"{_title(number)}: {problem.received}"
             raise
 
-    def _values(self, state: CampaignState, campaign: Campaign) -> dict[Objective, float]:
+    def _values(self, state: CampaignState, campaign: Campaign, heed: Callable[[], None]) -> dict[Objective, float]:
         place = state.lineages[0], len(state.grades) - 1
         promotion = state.promotions[place]
         measured: dict[Objective, Callable[[], float]] = {
             "mrr": lambda: float(promotion.metrics[MRR]),
             "bytes": lambda: state.tests[place]["bytes"],
-            "latency": lambda: campaign.workshop.query_milliseconds(promotion.checkpoint, campaign.anchored),
+            "latency": lambda: self._latency(promotion.checkpoint, campaign, heed),
         }
         return {name: measured[name]() for name in self.section.objectives}
+
+    def _latency(self, checkpoint: str, campaign: Campaign, heed: Callable[[], None]) -> float:
+        """One after another, because they are to be compared."""
+        while not self._measuring.acquire(timeout=LOOK_SECONDS):
+            heed()
+        try:
+            return campaign.workshop.query_milliseconds(checkpoint, campaign.anchored)
+        finally:
+            self._measuring.release()
 
 
 def _title(number: int) -> str:

@@ -7,6 +7,7 @@ go on. So somebody looks whether it is there.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -28,6 +29,8 @@ LEAVE_SECONDS = 10.0
 """How long the driver may take to leave then. Together less than what Ray leaves it."""
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 3.0
+GAP_SECONDS = 6.0
+"""Most that lies between two looks, a connection that is not answered included; longer ones are those of a process that stood still."""
 
 
 class Head:
@@ -46,7 +49,7 @@ class Head:
         self.refused = False
         self.lost: ClusterError | None = None
         self._seen = time.monotonic()
-        self._silent_since: float | None = None
+        self._silent, self._failed_at = 0.0, math.inf
         self._over = threading.Event()
 
     def answers(self) -> bool:
@@ -57,15 +60,17 @@ class Head:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as problem:
             self.refused = isinstance(problem, ConnectionRefusedError)
-            self._silent_since = began if self._silent_since is None else self._silent_since
+            now = time.monotonic()
+            self._silent += min(now - min(began, self._failed_at), GAP_SECONDS)
+            self._failed_at = now
             return False
-        self.refused, self._silent_since = False, None
+        self.refused, self._silent, self._failed_at = False, 0.0, math.inf
         self._seen = time.monotonic()
         return True
 
     def silent(self) -> float:
-        """Seconds since the first of the looks in a row to which it has not answered; of looks that were made, because a process that slept saw nothing."""
-        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
+        """Seconds of looks in a row to which it has not answered; those in which this process stood still are not counted, because it saw nothing."""
+        return self._silent
 
     def check(self) -> bool:
         """Whether the head can be asked something.

@@ -96,7 +96,7 @@ class Machines:
         resources: what a trial gets.
         room: what there is at the start.
         beside: campaigns that share it, this one among them.
-        alone: the grades that have all of it: the other campaigns wait for them.
+        alone: the grades that train on all of it: the other campaigns wait for them.
     """
 
     def __init__(self, resources: ResourcesSection, room: Room, beside: int = 1, alone: Collection[int] = ()) -> None:
@@ -131,6 +131,12 @@ class Machines:
         return share_of_a_trial(
             self.resources, most.cpus, most.gpus, self.room.widest, most.places, trials, most.machines
         )
+
+    def divided(self, cpus: float, grade: int) -> float:
+        """CPUs of a worker in a grade that had all machines, where the other campaigns do not wait any more."""
+        if self.beside == 1 or grade not in self.alone:
+            return cpus
+        return max(cpus // self.beside, least_cpus(self.resources))
 
     def within(self, cpus: float) -> float:
         """As many CPUs for one worker as are asked for, or as some machine that is there has: whoever asks for more waits for ever."""

@@ -20,6 +20,7 @@ from ray.util.placement_group import PlacementGroup
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
+from raydistill.orchestration.library import lent_score
 from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.orphans import end_with_head
 from raydistill.orchestration.premises import Premises
@@ -86,7 +87,7 @@ class Scorings:
         return sum(one.room for one in self.running.values())
 
     def start(self, state: CampaignState, free: int, *, alone: bool = False) -> None:
-        """Score what was promoted, where no trial wants the room. Equal checkpoints are scored once.
+        """Score what was promoted, where no trial wants the room. Equal checkpoints are scored once, in the run that a trial was taken from where it has done so.
 
         Args:
             state: of the campaign.
@@ -99,17 +100,22 @@ class Scorings:
             promotion = state.promotions[place]
             if promotion.digest in under_way:
                 continue
-            twin = _tested_twin(state, promotion.digest)
+            twin = state.scored(promotion.digest)
             if twin is not None:
                 ask(self.coordinator.record_test.remote(*place, twin))
                 continue
-            cpus = self.machines.within(self.studies[place].cpus)
+            study = self.studies[place]
+            cpus = self.machines.within(self.machines.divided(study.cpus, study.plan.index))
             team = Team.of(self.config.resources, self.machines.least_team(cpus), cpus)
             room = self.machines.weight(cpus, team.size)
             if room <= free or (alone and not self.running and self.machines.room.cpus):
+                lent = lent_score(study.store, state, place)
+                if lent is not None:
+                    ask(self.coordinator.record_test.remote(*place, lent))
+                    continue
                 under_way.add(promotion.digest)
                 group = team.room() if team.size > 1 else None
-                reference = self._start(promotion.checkpoint, self.studies[place], team, group)
+                reference = self._start(promotion.checkpoint, study, team, group)
                 self.running[reference] = Scoring(place, promotion.checkpoint, room, cpus, group)
                 free -= room
 
@@ -173,7 +179,8 @@ class Scorings:
         self.running.clear()
 
     def _start(self, checkpoint: str, study: Study, team: Team, group: PlacementGroup | None) -> Any:
-        told = checkpoint, self.config, self.workshop, study.threads, group is not None, study.premises
+        threads = min(study.threads, max(1, int(self.machines.divided(study.cpus, study.plan.index))))
+        told = checkpoint, self.config, self.workshop, threads, group is not None, study.premises
         if group is None:
             # Ray's types know functions of a few arguments.
             alone: Any = ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(_score_alone)
@@ -217,9 +224,3 @@ def _score_alone(*told: Any) -> dict[str, float]:
     """`score` in a process of its own."""
     end_with_head()
     return score(*told)
-
-
-def _tested_twin(state: CampaignState, digest: str) -> dict[str, float] | None:
-    """What an equal checkpoint of another lineage scored."""
-    places = (place for place in state.tests if state.promotions[place].digest == digest)
-    return next((state.tests[place] for place in places), None)

@@ -40,7 +40,8 @@ class SideBySide(Generic[Result]):
         self._seconds, self._on_left = seconds, on_left
         self._told = threading.Event()
         self._ended: queue.SimpleQueue[_Ended[Result] | None] = queue.SimpleQueue()
-        self._running: dict[int, threading.Thread] = {}
+        # A thread itself cannot be asked: one whose `join` was interrupted passes for ended (CPython 3.11).
+        self._running: dict[int, threading.Event] = {}
 
     @property
     def running(self) -> list[int]:
@@ -68,9 +69,9 @@ class SideBySide(Generic[Result]):
             work: what to do.
             title: the name of its thread, which the log tells (`cli/output.py`).
         """
-        thread = threading.Thread(target=self._run, args=(number, work), name=title or f"beside-{number}", daemon=True)
-        self._running[number] = thread
-        thread.start()
+        over, name = threading.Event(), title or f"beside-{number}"
+        self._running[number] = over
+        threading.Thread(target=self._run, args=(number, work, over), name=name, daemon=True).start()
 
     def nudge(self) -> None:
         """Have whoever waits for the end of one look up."""
@@ -102,23 +103,28 @@ class SideBySide(Generic[Result]):
     ) -> None:
         self._told.set()
         deadline = time.monotonic() + self._seconds
-        for thread in self._running.values():
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._running = {number: thread for number, thread in self._running.items() if thread.is_alive()}
-        if self._running:
-            self._on_left()
+        try:
+            for over in self._running.values():
+                while time.monotonic() < deadline and not over.wait(LOOK_SECONDS):
+                    pass
+        finally:
+            # A second Ctrl-C does not wait.
+            self._running = {number: over for number, over in self._running.items() if not over.is_set()}
+            if self._running:
+                self._on_left()
         while not self._ended.empty():
             ended = self._ended.get()
             if ended is None or ended.problem is None or isinstance(ended.problem, SystemExit):
                 continue
             if isinstance(ended.problem, RayDistillError):
-                logger.warning("%d, beside it: %s", ended.number, ended.problem.received)
+                logger.warning("beside it: %s", ended.problem.received)
             else:
                 logger.warning("%d, beside it, failed", ended.number, exc_info=ended.problem)
 
-    def _run(self, number: int, work: Callable[[], Result]) -> None:
+    def _run(self, number: int, work: Callable[[], Result], over: threading.Event) -> None:
         try:
             ended = _Ended[Result](number, work(), None)
         except BaseException as problem:
             ended = _Ended(number, None, problem)
         self._ended.put(ended)
+        over.set()

@@ -23,7 +23,12 @@ ADVISED = 2
 
 
 def tell_of_disk(
-    config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground, state: CampaignState, free: int
+    config: CampaignConfig,
+    plans: tuple[GradePlan, ...],
+    ground: Ground,
+    state: CampaignState,
+    free: int,
+    beside: int = 1,
 ) -> None:
     """Warn where the checkpoints of the trials that are still to be trained will need more than there is.
 
@@ -33,10 +38,14 @@ def tell_of_disk(
         ground: what they stand on; nothing is said where the encoder's shape is not known.
         state: what has happened so far, and so lies on the disk already.
         free: bytes that are free where the run lies.
+        beside: campaigns that divide them, this one among them.
     """
     rules = rules_of(config, plans)
     loads = _loads(config, plans, ground, state, rules)
-    needed, room = _needed(config, loads, rules.keep_trials), free + _released(config, plans, ground, state, rules)
+    needed, room = (
+        _needed(config, loads, rules.keep_trials),
+        free // beside + _released(config, plans, ground, state, rules),
+    )
     if needed <= room:
         return
     less = _needed(config, loads, ADVISED)
@@ -48,10 +57,11 @@ def tell_of_disk(
             f"{_gigabytes(less)}{enough}"
         )
     logger.warning(
-        "the checkpoints of up to %d trials (weights and optimizer, the best and the last of each) will need about %s, and the run directory's disk has %s free; %s",
+        "the checkpoints of up to %d trials (weights and optimizer, the best and the last of each) will need about %s, and the run directory's disk has %s free%s; %s",
         sum(one.trials for one in loads),
         _gigabytes(needed),
         _gigabytes(free),
+        f" for {beside} ladders at once" if beside > 1 else "",
         remedy,
     )
 

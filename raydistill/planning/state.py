@@ -63,6 +63,11 @@ class CampaignState:
         found = (record for key, record in self.trials.items() if key[:2] == (lineage, grade))
         return sorted(found, key=lambda record: record.number)
 
+    def scored(self, digest: str) -> dict[str, float] | None:
+        """What a promoted checkpoint, or an equal one of another lineage, scored on the test split."""
+        places = (place for place in self.tests if self.promotions[place].digest == digest)
+        return next((self.tests[place] for place in places), None)
+
     @property
     def teaching(self) -> set[str]:
         """The checkpoints that are learnt from, or will be by whoever asks next."""

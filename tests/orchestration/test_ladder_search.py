@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fakes
 import pytest
+import ray
 from click.testing import CliRunner
+from ray._private import auto_init_hook
 
 from raydistill.cli.main import commands
+from raydistill.cli.output import LADDER
 from raydistill.config.resources import ResourcesSection
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import PromotionError, RoomError, RunDirectoryError
-from raydistill.orchestration import campaign, joining
+from raydistill.orchestration import campaign, joining, ladder_search
+from raydistill.orchestration.cluster import connect_no_more
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.ledger import Ledger
 from raydistill.orchestration.machines import Room, room_of
@@ -229,20 +236,26 @@ def test_search_says_that_machines_stay_idle(
 
 
 @pytest.mark.parametrize(
-    ("resources", "told"),
+    ("resources", "places", "told"),
     [
-        ({"cpus_per_worker": 1}, ""),
-        ({"cpus_per_worker": 2}, "3 ladders are to run at once, and the cluster has room for 2 trials (1 x 2 CPUs"),
-        ({"cpus_per_worker": 2, "concurrent_trials": 1}, ""),
+        ({"cpus_per_worker": 2}, 2, ""),
+        ({"cpus_per_worker": 4}, 1, "2 ladders are to run at once, and the cluster has room for 1 trials (1 x 4 CPUs"),
+        ({"cpus_per_worker": 4, "concurrent_trials": 1}, 1, ""),
+        ({"cpus_per_worker": 8}, 0, ""),
     ],
+    ids=["room for both", "room for one", "grows on demand", "no machine has joined yet"],
 )
 def test_search_says_that_ladders_wait_for_each_other(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resources: dict[str, Any], told: str
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    resources: dict[str, Any],
+    places: int,
+    told: str,
 ) -> None:
-    """Three ladders that are said to run, of which one waits for hours without a word; a cluster that grows on demand has room later."""
-    section = ResourcesSection(**resources, gpus_per_worker=0, concurrent_ladders=3)
+    """Two ladders that are said to run, of which one waits for hours without a word. Of eight that are allowed, no more than there are to try count."""
+    section = ResourcesSection(**resources, gpus_per_worker=0, concurrent_ladders=8)
     config = two_ladders(0.1).model_copy(update={"resources": section})
-    monkeypatch.setattr(joining, "room_of", lambda _: Room(2, 4.0, 0.0, 4.0, ({"CPU": 4.0},)))
+    monkeypatch.setattr(joining, "room_of", lambda _: Room(places, 4.0, 0.0, 4.0, ({"CPU": 4.0},)))
     joining.tell_of_places(config)
     assert told in caplog.text
     assert bool(caplog.text) == bool(told)
@@ -279,3 +292,48 @@ def test_ladders_that_a_signal_cut_short_go_on_as_they_were(tmp_path: Path) -> N
         done = fakes.trained(root / ladder_name(number))
         assert len(done) == len(set(done)), "no epoch is trained twice"
     assert open_search(RunStore.at(root), config).complete
+
+
+def test_ladder_that_is_told_to_end_before_it_has_begun_begins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be left behind in a wait for a lock, and start a cluster of its own when the search's is gone."""
+    heeded: list[Any] = []
+
+    @contextlib.contextmanager
+    def locks(store: RunStore, heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        heeded.append(heed)
+        store.root.mkdir()
+        told.set()
+        yield lambda: None
+
+    told = threading.Event()
+
+    def heed() -> None:
+        if told.is_set():
+            raise SystemExit
+
+    monkeypatch.setattr(campaign, "locked", locks)
+    monkeypatch.setattr(campaign, "connected", lambda *_, **__: pytest.fail("it has connected"))
+    one = campaign.Campaign(fakes.campaign(), tmp_path / "run", fakes.workshop(), heed=heed)
+    with pytest.raises(SystemExit):
+        one.run()
+    assert heeded == [heed]
+
+
+def test_process_that_is_to_stay_disconnected_starts_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is left behind asks Ray something: that would start a cluster, behind no token, which outlives the search."""
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    started: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda: started.append("a cluster"))
+    auto_init_hook.auto_init_ray()
+    assert started == ["a cluster"]
+    connect_no_more()
+    auto_init_hook.auto_init_ray()
+    assert started == ["a cluster"]
+
+
+def test_threads_of_ladders_have_names_that_the_log_knows() -> None:
+    """The log of four ladders at once would name none of them."""
+    assert ladder_search._title(3) == f"{LADDER}0003"

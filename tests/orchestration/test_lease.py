@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pyarrow import fs
 from raydistill.errors import RunDirectoryError, StorageError
 from raydistill.orchestration import lease, watching
 from raydistill.orchestration.locking import is_held, locked
+from raydistill.orchestration.patience import HURRY_SECONDS, patiently
 from raydistill.orchestration.processes import this_process
 from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.runstore import RunStore
@@ -196,7 +198,7 @@ def test_time_in_which_nobody_could_renew_does_not_count(
 
 
 def test_watch_of_another_machine_can_be_ended(store: RunStore, remote: RemoteFolder, clock: Clock) -> None:
-    """Ctrl-C while a ladder of a search waits for a minute, in a thread that hears no signal."""
+    """Ctrl-C while a ladder of a search waits for 75 seconds, in a thread that hears no signal."""
     foreign(remote, clock.time() + 30)
 
     def heed() -> None:
@@ -314,6 +316,34 @@ def test_run_that_was_taken_meanwhile_is_lost(
     assert "--resume" in caught.value.remedy
     taken.release()
     assert taken.remote.read(watching.NAME) != b"{}\n" or there == "left", "what another holds is not given back"
+
+
+def test_who_lets_go_hurries_nobody_else(taken: lease.Lease, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ladder of a search ends while the storage is slow: another one, in a thread beside it, would lose patience, and with it end the search."""
+    patient = threading.Event()
+
+    def fails() -> None:
+        raise OSError("AWS Error SLOW_DOWN")
+
+    def beside() -> None:
+        with pytest.raises(OSError, match="SLOW_DOWN"):
+            patiently(fails)
+        if clock.passed - began > HURRY_SECONDS + 5:
+            patient.set()
+
+    def read(self: RemoteFolder, name: str) -> bytes | None:
+        monkeypatch.undo()
+        for one in ("sleep", "time", "monotonic"):
+            monkeypatch.setattr(time, one, getattr(clock, one))
+        other = threading.Thread(target=beside)
+        other.start()
+        other.join(60)
+        return None
+
+    monkeypatch.setattr(RemoteFolder, "read", read)
+    began = clock.passed
+    taken.release()
+    assert patient.is_set()
 
 
 @pytest.mark.parametrize("seconds", [1.0, 20.0, 600.0])
@@ -478,10 +508,10 @@ def test_holder_that_has_looked_again_is_sure_of_its_run(taken: lease.Lease, clo
 
 
 def test_only_what_another_machine_started_is_waited_for(remote: RemoteFolder, clock: Clock) -> None:
-    """Trials whose cluster lost its head live on for three quarters of one, and would send their checkpoints while others go on from them."""
+    """Trials whose cluster lost its head live on for up to a minute, and would send their checkpoints while others go on from them."""
     foreign(remote, clock.time())
     assert watching.await_end(remote) == (remote.read(watching.NAME), True)
-    assert watching.ORPHAN_SECONDS == clock.passed > 45
+    assert watching.ORPHAN_SECONDS == clock.passed > 60
     # A process of this machine that runs, and whose lease has run out.
     remote.write(watching.NAME, json.dumps({**this_process(), "until": clock.time() - 1}).encode())
     began = clock.passed

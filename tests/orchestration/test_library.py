@@ -20,7 +20,7 @@ from raydistill.orchestration import library as library_module
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
-from raydistill.orchestration.library import Library, runs_beside
+from raydistill.orchestration.library import Library, lent_score, runs_beside
 from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.rundir import write_config
 from raydistill.orchestration.runstore import RunStore
@@ -92,6 +92,24 @@ def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
     assert borrower.record(KEY).notes == [f"taken from {lender}"]
     assert Ladder(tmp_path / "borrower", RULES).state == borrower.state
     assert borrower.begin(("main", 0, 1), "other work", {}) == "run"
+
+
+@pytest.mark.parametrize("there", ["scored", "not scored yet", "unreadable"])
+def test_score_of_what_was_taken_is_taken_too(lender: Path, tmp_path: Path, there: str) -> None:
+    """Every ladder of a search would encode and rank all of the graph with the teacher that they share; or one that is not scored yet never be."""
+    store = RunStore.at(tmp_path / "borrower")
+    borrower = ladder(store.root, library=Library(store, fakes.verify))
+    borrower.begin(KEY, teacher().identity, {})
+    borrower.promote("main", 0)
+    lent = Ladder(lender, RULES)
+    lent.promote("main", 0)
+    if there != "not scored yet":
+        lent.record_test("main", 0, {"mrr": 0.25, "bytes": 7.0})
+    if there == "unreadable":
+        (sorted((lender / "ledger").iterdir())[0]).write_text("no event")
+    expected = {"mrr": 0.25, "bytes": 7.0} if there == "scored" else None
+    assert lent_score(store, borrower.state, ("main", 0)) == expected
+    assert lent_score(RunStore.at(lender), lent.state, ("main", 0)) is None, "what was trained here is scored here"
 
 
 def test_taking_that_was_cut_short_is_completed(lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,8 @@ def test_campaigns_beside_each_other_divide_what_there_is(monkeypatch: pytest.Mo
     apart, shared = Machines(ResourcesSection(), room, beside=4), Machines(ResourcesSection(), room, 4, alone=(0,))
     assert [apart.share(1, grade) for grade in (0, 1)] == [(1, 2.0), (1, 2.0)]
     assert [shared.share(1, grade) for grade in (0, 1)] == [(1, 8.0), (1, 2.0)]
+    assert [shared.divided(*each) for each in ((8.0, 0), (3.0, 0), (2.0, 1))] == [2.0, 1.0, 2.0]
+    assert [apart.divided(2.0, 0), Machines(ResourcesSection(), room, alone=(0,)).divided(8.0, 0)] == [2.0, 8.0]
 
 
 def test_nobody_asks_for_more_cpus_than_a_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,22 +411,27 @@ def test_head_that_is_gone_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_silence_of_a_head_is_counted_in_looks_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that stood still for a minute looks once, while the network is down for a second, and would end with all it learnt."""
-    clock, answers = iter([0.0, 60.0, 60.0, 70.0, 71.0, 72.0, 73.0, 74.0]), iter([False, False, True, False])
+    """A process that stood still for a minute looks once or twice, while the network is down for a second, and would end with all it learnt."""
+    now, answers = [0.0], [False]
 
     def connect(address: tuple[str, int], timeout: float) -> socket.socket:
-        if next(answers):
-            return socket.socket()
-        raise TimeoutError
+        now[0] += timeout
+        if not answers[0]:
+            raise TimeoutError
+        return socket.socket()
 
-    monkeypatch.setattr(losses.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(losses.socket, "create_connection", connect)
+    monkeypatch.setattr(losses, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(losses, "socket", SimpleNamespace(create_connection=connect))
     head = losses.Head("127.0.0.1:1")
     assert head.silent() == 0.0
-    assert (head.answers(), head.silent()) == (False, 0.0)
-    assert (head.answers(), head.silent()) == (False, 11.0)
+    silences = []
+    for pause in (60.0, 2.0, 60.0, 2.0):
+        now[0] += pause
+        assert not head.answers()
+        silences.append(head.silent())
+    assert silences == [3.0, 8.0, 14.0, 19.0]
+    answers[0] = True
     assert (head.answers(), head.silent()) == (True, 0.0)
-    assert (head.answers(), head.refused) == (False, False)
 
 
 WAITING = """

@@ -18,6 +18,7 @@ from raydistill.orchestration import ladder_search, scoring
 from raydistill.orchestration.ladder_search import LadderSearch
 from raydistill.orchestration.machines import Machines, Room
 from raydistill.orchestration.scoring import Scoring, Scorings, score
+from raydistill.orchestration.search_record import SearchRecord
 from raydistill.orchestration.together import Team
 from raydistill.planning.places import capacity
 from raydistill.planning.records import Promotion
@@ -48,6 +49,8 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
             cpus=cpus,
             threads=int(cpus),
             title=f"main, grade {grade}-x",
+            plan=SimpleNamespace(index=grade),
+            store=None,
         )
         for grade, cpus in enumerate((1.0, 1.0, 2.0))
     }
@@ -88,6 +91,32 @@ def test_scoring_has_the_cpus_of_its_grades_trials_and_takes_their_room(
     assert scorings.running == {}
     scorings.start(state, 2)
     assert (list(scorings.running), scorings.room) == ([(2, "/run/2", 2.0, 2)], 2)
+
+
+def test_score_that_another_run_has_is_taken_from_there(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher that eight ladders share would be scored eight times; or every storage be looked through, twice a second, for room that is not there."""
+    state, asked = scorings.coordinator.state, list[Place]()
+
+    def lent(store: object, state: CampaignState, place: Place) -> dict[str, float] | None:
+        asked.append(place)
+        return {"mrr": 0.5} if place == ("main", 0) else None
+
+    monkeypatch.setattr(scoring, "lent_score", lent)
+    scorings.start(state, 0)
+    assert asked == []
+    scorings.start(state, 1)
+    assert state.tests == {("main", 0): {"mrr": 0.5}}
+    assert list(scorings.running) == [(0, "/run/1", 1.0, 1)]
+    assert asked == [("main", 0), ("main", 1)]
+
+
+def test_score_of_a_shared_teacher_does_not_wait_for_the_whole_machine(scorings: Scorings) -> None:
+    """It was trained on all of it, before the other ladders began; these would take whatever becomes free, and a ladder that is done wait for its end."""
+    room = scorings.machines.room
+    scorings.machines = Machines(ResourcesSection(), room, beside=2, alone=(0,))
+    scorings.studies["main", 0].cpus = 2.0
+    scorings.start(scorings.coordinator.state, 1)
+    assert list(scorings.running) == [(0, "/run/0", 1.0, 1)]
 
 
 @pytest.mark.parametrize(("cpus", "size"), [(4.0, 2), (2.0, 2), (1.0, 1)])
@@ -274,9 +303,10 @@ def test_ladder_that_cannot_be_scored_does_not_end_the_search(tmp_path: Path, mo
     point = ladder_search.next_ladder(config, [])
     assert point is not None
     ended = search._run_ladder(0, point, lambda: None, lambda number, state: None)
-    assert ended.state is None
+    assert not ended.values
     assert "did not fit" in ended.reason
-    search._record(0, ended)
-    [result] = search.results
+    record = SearchRecord(config, search.store)
+    record.end(0, *ended)
+    [result] = record.results
     assert result.values == {}
     assert "did not fit" in result.reason

@@ -81,7 +81,7 @@ def test_what_fails_ends_the_others_which_save_first(caplog: pytest.LogCaptureFi
         run()
     assert quiet.saved
     assert loud.saved
-    assert "1, beside it: the disk is full" in caplog.text
+    assert "beside it: the disk is full" in caplog.text
 
 
 def test_an_interruption_is_heard_while_others_work() -> None:
@@ -124,6 +124,23 @@ def test_who_does_not_end_is_not_waited_for_for_ever() -> None:
         run()
     assert time.monotonic() - began < 10
     assert (left, ladders.running, ends.saved) == (["somebody"], [0], True)
+    hangs.set()
+
+
+def test_who_interrupts_twice_leaves_nobody_unnoticed() -> None:
+    """The second Ctrl-C comes in the half minute in which nothing seems to happen."""
+    hangs, left = threading.Event(), list[str]()
+    ladders = SideBySide[str](seconds=60, on_left=lambda: left.append("somebody"))
+
+    def run() -> None:
+        with ladders:
+            ladders.start(0, lambda: str(hangs.wait(60)))
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+            raise SystemExit
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert (left, ladders.running) == (["somebody"], [0])
     hangs.set()
 
 

@@ -45,6 +45,17 @@ def test_disk_that_is_too_small_is_told_of(campaign: Maker, caplog: pytest.LogCa
     assert told(campaign, caplog, 400e9) == ""
 
 
+def test_ladders_at_once_divide_the_disk(campaign: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """Four ladders that each find room enough fill the disk together."""
+    config = campaign(SEARCHED, search={"trials": 100})
+    plans = grade_plans(config, BERT)
+    with caplog.at_level(logging.WARNING, "raydistill.planning.disk"):
+        tell_of_disk(config, plans, BERT, CampaignState(), int(800e9), 2)
+        assert caplog.text == ""
+        tell_of_disk(config, plans, BERT, CampaignState(), int(800e9), 4)
+    assert "the run directory's disk has 800.0 GB free for 4 ladders at once;" in caplog.text
+
+
 def test_trials_that_lineages_may_share_are_all_there_until_both_have_promoted(
     campaign: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
