@@ -1,9 +1,9 @@
 """Ends a process of a campaign soon after its cluster has lost the head.
 
 Without its head a cluster is over, unless the head's state is kept elsewhere; but Ray's processes on other machines look for it for a minute (`RAY_gcs_rpc_server_reconnect_timeout_s=60` in
-`cluster/`), because a network that is broken looks the same. So a head that says nothing is waited for as long as the driver waits for it, which ends the campaign then. Not so a head that
-refuses: its machine is there, and nobody listens on it. What only stands in front of a head may refuse, too (a Kubernetes service of a pod that is not ready), so Ray, which
-is connected already, is asked as well.
+`cluster/`) where it refuses, and for longer where it says nothing, because a network that is broken looks the same (four minutes were seen, of Ray 2.60). A head that says nothing is waited for
+as long as the driver waits for it, which ends the campaign then. Not so a head that refuses: its machine is there, and nobody listens on it. What only stands in front of a head may refuse,
+too (a Kubernetes service of a pod that is not ready), so Ray, which is connected already, is asked as well.
 """
 
 from __future__ import annotations
@@ -32,20 +32,24 @@ ANSWER_SECONDS = 2.0
 """How long Ray may take to answer then. With the looks, and what saving may take, a process ends within 12 seconds; within 15 of when a driver gives up a head that says nothing."""
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 USUAL_SECONDS = 60.0
-"""How long Ray looks for a head by default. Who sets more, as KubeRay does where the head's state is kept in Redis, awaits one that comes back."""
+"""How long Ray looks for a head by default. Who sets more, as KubeRay does where the head's state is kept in Redis, awaits one that comes back, for as long."""
 
 
 @functools.cache
 def end_with_head() -> None:
     """Watch the head from now on, in a thread; once in a process, however often it is called."""
-    if not _comes_back():
-        head = Head(ray.get_runtime_context().gcs_address)
-        threading.Thread(target=watch, args=(head,), name="orphan-watch", daemon=True).start()
+    head = Head(ray.get_runtime_context().gcs_address)
+    threading.Thread(target=watch, args=(head, _patience()), name="orphan-watch", daemon=True).start()
 
 
-def watch(head: Head) -> None:
-    """Return never: when the head refuses, or says nothing for too long, and Ray does not reach it either, tell this process to save and end, and end it where it does not."""
-    while not _is_gone(head):
+def watch(head: Head, patience: float = LOST_SECONDS) -> None:
+    """Return never: when the head refuses, or says nothing for too long, and Ray does not reach it either, tell this process to save and end, and end it where it does not.
+
+    Args:
+        head: of the cluster.
+        patience: how long it may say nothing, in seconds; one that is awaited for longer than a driver does may also refuse for as long.
+    """
+    while not _is_gone(head, patience):
         time.sleep(LOOK_SECONDS)
     # Not a warning of a log: those of a trial are told to the coordinator, which may be gone with the head.
     with contextlib.suppress(OSError, ValueError):
@@ -55,12 +59,12 @@ def watch(head: Head) -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def _is_gone(head: Head) -> bool:
+def _is_gone(head: Head, patience: float) -> bool:
     for _ in range(REFUSALS):
         if head.answers():
             return False
-        if not head.refused:
-            if head.silent() <= LOST_SECONDS:
+        if not head.refused or patience > LOST_SECONDS:
+            if head.silent() <= patience:
                 return False
             break
         time.sleep(AGAIN_SECONDS)
@@ -72,8 +76,10 @@ def _is_gone(head: Head) -> bool:
     return False
 
 
-def _comes_back() -> bool:
+def _patience() -> float:
+    """How long a head that does not answer is waited for, in seconds."""
     try:
-        return float(os.environ.get(RECONNECT, USUAL_SECONDS)) > USUAL_SECONDS
+        seconds = float(os.environ.get(RECONNECT, USUAL_SECONDS))
     except ValueError:
-        return False
+        return LOST_SECONDS
+    return seconds if seconds > USUAL_SECONDS else LOST_SECONDS

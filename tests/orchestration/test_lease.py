@@ -508,7 +508,7 @@ def test_holder_that_has_looked_again_is_sure_of_its_run(taken: lease.Lease, clo
 
 
 def test_only_what_another_machine_started_is_waited_for(remote: RemoteFolder, clock: Clock) -> None:
-    """Trials whose cluster lost its head live on for up to a minute, and would send their checkpoints while others go on from them."""
+    """Trials whose cluster lost its head live on for three quarters of a minute, and would send their checkpoints while others go on from them."""
     foreign(remote, clock.time())
     assert watching.await_end(remote) == (remote.read(watching.NAME), True)
     assert watching.ORPHAN_SECONDS == clock.passed > 60

@@ -109,17 +109,24 @@ def test_word_that_cannot_be_said_keeps_nobody_alive(told: list[int], monkeypatc
 
 @pytest.mark.parametrize(("seconds", "awaits"), [("600", True), ("60", False), ("10", False), ("", False)])
 def test_head_whose_state_is_kept_elsewhere_is_waited_for(
-    seconds: str, awaits: bool, monkeypatch: pytest.MonkeyPatch
+    seconds: str, awaits: bool, told: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It refuses until it has started again; Ray is told to wait for as long."""
+    """It refuses until it has started again; Ray is told to wait for as long. One that never comes back would have its trials at work for ever."""
     monkeypatch.setenv(RECONNECT, seconds)
-    asked = list[str]()
-    monkeypatch.setattr(orphans, "Head", lambda address: asked.append(address))
+    watched = list[tuple[FakeHead, float]]()
+    monkeypatch.setattr(orphans, "Head", lambda address: FakeHead(*[REFUSES, SILENT] * 70))
     context = SimpleNamespace(gcs_address="127.0.0.1:1")
     monkeypatch.setattr(orphans, "ray", SimpleNamespace(get_runtime_context=lambda: context))
-    monkeypatch.setattr(orphans, "threading", SimpleNamespace(Thread=lambda **how: SimpleNamespace(start=lambda: None)))
+
+    def thread(target: object, args: tuple[FakeHead, float], **how: object) -> SimpleNamespace:
+        return SimpleNamespace(start=lambda: watched.append(args))
+
+    monkeypatch.setattr(orphans, "threading", SimpleNamespace(Thread=thread))
     end_with_head.__wrapped__()
-    assert bool(asked) is not awaits
+    [(head, patience)] = watched
+    with pytest.raises(EndedError):
+        watch(head, patience)  # type: ignore[arg-type]
+    assert head.silent() == (605.0 if awaits else 40.0)
 
 
 LEFT = """
