@@ -1,4 +1,4 @@
-"""Work that other runs beside this one have done: a trial whose whole configuration and teacher are equal is taken from there, not run again, and so is its score."""
+"""Work that other runs beside this one have done: a trial whose whole configuration and teacher are equal is taken from there, not run again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from raydistill.orchestration.remote import MANIFEST, STREAMS
 from raydistill.orchestration.rundir import CONFIG, read_state
 from raydistill.orchestration.runstore import RunStore
 from raydistill.orchestration.searchdir import LADDERS
-from raydistill.planning.records import TAKEN, Place, TrialRecord
-from raydistill.planning.state import CampaignState
+from raydistill.planning.records import TAKEN, TrialRecord
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 60.0
@@ -171,27 +170,6 @@ class Library:
             return self.verify(checkpoint) == digest
         except CheckpointError:
             return False
-
-
-def lent_score(store: RunStore, state: CampaignState, place: Place) -> dict[str, float] | None:
-    """What a promoted checkpoint scored on the test split in the run that its trial was taken from; None where it was trained here, or has no score there yet.
-
-    Args:
-        store: the run that borrows.
-        state: what has happened in it.
-        place: a grade that has promoted.
-    """
-    promotion = state.promotions[place]
-    trials = (one for one in state.trials.values() if one.identity == promotion.identity)
-    lenders = {note.removeprefix(TAKEN) for one in trials for note in one.notes if note.startswith(TAKEN)}
-    if not lenders:
-        return None
-    try:
-        states = [read_state(run) for run in runs_beside(store) if run.place in lenders]
-    except RayDistillError as problem:
-        logger.info("no score is taken from %s: %s", ", ".join(sorted(lenders)), problem.received)
-        return None
-    return next(filter(None, (one.scored(promotion.digest) for one in states)), None)
 
 
 def _work_of(run: RunStore) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray.util.placement_group import PlacementGroup
 from raydistill.config.schema import CampaignConfig
 from raydistill.errors import ProcessError, RayDistillError, RoomError, ScoringError
 from raydistill.orchestration.asking import ask, unwrapped
-from raydistill.orchestration.library import lent_score
+from raydistill.orchestration.lenders import Lenders, lenders_of
 from raydistill.orchestration.machines import Machines, beside_driver
 from raydistill.orchestration.orphans import end_with_head
 from raydistill.orchestration.premises import Premises
@@ -109,13 +109,10 @@ class Scorings:
             team = Team.of(self.config.resources, self.machines.least_team(cpus), cpus)
             room = self.machines.weight(cpus, team.size)
             if room <= free or (alone and not self.running and self.machines.room.cpus):
-                lent = lent_score(study.store, state, place)
-                if lent is not None:
-                    ask(self.coordinator.record_test.remote(*place, lent))
-                    continue
                 under_way.add(promotion.digest)
                 group = team.room() if team.size > 1 else None
-                reference = self._start(promotion.checkpoint, study, team, group)
+                lenders = lenders_of(study.store, state, place) if self.config.storage.share_trials else None
+                reference = self._start(promotion.checkpoint, study, team, group, lenders)
                 self.running[reference] = Scoring(place, promotion.checkpoint, room, cpus, group)
                 free -= room
 
@@ -178,14 +175,16 @@ class Scorings:
             scoring.give_back()
         self.running.clear()
 
-    def _start(self, checkpoint: str, study: Study, team: Team, group: PlacementGroup | None) -> Any:
-        threads = min(study.threads, max(1, int(self.machines.divided(study.cpus, study.plan.index))))
+    def _start(
+        self, checkpoint: str, study: Study, team: Team, group: PlacementGroup | None, lenders: Lenders | None
+    ) -> Any:
+        threads = min(study.threads, max(1, int(team.cpus)))
         told = checkpoint, self.config, self.workshop, threads, group is not None, study.premises
         if group is None:
             # Ray's types know functions of a few arguments.
             alone: Any = ray.remote(max_retries=2, num_cpus=team.cpus, num_gpus=team.gpus)(_score_alone)
-            return alone.remote(*told)
-        return ray.remote(max_retries=2, **beside_driver())(together).remote(score, told, team, group)
+            return alone.remote(lenders, *told)
+        return ray.remote(max_retries=2, **beside_driver())(_score_together).remote(lenders, told, team, group)
 
     def _failure(self, scoring: Scoring, problem: RayError | RayDistillError) -> ScoringError:
         said, study = unwrapped(problem), self.studies[scoring.place]
@@ -220,7 +219,18 @@ def score(
     return {**workshop.test_metrics(checkpoint, config, workshop.world(shared)), **sizes}
 
 
-def _score_alone(*told: Any) -> dict[str, float]:
-    """`score` in a process of its own."""
+def _score_alone(lenders: Lenders | None, *told: Any) -> dict[str, float]:
+    """`score` in a process of its own, or what another run has of it."""
     end_with_head()
-    return score(*told)
+    return _lent(lenders, told) or score(*told)
+
+
+def _score_together(lenders: Lenders | None, told: Sequence[Any], team: Team, group: PlacementGroup) -> Any:
+    """`score` by several processes, or what another run has of it."""
+    return _lent(lenders, told) or together(score, told, team, group)
+
+
+def _lent(lenders: Lenders | None, told: Sequence[Any]) -> dict[str, float] | None:
+    # Here, and not in the driver's loop, which a storage that is slow to answer would keep from everything else.
+    config: CampaignConfig = told[1]
+    return lenders.score(config) if lenders is not None else None

@@ -102,13 +102,13 @@ def assembler_of_record(record: dict[str, Any], tokenizer_folder: Path, dataset:
 def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 32, rounds: int = 5) -> float:
     """Processor time to encode one query by itself on one thread, in milliseconds: what a small deployment pays for an answer.
 
-    The lowest of several medians: what others on the machine do only adds to it, and medians of equal models lay between 2.4 and 4.1 ms (two cores).
+    The median over queries of the lowest of several times: what others on the machine do only adds to it, and medians of equal models lay between 2.4 and 4.1 ms (two cores).
 
     Args:
         checkpoint: the model.
         data: dataset directory whose validation queries are taken.
-        queries: how many are timed in a round, after eight that warm up.
-        rounds: medians.
+        queries: how many are timed, after eight that warm up.
+        rounds: how often each of them is.
 
     Raises:
         CheckpointError: damaged checkpoint.
@@ -117,7 +117,8 @@ def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 
     dataset = Dataset.load(data)
     # Not by way of a GPU: what the driver has there it would keep beside the trials.
     model, assembler = open_checkpoint(checkpoint, dataset, device=torch.device("cpu"))
-    rows = dataset.valid[np.arange(8 + rounds * queries) % len(dataset.valid)]
+    order = np.concatenate([np.arange(8), np.tile(np.arange(queries), rounds)])
+    rows = dataset.valid[order % len(dataset.valid)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -131,4 +132,4 @@ def query_milliseconds(checkpoint: str | Path, data: str | Path, queries: int = 
             seconds.append(time.thread_time() - begun)
     finally:
         torch.set_num_threads(threads)
-    return 1000 * float(np.median(np.reshape(seconds[8:], (rounds, queries)), axis=1).min())
+    return 1000 * float(np.median(np.reshape(seconds[8:], (rounds, queries)).min(axis=0)))

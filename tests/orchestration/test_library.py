@@ -20,7 +20,8 @@ from raydistill.orchestration import library as library_module
 from raydistill.orchestration.courier import Courier
 from raydistill.orchestration.depot import Depot
 from raydistill.orchestration.ladder import Ladder
-from raydistill.orchestration.library import Library, lent_score, runs_beside
+from raydistill.orchestration.lenders import Lenders, lenders_of
+from raydistill.orchestration.library import Library, runs_beside
 from raydistill.orchestration.remote import RemoteFolder
 from raydistill.orchestration.rundir import write_config
 from raydistill.orchestration.runstore import RunStore
@@ -94,7 +95,7 @@ def test_finished_work_is_taken_over(lender: Path, tmp_path: Path) -> None:
     assert borrower.begin(("main", 0, 1), "other work", {}) == "run"
 
 
-@pytest.mark.parametrize("there", ["scored", "not scored yet", "unreadable"])
+@pytest.mark.parametrize("there", ["scored", "not scored yet", "unreadable", "scored otherwise"])
 def test_score_of_what_was_taken_is_taken_too(lender: Path, tmp_path: Path, there: str) -> None:
     """Every ladder of a search would encode and rank all of the graph with the teacher that they share; or one that is not scored yet never be."""
     store = RunStore.at(tmp_path / "borrower")
@@ -107,9 +108,24 @@ def test_score_of_what_was_taken_is_taken_too(lender: Path, tmp_path: Path, ther
         lent.record_test("main", 0, {"mrr": 0.25, "bytes": 7.0})
     if there == "unreadable":
         (sorted((lender / "ledger").iterdir())[0]).write_text("no event")
+    # Neighbours of the head add to the score of an answer: other numbers, of the same checkpoint.
+    config = fakes.campaign(rerank={"hops": 2}) if there == "scored otherwise" else fakes.campaign()
     expected = {"mrr": 0.25, "bytes": 7.0} if there == "scored" else None
-    assert lent_score(store, borrower.state, ("main", 0)) == expected
-    assert lent_score(RunStore.at(lender), lent.state, ("main", 0)) is None, "what was trained here is scored here"
+    assert lenders_of(store, borrower.state, ("main", 0)).score(config) == expected
+    assert not lenders_of(RunStore.at(lender), lent.state, ("main", 0)).places, "what was trained here is scored here"
+
+
+def test_run_that_cannot_be_read_keeps_no_score_of_another(tmp_path: Path) -> None:
+    """Two runs have trained the same, and one of them is damaged: what the sound one found would be measured again."""
+    for name in ("damaged", "sound"):
+        lend(tmp_path / name)
+        one = Ladder(tmp_path / name, RULES)
+        one.promote("main", 0)
+        one.record_test("main", 0, {"mrr": 0.25})
+        digest = one.state.promotions["main", 0].digest
+    (sorted((tmp_path / "damaged" / "ledger").iterdir())[0]).write_text("no event")
+    places = frozenset(str(tmp_path / name) for name in ("damaged", "sound"))
+    assert Lenders(RunStore.at(tmp_path / "borrower"), places, digest).score(fakes.campaign()) == {"mrr": 0.25}
 
 
 def test_taking_that_was_cut_short_is_completed(lender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

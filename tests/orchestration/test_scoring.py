@@ -21,7 +21,7 @@ from raydistill.orchestration.scoring import Scoring, Scorings, score
 from raydistill.orchestration.search_record import SearchRecord
 from raydistill.orchestration.together import Team
 from raydistill.planning.places import capacity
-from raydistill.planning.records import Promotion
+from raydistill.planning.records import TAKEN, Promotion, TrialRecord
 from raydistill.planning.state import CampaignState
 
 Place = tuple[str, int]
@@ -59,7 +59,9 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> Scorings:
     found = Scorings(fakes.campaign(), coordinator, fakes.workshop(), machines, studies)
     monkeypatch.setattr(scoring, "ask", ask)
     monkeypatch.setattr(
-        found, "_start", lambda checkpoint, study, team, group: (next(numbers), checkpoint, team.cpus, study.threads)
+        found,
+        "_start",
+        lambda checkpoint, study, team, group, lenders: (next(numbers), checkpoint, team.cpus, study.threads),
     )
     return found
 
@@ -93,21 +95,37 @@ def test_scoring_has_the_cpus_of_its_grades_trials_and_takes_their_room(
     assert (list(scorings.running), scorings.room) == ([(2, "/run/2", 2.0, 2)], 2)
 
 
-def test_score_that_another_run_has_is_taken_from_there(scorings: Scorings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher that eight ladders share would be scored eight times; or every storage be looked through, twice a second, for room that is not there."""
-    state, asked = scorings.coordinator.state, list[Place]()
+@pytest.mark.parametrize("shared", [True, False])
+def test_score_is_asked_of_the_runs_that_lent_the_checkpoint(
+    scorings: Scorings, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """The teacher that eight ladders share would be scored eight times; or numbers come from a run with which nothing is to be shared."""
+    scorings.config = fakes.campaign(storage={"share_trials": shared})
+    state, asked = scorings.coordinator.state, list[Any]()
+    monkeypatch.setattr(scorings, "_start", lambda *told: asked.append(told[-1]) or len(asked))
+    record = TrialRecord("t0", "main", 0, 0, {}, notes=["the disk is slow", f"{TAKEN}/storage/first"])
+    state.trials = {record.key: record, ("main", 1, 0): TrialRecord("t1", "main", 1, 0, {})}
+    scorings.start(state, 2)
+    assert [one and (one.places, one.digest) for one in asked] == (
+        [({"/storage/first"}, "d0"), (set(), "d1")] if shared else [None, None]
+    )
 
-    def lent(store: object, state: CampaignState, place: Place) -> dict[str, float] | None:
-        asked.append(place)
-        return {"mrr": 0.5} if place == ("main", 0) else None
 
-    monkeypatch.setattr(scoring, "lent_score", lent)
-    scorings.start(state, 0)
-    assert asked == []
-    scorings.start(state, 1)
-    assert state.tests == {("main", 0): {"mrr": 0.5}}
-    assert list(scorings.running) == [(0, "/run/1", 1.0, 1)]
-    assert asked == [("main", 0), ("main", 1)]
+def test_score_that_another_run_has_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the whole graph through the teacher, for numbers that are there."""
+    told, measured = ("/run/0", fakes.campaign()), list[Any]()
+    monkeypatch.setattr(scoring, "end_with_head", lambda: None)
+    monkeypatch.setattr(scoring, "score", lambda *asked: measured.append(asked) or {"mrr": 0.1})
+    monkeypatch.setattr(scoring, "together", lambda work, asked, team, group: work(*asked))
+    lends: Any = SimpleNamespace(score=lambda config: {"mrr": 0.5})
+    nobody: Any = SimpleNamespace(score=lambda config: None)
+    team: Any = None
+    assert scoring._score_alone(lends, *told) == scoring._score_together(lends, told, team, team) == {"mrr": 0.5}
+    assert measured == []
+    for lenders in (nobody, None):
+        assert scoring._score_alone(lenders, *told) == {"mrr": 0.1}
+        assert scoring._score_together(lenders, told, team, team) == {"mrr": 0.1}
+    assert measured == [told] * 4
 
 
 def test_score_of_a_shared_teacher_does_not_wait_for_the_whole_machine(scorings: Scorings) -> None:
