@@ -177,7 +177,7 @@ class Runner:
 def driver(scene: Scene, runner: Runner) -> Driver:
     """A driver of the scene, as it is after it has read the ledger."""
     room = SimpleNamespace(places=4)
-    machines = SimpleNamespace(room=room, weight=lambda cpus, workers: 1, share=lambda trials: (1, 1.0))
+    machines = SimpleNamespace(room=room, weight=lambda cpus, workers: 1, share=lambda trials, grade: (1, 1.0))
     one = Driver(
         scene.config,
         scene.ground,
