@@ -126,6 +126,10 @@ class Machines:
         """Workers of each trial where there are so many, and as many in each campaign beside this one, and CPUs of each worker.
 
         By the most room there has been: the loss of a machine must not change what is trained, as long as it can be trained.
+
+        Args:
+            trials: in this campaign.
+            grade: theirs; one of those that train on all there is has no campaigns beside it.
         """
         most, trials = self.most, trials * (1 if grade in self.alone else self.beside)
         return share_of_a_trial(
