@@ -183,6 +183,7 @@ def save_report(state: CampaignState, config: CampaignConfig, place: str) -> str
 def show_result(state: CampaignState, config: CampaignConfig, place: str, *, as_json: bool) -> None:
     """Write the report; print the final tables, where everything lies, and the promoted checkpoints."""
     from raydistill.cli.output import echo_json, echo_tables
+    from raydistill.reporting.promoted import promoted_lines
     from raydistill.reporting.report import report_json, report_tables
 
     page = save_report(state, config, place)
@@ -190,8 +191,7 @@ def show_result(state: CampaignState, config: CampaignConfig, place: str, *, as_
         echo_json({"run": place, "report": page, **report_json(state, config)})
         return
     echo_tables(report_tables(state, config))
-    for lineage, grade in sorted(state.promotions):
-        promotion = state.promotions[lineage, grade]
-        click.echo(f"promoted {lineage} {state.grades[grade]}: {promotion.checkpoint}")
+    for line in promoted_lines(state):
+        click.echo(line)
     click.echo(f"report {page}")
     click.echo(f"run {place}")

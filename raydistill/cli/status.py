@@ -43,9 +43,9 @@ def status(run: str, watch: bool, as_json: bool) -> None:
     elif watch:
         _watch(store, config)
     else:
-        shown, complete = look(store, config)
+        shown, complete, promoted = look(store, config)
         result_console().print(shown)
-        _say_if_left(store, config, complete=complete)
+        _say_the_end(store, config, promoted, complete=complete)
 
 
 def content(store: RunStore, config: CampaignConfig) -> dict[str, Any]:
@@ -63,18 +63,19 @@ def content(store: RunStore, config: CampaignConfig) -> dict[str, Any]:
     return {**state_json(state), "results": report["results"], "assistants": report["assistants"]}
 
 
-def look(store: RunStore, config: CampaignConfig) -> tuple[RenderableType, bool]:
-    """What is known of a run at this moment, for people, and whether it is complete."""
+def look(store: RunStore, config: CampaignConfig) -> tuple[RenderableType, bool, list[str]]:
+    """What is known of a run at this moment, for people; whether it is complete; and lines that say where its promoted checkpoints are."""
     if config.ladders is not None:
         from raydistill.orchestration.searchdir import open_search
         from raydistill.reporting.ladders import search_view
 
         search = open_search(store, config)
-        return search_view(search.ladders, search.wanted, search.running), search.complete
+        return search_view(search.ladders, search.wanted, search.running), search.complete, []
     from raydistill.orchestration.rundir import read_state
+    from raydistill.reporting.promoted import promoted_lines
 
     state = read_state(store)
-    return view(state, config), state.complete
+    return view(state, config), state.complete, promoted_lines(state)
 
 
 def view(state: CampaignState, config: CampaignConfig) -> RenderableType:
@@ -100,15 +101,22 @@ def _watch(store: RunStore, config: CampaignConfig) -> None:
     from raydistill.cli.output import result_console
     from raydistill.orchestration.locking import is_held
 
-    shown, complete = look(store, config)
+    shown, complete, promoted = look(store, config)
     with Live(shown, console=result_console(), auto_refresh=False) as live:
         # One more look after the driver has gone: its last events came just before.
         held = True
         while not complete and held:
             held = is_held(store)
             time.sleep(INTERVAL_SECONDS)
-            shown, complete = look(store, config)
+            shown, complete, promoted = look(store, config)
             live.update(shown, refresh=True)
+    _say_the_end(store, config, promoted, complete=complete)
+
+
+def _say_the_end(store: RunStore, config: CampaignConfig, promoted: list[str], *, complete: bool) -> None:
+    # Not in the tables, whose cells would break a path that is to be copied.
+    for line in promoted:
+        click.echo(line)
     _say_if_left(store, config, complete=complete)
 
 

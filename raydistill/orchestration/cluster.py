@@ -22,7 +22,7 @@ from ray._private.node import Node
 from ray.exceptions import AuthenticationError
 
 from raydistill.orchestration import reaper
-from raydistill.orchestration.refusals import check_kind, not_joined, not_started
+from raydistill.orchestration.refusals import check_kind, not_joined, not_started, not_up
 
 PREFIX = "rd-"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -143,6 +143,11 @@ def _start(num_cpus: int | None, folder: Path) -> None:
         )
     except AuthenticationError as problem:
         raise not_started(problem) from None
+    except Exception as problem:
+        # Ray has no class of its own for it. What a disk or a permission refuses is told better by its own error.
+        if isinstance(problem, OSError) and not isinstance(problem, (ConnectionError, TimeoutError)):
+            raise
+        raise not_up(problem, folder.parent) from None
 
 
 @contextlib.contextmanager

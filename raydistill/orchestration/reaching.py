@@ -6,6 +6,7 @@ an address and imports it, and sends no token unless `RAY_AUTH_MODE` is set.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -51,8 +52,7 @@ def api_address(given: str | None) -> str:
             consequence="the job would go to whatever cluster happens to run on this machine",
             remedy="name the dashboard's address; `cluster/local.sh start` starts a cluster here and prints it",
         )
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_web_address(address):
         raise ConfigError(
             f"{source} {address!r} is no address of a job API",
             expected="http://HOST:8265 or https://HOST: the address of the cluster's dashboard",
@@ -60,6 +60,15 @@ def api_address(given: str | None) -> str:
             remedy="give --address, or set RAY_API_SERVER_ADDRESS",
         )
     return address.rstrip("/")
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        # Whether the port is a number is found out when somebody asks for it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def authorization() -> dict[str, str]:
@@ -102,6 +111,8 @@ def try_address(address: str, headers: dict[str, str]) -> None:
         raise refusal(address, problem.code, bool(headers)) from None
     except ValueError:
         raise _other_service(address, "an answer that is not JSON") from None
+    except http.client.HTTPException:
+        raise _other_service(address, "an answer in another language than HTTP") from None
     except OSError as problem:
         raise ConfigError(
             f"no answer from {address}: {getattr(problem, 'reason', None) or problem}",

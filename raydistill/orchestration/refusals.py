@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from pathlib import Path
 
 from raydistill.errors import ConfigError
 
@@ -49,6 +50,16 @@ def not_started(problem: Exception) -> ConfigError:
         expected="a token in RAY_AUTH_TOKEN or in the file at RAY_AUTH_TOKEN_PATH, or none of these variables",
         consequence="there would be no cluster to work on",
         remedy=f"unset {VARIABLES}: raydistill then makes a token for this cluster alone",
+    )
+
+
+def not_up(problem: Exception, above: Path) -> ConfigError:
+    """What it means that Ray's processes did not come up on this machine; `above` is the folder their files lie in."""
+    return ConfigError(
+        f"a Ray cluster on this machine did not start: {_reason(problem)}",
+        expected=f"room for Ray's processes: memory, threads (ulimit -u), and a disk below {above} that can be written",
+        consequence="there would be no cluster to work on",
+        remedy="free memory and disk (df, free), raise the limits, or set RAY_ADDRESS to a cluster that runs; then the same command again",
     )
 
 

@@ -15,6 +15,7 @@ from raydistill.planning.state import CampaignState
 from raydistill.reporting.assistants import assistant_table, choices
 from raydistill.reporting.comparison import Comparison, Difference, Spread, comparisons
 from raydistill.reporting.page import page
+from raydistill.reporting.promoted import promoted_table
 from raydistill.reporting.results import GradeResult, grade_results, suffixes
 from raydistill.reporting.table import ABSENT, Table, count, number, plain, share, size
 
@@ -113,8 +114,8 @@ def trial_table(state: CampaignState, lineage: str, grade: int) -> Table:
 
 
 def report_markdown(state: CampaignState, config: CampaignConfig) -> str:
-    """All final tables as Markdown."""
-    return "\n".join(table.as_markdown() for table in report_tables(state, config))
+    """All final tables as Markdown, and where the promoted checkpoints are."""
+    return "\n".join(table.as_markdown() for table in (*report_tables(state, config), promoted_table(state)))
 
 
 def report_json(state: CampaignState, config: CampaignConfig) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def report_files(name: str, state: CampaignState, config: CampaignConfig) -> dic
     """The report as files by name; `name` is the run's."""
     curves = {key: trial_table(state, *key) for key in sorted({record.key[:2] for record in state.trials.values()})}
     return {
-        "report.html": page(name, report_tables(state, config), curves, state),
+        "report.html": page(name, [*report_tables(state, config), promoted_table(state)], curves, state),
         "report.md": report_markdown(state, config),
         "report.json": json.dumps(report_json(state, config), indent=2, allow_nan=False) + "\n",
     }

@@ -37,8 +37,8 @@ def verify_checkpoint(path: str | Path) -> str:
 
 def _refuse_other_directories(path: Path) -> None:
     """A run or a dataset is no damaged checkpoint: what has to be mended is the argument."""
-    promoted = "promoted ones lie in grades/<grade>/trials/<id>/checkpoints/<step> and are listed when a run ends"
-    kinds = {"ledger": ("run", f"name a checkpoint of the run; {promoted}, and in its report.html")}
+    promoted = "`raydistill status RUN` and its report.html name the promoted ones"
+    kinds = {"ledger": ("run", f"name a checkpoint of the run; {promoted}")}
     kinds["entities.parquet"] = ("dataset", f"name a checkpoint below a run directory; {promoted}")
     for name, (kind, remedy) in kinds.items():
         if (path / name).exists():

@@ -83,6 +83,12 @@ def test_finished_run_shows_its_results(call: Call, run: Path) -> None:
     assert "0.219" in text
 
 
+def test_promoted_checkpoints_are_named_on_lines_of_their_own(call: Call, run: Path) -> None:
+    """What `evaluate`, `predict` and `export` are given; a path that a table has broken cannot be copied."""
+    finish(run)
+    assert f"promoted main 0-teacher: {run / 'c'}\n" in call("status", str(run)).stdout
+
+
 def test_choice_of_an_assistant_is_shown(call: Call, run: Path) -> None:
     """Why a grade promoted another depth than its name says is asked here."""
     sizes = {"teacher": 100.0, "student": 0.0, "layers1": 50.0, "layers2": 75.0}

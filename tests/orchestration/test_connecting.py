@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,6 +65,21 @@ def test_token_file_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, addres
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN and", "RAY_AUTH_TOKEN_PATH"):
         assert name in caught.value.remedy
     assert ("RAY_ADDRESS" in caught.value.remedy) is (address is not None)
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("no gcs"), Exception("no gcs"), TimeoutError("no gcs")])
+def test_cluster_that_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch, problem: Exception) -> None:
+    """A machine without memory or threads to spare: a traceback, and a fault of raydistill."""
+    fail_with(monkeypatch, problem)
+    with pytest.raises(ConfigError, match="did not start: no gcs"), connected("local"):
+        pass
+
+
+def test_full_disk_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file found no room says more than that Ray did not start."""
+    fail_with(monkeypatch, OSError(errno.ENOSPC, "no room", "/tmp/x"))
+    with pytest.raises(OSError, match="no room"), connected("local"):
+        pass
 
 
 @pytest.mark.parametrize("variables", [{}, {"RAY_ADDRESS": ADDRESS}], ids=["own", "other"])

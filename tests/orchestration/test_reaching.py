@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -41,7 +42,9 @@ def test_unnamed_cluster_is_refused() -> None:
         api_address(None)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://head:10001", "auto", "os://x", "http://", "local"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:6379", "ray://head:10001", "auto", "os://x", "http://", "local", "http://head:port"]
+)
 def test_address_of_another_kind_is_refused(address: str) -> None:
     """Ray imports the module that an unknown scheme names, and asks a port without a scheme for the address of a dashboard."""
     with pytest.raises(ConfigError, match="no address of a job API"):
@@ -140,6 +143,21 @@ def test_other_answers_are_told_apart(server: Server, status: int, body: bytes, 
     """A missing token, another service and a redirection (which would take the token along) need different remedies."""
     with pytest.raises(ConfigError, match=said):
         try_address(server(status, body), {})
+
+
+def test_port_of_another_language_is_told() -> None:
+    """Ray's own port speaks gRPC, whose first bytes are no line of HTTP: a traceback, for the address that is mistaken most often."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ConfigError, match="6379 and 10001 are Ray's own"):
+            try_address(f"http://127.0.0.1:{listening.getsockname()[1]}", {})
 
 
 def test_wrong_token_is_told_from_a_missing_one(server: Server) -> None:

@@ -105,6 +105,16 @@ def test_files_are_written_whole(tmp_path: Path, state: CampaignState, config: C
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == report_markdown(state, config)
 
 
+def test_report_says_where_the_promoted_checkpoints_are(
+    tmp_path: Path, state: CampaignState, config: CampaignConfig
+) -> None:
+    """Among the folders of all trials they could not be told from the others."""
+    page = write_report(state, config, tmp_path).read_text(encoding="utf-8")
+    for promotion in state.promotions.values():
+        assert f">{promotion.checkpoint}<" in page
+        assert f"| {promotion.checkpoint} |" in report_markdown(state, config)
+
+
 def test_page_needs_nothing_but_itself(tmp_path: Path, events: list[dict[str, Any]], config: CampaignConfig) -> None:
     """A page that fetches something is blank offline; a name that is not escaped is code."""
     hostile = "<script>alert(1)</script>"
