@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,13 +30,20 @@ def encode_shard(
     kept_as: KeptAs | None = None,
 ) -> tuple[Tensor, Shard]:
     """This worker's part of the entities and their vectors, `(own, hidden)`; entities of one text are in one part."""
-    place, owners, vectors = _encode_own(model, "entity", num_entities, assembler.entity_texts, workers, before_part)
-    shard = Shard.of_owners(owners[place], workers)
-    if kept_as and len(vectors):
-        vectors = kept_as(vectors)
-    own_texts = np.flatnonzero(owners == workers.rank)
-    rows = np.searchsorted(own_texts, place[shard.entities])
-    return vectors[torch.from_numpy(rows).to(vectors.device)], shard
+    first, place, lengths = distinct_texts_together(num_entities, assembler.entity_texts, workers)
+    deal = Deal.of(model, lengths, workers)
+    shard = Shard.of_owners(deal.owners[place], workers)
+    texts = place[shard.entities]
+    order = np.argsort(texts, kind="stable")
+    ordered, whole = texts[order], None
+    for own, vectors in deal.encoded(model, "entity", first, assembler.entity_texts, before_part):
+        kept = vectors if kept_as is None else kept_as(vectors)
+        if whole is None:
+            whole = kept.new_empty((len(texts), *kept.shape[1:]))
+        # Written there as soon as they come, so that no more than one micro-batch is held twice.
+        source, found = _rows_of(own, ordered)
+        whole[torch.from_numpy(order[found]).to(kept.device)] = kept[torch.from_numpy(source).to(kept.device)]
+    return torch.zeros((0, model.hidden_size), device=_device(model)) if whole is None else whole, shard
 
 
 def encode_queries_together(
@@ -51,44 +59,61 @@ def encode_queries_together(
     def texts_of(rows: Rows) -> Texts:
         return assembler.query_texts(heads[rows], relations[rows])
 
-    place, owners, vectors = _encode_own(model, "query", len(heads), texts_of, workers, before_part)
+    first, place, lengths = distinct_texts_together(len(heads), texts_of, workers)
     # Adding zeros changes no vector.
-    whole = vectors.new_zeros((len(owners), vectors.shape[1]))
-    whole[torch.from_numpy(np.flatnonzero(owners == workers.rank)).to(whole.device)] = vectors
+    whole = torch.zeros((len(first), model.hidden_size), device=_device(model))
+    for own, vectors in Deal.of(model, lengths, workers).encoded(model, "query", first, texts_of, before_part):
+        whole[torch.from_numpy(own).to(whole.device)] = vectors
     return workers.total(whole)[torch.from_numpy(place).to(whole.device)]
 
 
-def _encode_own(
-    model: BiEncoder,
-    tower: Tower,
-    count: int,
-    texts_of: TextsOf,
-    workers: Workers,
-    before_part: BeforePart | None,
-) -> tuple[Rows, Rows, Tensor]:
-    """Encode this worker's share of distinct texts, in the micro-batches in which one worker alone would encode all.
+@dataclass(frozen=True, eq=False)
+class Deal:
+    """Who encodes which of the distinct texts, in the micro-batches in which one worker alone would encode all.
 
     A text's vector depends in its last bit on what it is padded with, and ranks shall not depend on the number of workers. Hence whole
     micro-batches are dealt out, back and forth, so that all workers get nearly equally many texts.
 
-    Returns:
-        `(count,)` which distinct text each row has, `(texts,)` the worker of each of those, and the vectors of the own ones, `(own, hidden)`, in order.
+    Attributes:
+        owners: `(texts,)` int64, the worker of each text.
+        own: texts of this worker's micro-batches, each with the number it has among all.
     """
-    first, place, lengths = distinct_texts_together(count, texts_of, workers)
-    owners, places, vectors, number = np.zeros(len(first), np.int64), [], [], 0
-    device = model.log_inverse_temperature.device
-    for start in range(0, len(first), TEXTS_AT_ONCE):
-        for part in model.micro_batches(lengths[start : start + TEXTS_AT_ONCE]):
-            turn = number % (2 * workers.size)
-            owner = min(turn, 2 * workers.size - 1 - turn)
-            owners[start + part.numpy()] = owner
-            if owner == workers.rank:
-                if before_part is not None:
-                    before_part(number)
-                places.append(start + part)
-                with torch.no_grad():
-                    vectors.append(model.encode_part(texts_of(first[start + part.numpy()]), tower, Needs()).vectors)
-            number += 1
-    if not vectors:
-        return place, owners, torch.zeros((0, model.hidden_size), device=device)
-    return place, owners, torch.cat(vectors)[torch.argsort(torch.cat(places)).to(device)]
+
+    owners: Rows
+    own: tuple[tuple[int, Rows], ...]
+
+    @classmethod
+    def of(cls, model: BiEncoder, lengths: Tensor, workers: Workers) -> Deal:
+        """The deal of texts of so many tokens; every worker must know the same lengths."""
+        owners, own, number = np.zeros(len(lengths), np.int64), [], 0
+        for start in range(0, len(lengths), TEXTS_AT_ONCE):
+            for part in model.micro_batches(lengths[start : start + TEXTS_AT_ONCE]):
+                texts, turn = start + part.numpy(), number % (2 * workers.size)
+                owners[texts] = owner = min(turn, 2 * workers.size - 1 - turn)
+                if owner == workers.rank:
+                    own.append((number, texts))
+                number += 1
+        return cls(owners, tuple(own))
+
+    def encoded(
+        self, model: BiEncoder, tower: Tower, first: Rows, texts_of: TextsOf, before_part: BeforePart | None
+    ) -> Iterator[tuple[Rows, Tensor]]:
+        """The texts of each of this worker's micro-batches, and their vectors, `(some, hidden)`; `first` is a row of each text."""
+        for number, texts in self.own:
+            if before_part is not None:
+                before_part(number)
+            with torch.no_grad():
+                yield texts, model.encode_part(texts_of(first[texts]), tower, Needs()).vectors
+
+
+def _rows_of(texts: Rows, ordered: Rows) -> tuple[Rows, Rows]:
+    """Where a sorted list has each of some texts, as often as it has it: positions among the texts, and in the list."""
+    begin, end = (np.searchsorted(ordered, texts, side) for side in ("left", "right"))
+    counts = end - begin
+    source = np.repeat(np.arange(len(texts)), counts)
+    within = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return source, begin[source] + within
+
+
+def _device(model: BiEncoder) -> torch.device:
+    return model.log_inverse_temperature.device

@@ -24,6 +24,7 @@ from raydistill.orchestration.environment import environment
 from raydistill.orchestration.freeing import free_at_rest, free_bytes
 from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
+from raydistill.orchestration.losses import head_watched
 from raydistill.orchestration.machines import Machines
 from raydistill.orchestration.ownership import check_campaign, check_owner
 from raydistill.orchestration.rundir import (
@@ -154,12 +155,14 @@ class Campaign:
         check: Callable[[], None],
     ) -> CampaignState:
         lineages = lineages_of(self.config)
-        machines = self._machines()
-        coordinator = start_coordinator(
-            self.store,
-            rules_of(self.config, plans),
-            self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
-        )
+        # Its driver watches the head itself.
+        with head_watched():
+            machines = self._machines()
+            coordinator = start_coordinator(
+                self.store,
+                rules_of(self.config, plans),
+                self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
+            )
         driver = Driver(
             self.anchored.model_copy(update={"resources": machines.resources}),
             ground,

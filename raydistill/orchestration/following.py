@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from time import monotonic as clock
 
 from raydistill.errors import JobError
 from raydistill.orchestration.jobs import BROKEN, Job, Jobs
@@ -37,7 +38,6 @@ def follow(jobs: Jobs, identity: str, write: Callable[[str], None]) -> Job:
 
 
 async def _follow(jobs: Jobs, identity: str, write: Callable[[str], None]) -> Job:
-    clock = asyncio.get_running_loop().time
     shown, heard = 0, clock()
     while True:
         passed = 0
@@ -70,12 +70,16 @@ async def _pieces(jobs: Jobs, identity: str) -> AsyncIterator[str]:
         waiting = asyncio.ensure_future(anext(log))
         while not waiting.done():
             await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
-            if not waiting.done() and jobs.one(identity).is_over:
+            if waiting.done():
+                break
+            if jobs.one(identity).is_over:
                 waiting.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await waiting
                 yield jobs.whole_log(identity)[told:]
                 return
+            # The log is silent, and the cluster has answered all the same.
+            yield ""
         try:
             piece = waiting.result()
         except StopAsyncIteration:

@@ -87,6 +87,7 @@ class Ledger:
 
         Raises:
             LedgerError: an event is missing or damaged.
+            StorageError: one cannot be read.
         """
         numbers = [number for number in self._numbers() if number > after]
         if self._is_local:
@@ -146,12 +147,15 @@ class Ledger:
 
     def _read_one(self, number: int) -> dict[str, Any]:
         path = f"{self.folder}/{number:08d}.json"
+        # That it cannot be read now is not that it is damaged: a file server may be away.
+        with explained(f"{path} cannot be read"):
+            content = self._patiently(lambda: self._content(path))
         try:
-            entry = json.loads(self._patiently(lambda: self._content(path)))
+            entry = json.loads(content)
             event: dict[str, Any] = entry["event"]
             sound = entry["number"] == number and entry["sha256"] == _checksum(number, event)
             version = entry["format"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
             raise _damaged(path, f"{type(problem).__name__}: {problem}") from None
         if version != FORMAT:
             raise LedgerError(

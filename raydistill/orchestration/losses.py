@@ -128,7 +128,7 @@ def head_lost(address: str) -> ClusterError:
         f"the head of the Ray cluster, at {address}, does not answer any more",
         expected="a head that outlives the campaign",
         consequence="no process could be started or heard; everything recorded so far is kept",
-        remedy="start the cluster again, then run the same command with --resume",
+        remedy="start the cluster again, then run the same command (a campaign with --resume)",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -244,6 +245,26 @@ def test_each_text_is_encoded_by_one_worker(
     for vectors, shard in together(2, lambda worker: encode_shard(model, assembler, task.num_entities, worker)):
         assert 0 < len(vectors) == len(shard.entities) < task.num_entities
         assert torch.equal(vectors, whole[torch.from_numpy(shard.entities)])
+
+
+def test_worker_holds_its_vectors_once_and_one_micro_batch_beside_them(
+    world: Callable[[int], tuple[BiEncoder, TextAssembler, LinkPredictionTask]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers that each hold theirs three times need more memory than one alone: ranking would not scale past a machine."""
+    model, assembler, task = world(1)
+    original, made, alive = BiEncoder.encode_part, dict[int, list[weakref.ref[Tensor]]](), list[int]()
+
+    def encode_part(self: BiEncoder, *given: Any) -> Any:
+        own = made.setdefault(threading.get_ident(), [])
+        alive.append(sum(one() is not None for one in own))
+        found = original(self, *given)
+        own.append(weakref.ref(found.vectors))
+        return found
+
+    monkeypatch.setattr(BiEncoder, "encode_part", encode_part)
+    together(2, lambda worker: encode_shard(model, assembler, task.num_entities, worker))
+    assert len(alive) > 4
+    assert max(alive) <= 1
 
 
 @pytest.mark.parametrize("size", [2, 9])

@@ -75,6 +75,33 @@ def test_connection_that_died_without_a_word_ends_with_the_job() -> None:
     assert (text, ended.status) == ("one\ntwo\n", "STOPPED")
 
 
+def test_silent_log_of_a_cluster_that_answers_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch writes nothing for minutes: the first connection that broke after it ended the client of a healthy job, exit code 5."""
+
+    class Slow(FakeJobs):
+        """Ten seconds go by with every look."""
+
+        looks, broken = 0, False
+
+        def one(self, identity: str) -> Job:
+            self.looks += 1
+            return super().one(identity)
+
+        async def log(self, identity: str) -> AsyncIterator[str]:
+            yield "one\n"
+            while self.looks < 10:
+                await asyncio.sleep(0.001)
+            if not self.broken:
+                self.broken, self.states = True, ["SUCCEEDED"]
+                raise RuntimeError("closed")
+            yield "two\n"
+
+    jobs = Slow([], ["RUNNING"])
+    monkeypatch.setattr(following, "clock", lambda: 10.0 * jobs.looks)
+    text, _ = followed(jobs)
+    assert text == "one\ntwo\n"
+
+
 def test_job_that_was_over_before_its_log_began_is_told_in_full() -> None:
     """A configuration that is refused at once: an exit code without a word of why."""
     text, ended = followed(FakeJobs([[SILENCE]], ["PENDING", "FAILED"], whole="error: why\n"))

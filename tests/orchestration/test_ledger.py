@@ -224,6 +224,18 @@ def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
         Ledger.at(tmp_path / "file" / "ledger").append({})
 
 
+def test_event_that_cannot_be_read_now_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that is away for a moment: "restore the file from a copy", exit code 4, and a coordinator that does not try again."""
+    ledger = filled(tmp_path)
+
+    def refuse(path: str) -> bytes:
+        raise OSError(errno.ESTALE, "stale file handle", path)
+
+    monkeypatch.setattr(ledger, "_content", refuse)
+    with pytest.raises(StorageError, match=r"00000001\.json cannot be read: .*stale"):
+        ledger.read()
+
+
 def test_ten_thousand_events_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`raydistill status` and every resume of a long campaign would take minutes. Two seconds on an idle machine; room for a busy one."""
     monkeypatch.setattr(durable.os, "fsync", lambda descriptor: None)

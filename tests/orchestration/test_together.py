@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,27 @@ import pytest
 import ray
 import yaml
 from click.testing import CliRunner
+from ray.exceptions import RaySystemError
 from ray.util import remove_placement_group
 
 from raydistill.cli.main import commands
 from raydistill.config.load import load_config
 from raydistill.config.resources import ResourcesSection
-from raydistill.errors import ConfigError, OutOfMemoryError, ProcessError, RayDistillError, RoomError, ScoringError
+from raydistill.errors import (
+    ClusterError,
+    ConfigError,
+    OutOfMemoryError,
+    ProcessError,
+    RayDistillError,
+    RoomError,
+    ScoringError,
+)
 from raydistill.orchestration import evaluating
 from raydistill.orchestration import together as collaboration
 from raydistill.orchestration.asking import ask
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.cluster import connected
+from raydistill.orchestration.losses import head_lost
 from raydistill.orchestration.machines import Room
 from raydistill.orchestration.together import Team, together
 from raydistill.orchestration.variables import Variables
@@ -212,6 +223,7 @@ def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.
         return end
 
     monkeypatch.setattr(evaluating, "connected", nullcontext)
+    monkeypatch.setattr(evaluating, "head_watched", lambda: nullcontext(Gone()))
     monkeypatch.setattr(evaluating, "together", fake)
     monkeypatch.setattr(evaluating, "remove_placement_group", given_back.append)
     monkeypatch.setattr(Team, "room", lambda team: team.size)
@@ -223,6 +235,33 @@ def test_evaluation_begins_anew_and_is_given_up_with_a_word(monkeypatch: pytest.
         evaluating.evaluate_together(*asked)
     assert "more workers" in given_up.value.remedy
     assert len(given_back) == 7
+    ends += [RaySystemError("no answer")]
+    with pytest.raises(ClusterError, match="the head of the Ray cluster"):
+        evaluating.evaluate_together(*asked)
+
+
+class Gone:
+    """A head that does not answer any more."""
+
+    def require(self) -> None:
+        raise head_lost("127.0.0.1:6379")
+
+
+@dataclass(frozen=True)
+class First:
+    """Processes of which the first one has said something."""
+
+    said: str
+
+    def agree(self, text: str) -> str:
+        return self.said
+
+
+def test_parts_of_different_models_are_not_added_up() -> None:
+    """An older copy under the same path on one machine: a plausible score of no model, exit code 0."""
+    evaluating._require_equal(First("code\nmodel\ngraph"), "code", "model", "graph")  # type: ignore[arg-type]
+    with pytest.raises(ScoringError, match="has another checkpoint and another dataset than the first process"):
+        evaluating._require_equal(First("code\nmodel\ngraph"), "code", "older", "cut")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
