@@ -11,7 +11,8 @@
 # Reaching it: the head's own ports listen on its address inside Slurm's network, because the other machines have to reach them; all of Ray asks for
 # a token that only this user can read. The dashboard listens on the head's 127.0.0.1: ssh -L 8265:127.0.0.1:PORT HEAD (both are in the log).
 #
-# Needs: a file system that all machines see for this repository, its .venv (RAYDISTILL_VENV names another one), CONFIG's dataset, and RUN_DIR.
+# Needs: a file system that all machines see for this repository, its .venv (RAYDISTILL_VENV names another one), CONFIG's dataset, RUN_DIR, and $HOME,
+# where the token lies.
 #
 #SBATCH --job-name=raydistill
 #SBATCH --output=raydistill-%j.log
@@ -21,7 +22,8 @@
 #SBATCH --gpus-per-node=1
 #SBATCH --mem=32G
 #SBATCH --time=24:00:00
-# Two minutes before the time is over, or when the job is preempted, the campaign is told to save; then Slurm runs the job again, which goes on.
+# Two minutes before the time is over (Slurm may do it a minute earlier) the campaign is told to save; then Slurm runs the job again, which goes on. When the job is
+# preempted it is told so where the site has PreemptParameters=send_user_signal, and else goes on from its last checkpoint.
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -39,6 +41,7 @@ command -v ray >/dev/null && command -v raydistill >/dev/null || { echo "error: 
 # What the environment says of other clusters and tokens is not meant for this one.
 unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
 files=$(mktemp -d "$HOME/.raydistill-$SLURM_JOB_ID-XXXXXX")
+trap 'rm -rf "$files"' EXIT
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$files/token")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$files/token RAY_USAGE_STATS_ENABLED=0
 # Figures for Prometheus would be told to everybody on Slurm's network: their ports know no token. Two of the three cannot be turned off, only be given
@@ -54,7 +57,7 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}
-address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v -e : -e '^127\.' | head -n 1)
+address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v -e : -e '^127\.' | head -n 1 || true)
 [ -n "$address" ] || { echo "error: $head has no address but the loopback one" >&2; exit 1; }
 # Several jobs may share a machine: ports of its own for each, below those that systems hand out.
 port=$((20000 + SLURM_JOB_ID % 5000))
@@ -138,6 +141,6 @@ while kill -0 "$campaign" 2>/dev/null; do wait "$campaign" && status=0 || status
 # 143: told to end. Where Slurm did so because of the time, it is asked for another turn.
 if [ "$status" -eq 143 ]; then
     left=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %L 2>/dev/null || true)
-    case $left in 0:[0-5][0-9] | 1:[0-5][0-9] | 2:0[0-9]) scontrol requeue "$SLURM_JOB_ID" || true ;; esac
+    case $left in [0-2]:[0-5][0-9] | 3:[0-2][0-9]) scontrol requeue "$SLURM_JOB_ID" || true ;; esac
 fi
 exit "$status"

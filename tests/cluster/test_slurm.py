@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 COMMANDS = {
     # Runs a command once, here, however many machines it is meant for.
     "srun": 'echo "cpus=${SRUN_CPUS_PER_TASK-} $*" >>"$CALLS"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
-    "scontrol": "printf 'one\\ntwo\\n'",
+    "scontrol": """if [ "$1" = requeue ]; then echo "requeued $2" >>"$CALLS"; else printf 'one\\ntwo\\n'; fi""",
     "squeue": "true",
     "hostname": "echo 127.0.0.1 10.1.2.3",
     "ray": """
@@ -39,7 +40,7 @@ while [ $# -gt 0 ]; do
 done
 exec sleep 60
 """,
-    "raydistill": 'exit "$CODE"',
+    "raydistill": 'echo "campaign $*" >>"$CALLS"; exit "$CODE"',
     "python": f'exec {sys.executable} "$@"',
 }
 CPUS = {"SLURM_CPUS_PER_TASK": "8"}
@@ -49,6 +50,15 @@ def run(
     tmp_path: Path, *, code: int = 0, variables: Mapping[str, str] = CPUS, **commands: str
 ) -> subprocess.CompletedProcess[str]:
     """A job of two machines whose campaign ends with a code; `variables` are Slurm's beside those every job has."""
+    begun = start(tmp_path, code=code, variables=variables, **commands)
+    out, err = begun.communicate(timeout=300)
+    return subprocess.CompletedProcess(begun.args, begun.returncode, out, err)
+
+
+def start(
+    tmp_path: Path, *, code: int = 0, variables: Mapping[str, str] = CPUS, **commands: str
+) -> subprocess.Popen[str]:
+    """Such a job, which is not waited for."""
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
     for name, text in {**COMMANDS, **commands}.items():
@@ -62,7 +72,7 @@ def run(
         **variables,
     }
     command = ["bash", str(SCRIPT), "config.yaml", str(tmp_path / "run")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def calls(tmp_path: Path, word: str) -> list[str]:
@@ -137,3 +147,50 @@ def test_ray_is_not_started_again_for_ever_without_a_head(tmp_path: Path) -> Non
     done = lose(tmp_path, 99, '[ "$(wc -l <"$LOOKS")" -ge 62 ]', last="yes")
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "starts").read_text().splitlines()) == 1
+
+
+SAVING = 'echo "campaign $*" >>"$CALLS"; trap "exit 143" TERM; touch "$BEGUN"; while :; do /bin/sleep 0.05; done'
+"""A campaign that goes on until it is told to end, and then saves."""
+
+
+@pytest.mark.parametrize(
+    ("left", "again"),
+    [("2:59", True), ("1:57", True), ("0:00", True), ("3:31", False), ("23:10:00", False), ("1-02:00:00", False)],
+)
+def test_job_that_reaches_its_time_is_run_again_and_one_that_is_ended_is_not(
+    tmp_path: Path, left: str, again: bool
+) -> None:
+    """A campaign of days that stops after its first one without a word: Slurm may send its signal a minute early. Or `scancel`, after which it comes back."""
+    begun = tmp_path / "begun"
+    job = start(tmp_path, variables={**CPUS, "BEGUN": str(begun)}, raydistill=SAVING, squeue=f"echo {left}")
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job.terminate()
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 143, said
+    assert calls(tmp_path, "requeued") == [f"requeued {JOB}"] * again
+    assert list(tmp_path.glob(".raydistill-*")) == []
+
+
+def test_second_turn_goes_on_with_the_first(tmp_path: Path) -> None:
+    """A job that was run again is refused: its run directory holds a campaign."""
+    assert run(tmp_path).returncode == 0
+    [first] = calls(tmp_path, "campaign")
+    assert "--resume" not in first
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    shutil.rmtree(tmp_path / "venv")
+    assert run(tmp_path).returncode == 0
+    _, second = calls(tmp_path, "campaign")
+    assert second.endswith(f"run config.yaml --run-dir {tmp_path}/run --resume")
+
+
+def test_machine_with_the_loopback_address_alone_is_told(tmp_path: Path) -> None:
+    """As Debian sets one up: the job ended with 1 and not a word, and left its token in the home directory."""
+    done = run(tmp_path, hostname="echo 127.0.1.1")
+    assert done.returncode == 1
+    assert "one has no address but the loopback one" in done.stderr
+    assert list(tmp_path.glob(".raydistill-*")) == []
