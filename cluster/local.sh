@@ -8,15 +8,16 @@
 #   cluster/local.sh stop                            end it: its own processes, no others
 #
 #   start [--workers N]         workers beside the head; default 1
-#         [--cpus N]            CPUs that the head and each worker offer; default: those of the machine, shared out
+#         [--cpus N]            CPUs that the head and each worker offer; default: those of the machine, shared out. Its NVIDIA GPUs are shared out among the
+#                               workers (the head has them where there are none), those of CUDA_VISIBLE_DEVICES where that is set
 #         [--port P]            Ray's own port; default: a free one
 #         [--dashboard-port P]  the port of the dashboard and its job API; default: a free one
-#         [--host ADDRESS]      the address it listens on; default 127.0.0.1. With another one, everybody who reaches this machine and has the
-#                               token runs code on it, and what passes over the network is not encrypted.
-#   add   [--cpus N]            CPUs that it offers; default: as many as the others
+#         [--host ADDRESS]      the address it listens on, under which others reach this machine; default 127.0.0.1. With another one, everybody who reaches
+#                               this machine and has the token runs code on it, and what passes over the network is not encrypted.
+#   add   [--cpus N]            CPUs that it offers; default: as many as the others. It has no GPU: all are offered already
 #   --dir DIR                   where token and process numbers are kept (for more than one cluster); default ~/.local/state/raydistill/cluster
 #
-# Costs: nothing but this machine. Measured: see cluster/README.md.
+# Costs: nothing but this machine.
 # Reaching it: everybody needs the token in DIR/token, which only this user can read. `start` prints what a shell has to export.
 # Python: .venv of this repository, or `python3`; PYTHON=... names another one. Ray has to be installed as ray[default].
 set -euo pipefail
@@ -92,10 +93,13 @@ if os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0":
 from ray.scripts.scripts import main
 main()'
 
-launch() { # role, then arguments of `ray start`
-    local role=$1 pid
-    shift
-    "$PYTHON" -c "$RAY_START" start --block --disable-usage-stats "$@" >"$DIR/$role.log" 2>&1 </dev/null &
+launch() { # role, its GPUs, then arguments of `ray start`
+    local role=$1 gpus=$2 pid given=()
+    shift 2
+    # Ray counts all of the machine's for every process that is not told: each would be given away as often as there are processes.
+    if [ "$gpus" != any ]; then given=(--num-gpus "$(tr -d -c , <<<"${gpus:+$gpus,}" | wc -c)"); fi
+    ([ "$gpus" = any ] || export CUDA_VISIBLE_DEVICES=$gpus
+        exec "$PYTHON" -c "$RAY_START" start --block --disable-usage-stats "${given[@]}" "$@") >"$DIR/$role.log" 2>&1 </dev/null &
     pid=$!
     echo "$role $pid $(birth $pid)" >>"$DIR/processes"
     local deadline=$((SECONDS + START_SECONDS))
@@ -107,6 +111,20 @@ launch() { # role, then arguments of `ray start`
         fi
         sleep 0.2
     done
+}
+
+gpus_here() { # one a line: those that may be used, else all that NVIDIA's driver knows
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | sed -e '/^-1/,$d' -e '/^ *$/d'
+    elif command -v nvidia-smi >/dev/null; then
+        nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true
+    fi
+}
+
+gpus_of() { # which, of how many: its share of them, dealt out in turn; `any` where there are none that we know of
+    local all
+    mapfile -t all < <(gpus_here)
+    if [ "${#all[@]}" -eq 0 ]; then echo any; else printf '%s\n' "${all[@]}" | sed -n "$1~$2p" | paste -s -d ,; fi
 }
 
 # What every `ray start` is told. Worker ports are whichever are free, so that several clusters fit on a machine.
@@ -147,6 +165,7 @@ start() {
         esac
         shift 2
     done
+    case $host in 0.0.0.0 | :: | '*') refuse "--host $host" "name the one address under which others reach this machine (hostname -I): they are told it" ;; esac
     [ "$(num_running)" -eq 0 ] || refuse "a cluster is running already (its files are in $DIR)" "stop it first, or give another --dir"
     "$PYTHON" -c 'import aiohttp, ray' 2>/dev/null || refuse "$PYTHON has no ray[default]" "pip install 'raydistill[cluster]', or name another PYTHON="
 
@@ -180,10 +199,12 @@ start() {
         say "warning: whoever reaches $host and has the token runs code as $(id -un), and the token passes unencrypted"
         head+=(--node-ip-address "$host")
     fi
-    launch head "${each[@]}" "${head[@]}"
-    local place
+    local place gpus
+    gpus=$(gpus_of 1 1)
+    [ "$workers" -eq 0 ] || [ "$gpus" = any ] || gpus=
+    launch head "$gpus" "${each[@]}" "${head[@]}"
     for ((place = 1; place <= workers; place++)); do
-        launch "worker$place" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 3))]}"
+        launch "worker$place" "$(gpus_of "$place" "$workers")" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 3))]}"
     done
     local deadline=$((SECONDS + START_SECONDS))
     until answers "http://$host:$dashboard"; do
@@ -220,7 +241,10 @@ add() {
     prepare_environment "${address%:*}"
     read -r -a options <<<"$(common_options "${cpus:-$(cat "$DIR/cpus")}")"
     port=$(free_ports 1)
-    launch "worker$(wc -l <"$DIR/processes")" "${options[@]}" --address "$address" --dashboard-agent-listen-port "$port"
+    local gpus
+    gpus=$(gpus_of 1 1)
+    [ "$gpus" = any ] || gpus=
+    launch "worker$(wc -l <"$DIR/processes")" "$gpus" "${options[@]}" --address "$address" --dashboard-agent-listen-port "$port"
     say "added"
 }
 

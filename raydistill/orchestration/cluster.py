@@ -24,6 +24,7 @@ from ray.exceptions import AuthenticationError
 from raydistill.orchestration import reaper
 from raydistill.orchestration.refusals import check_kind, not_joined, not_started, not_up
 
+logger = logging.getLogger(__name__)
 PREFIX = "rd-"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENVIRONMENT = {
@@ -205,6 +206,10 @@ def _token(folder: Path) -> dict[str, str]:
     Ray itself turns token authentication on for clusters of its own, unless the user has chosen a mode.
     """
     if any(os.environ.get(name) for name in AUTHENTICATION):
+        if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+            logger.warning(
+                "RAY_AUTH_MODE is disabled: whoever has an account on this machine runs code as you while this runs; unset it"
+            )
         return {}
     path = folder / "token"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

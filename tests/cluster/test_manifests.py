@@ -35,6 +35,7 @@ CONTAINER = {
 }
 POD = {
     "spec": {
+        "securityContext": {"fsGroup": int},
         "terminationGracePeriodSeconds": int,
         "containers": [CONTAINER],
         "volumes": [

@@ -75,6 +75,15 @@ def test_cluster_that_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch, 
         pass
 
 
+def test_cluster_without_a_token_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A variable that was set for another program opens ours to everybody on the machine."""
+    fail_with(monkeypatch, RuntimeError("stop here"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ConfigError), connected("local"):
+        pass
+    assert "RAY_AUTH_MODE is disabled" in caplog.text
+
+
 def test_full_disk_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which file found no room says more than that Ray did not start."""
     fail_with(monkeypatch, OSError(errno.ENOSPC, "no room", "/tmp/x"))
