@@ -60,7 +60,9 @@ class GradeSection(Section):
 
     layers: Count = Field(description="depth of the student")
     mask_ratio: Ratio | Choice[Ratio] | Uniform = Field(
-        0.0, description="share of each text's tokens that are masked, for student and teacher alike; 0 = none"
+        0.0,
+        description="share of each text's tokens that are masked, for student and teacher alike; 0 = none, which every search of it may answer. With view "
+        "separate it has an effect in methods that look at masked texts alone (pmd); in others nothing is masked",
     )
     layer_map: LayerMap | Choice[LayerMap] = Field(
         "skip",
@@ -94,7 +96,10 @@ class GradeSection(Section):
 class SearchSection(Section):
     """The search within a grade."""
 
-    trials: Count = Field(1, description="points tried per grade; a grid runs whole unless the grade says how many")
+    trials: Count = Field(
+        1,
+        description="points tried per grade: with 1 a searched value is drawn once; a grid runs whole unless the grade says how many",
+    )
     algorithm: Literal["tpe", "random", "grid"] = Field(
         "tpe",
         description="tpe: proposes near what did well so far; random: anywhere; grid: every combination of `choice` values, no intervals",

@@ -11,10 +11,12 @@ from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, Uniform, is_distribution
 from raydistill.planning.grades import GradePlan, lineages_of, method_of
 from raydistill.planning.ground import Ground
-from raydistill.planning.search import with_zero
+from raydistill.planning.masking import applied_masking
+from raydistill.planning.search import grade_space, is_search, with_zero
 
 logger = logging.getLogger(__name__)
 FEW_STEPS = 3
+SOME_RATIO = 0.5
 
 
 def tell(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground) -> None:
@@ -26,6 +28,8 @@ def tell(config: CampaignConfig, plans: tuple[GradePlan, ...], ground: Ground) -
         ground: what they stand on.
     """
     _tell_of_zero(plans)
+    _tell_of_one_point(config, plans)
+    _tell_of_no_masks(config, plans)
     _tell_of_places(config, plans)
     _tell_of_earlier(config, plans)
     _tell_of_idle(config, plans)
@@ -37,6 +41,37 @@ def _tell_of_zero(plans: tuple[GradePlan, ...]) -> None:
         asked = plan.section.mask_ratio if plan.section is not None else None
         if isinstance(asked, (Choice, Uniform)) and with_zero(asked) != asked:
             logger.info("%s: mask ratio 0 joins the values to be searched", plan.folder)
+
+
+def _tell_of_one_point(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
+    for plan in plans:
+        spaces = [grade_space(lineage, plan) for lineage in lineages_of(config)]
+        space = max(spaces, key=len)
+        if plan.trials == 1 and config.search.algorithm != "grid" and is_search(space):
+            logger.warning(
+                "%s: %s would be searched, and one trial is asked for, of one random point; set search.trials, or trials of that grade",
+                plan.folder,
+                ", ".join(sorted(space)),
+            )
+
+
+def _tell_of_no_masks(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:
+    """Where methods are compared, one of them that masks is enough."""
+    for plan in plans:
+        section = plan.section
+        if section is None or section.mask_ratio == 0:
+            continue
+        view = section.view or config.view
+        views = view.choice if isinstance(view, Choice) else (view,)
+        methods = {method_of(lineage, plan).name: method_of(lineage, plan) for lineage in lineages_of(config)}
+        pairs = itertools.product(methods.values(), views)
+        if all(applied_masking(method, SOME_RATIO, one)[0] == 0 for method, one in pairs):
+            logger.warning(
+                "%s: mask_ratio changes nothing under %s with view %s, so nothing is masked; set view: shared, or leave mask_ratio out",
+                plan.folder,
+                ", ".join(f"method {name}" for name in methods),
+                " or ".join(views),
+            )
 
 
 def _tell_of_places(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> None:

@@ -111,6 +111,11 @@ def resting(
     return found
 
 
+def is_search(space: Space) -> bool:
+    """Whether a space has more than one point."""
+    return not all(isinstance(distribution, Choice) for distribution in space.values()) or _points(space) > 1
+
+
 def _plain(value: Any) -> Any:
     """Layer maps as lists, so that a point is the same before and after a way through JSON."""
     return list(value) if isinstance(value, tuple) else value

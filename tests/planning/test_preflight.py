@@ -191,12 +191,58 @@ def test_value_that_changes_nothing_is_told_of(
     idle = {"name": "logits", "divergence": "mse", "temperature": "search"}
     parts = {"name": "combined", "parts": [idle, {"name": "pmd", "preset": "reference", "over_hidden": "sum"}]}
     with caplog.at_level(logging.WARNING, "raydistill.planning.hints"):
-        preflight(campaign({"layers": 6}, {"layers": 3}, method=parts), ground)
+        preflight(campaign({"layers": 6}, {"layers": 3}, method=parts, search={"trials": 2}), ground)
     assert [record.getMessage() for record in caplog.records] == [
         "method logits has temperature, which changes nothing: divergence mse compares the scores as they are, and trials that differ in it alone do the same work; "
         "leave it out",
         "method pmd has over_hidden, which changes nothing: preset reference pools and normalises masked features instead; leave it out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("grade", "search", "told"),
+    [
+        ({"mask_ratio": {"choice": [0.1, 0.2]}}, {}, "1-layers2: mask_ratio would be searched, and one trial"),
+        ({"mask_ratio": {"uniform": [0.0, 0.2]}}, {}, "mask_ratio would be searched"),
+        ({"mask_ratio": {"choice": [0.0]}}, {}, ""),
+        ({"mask_ratio": {"choice": [0.1, 0.2]}, "trials": 2}, {}, ""),
+        ({"mask_ratio": {"choice": [0.1, 0.2]}}, {"trials": 2}, ""),
+        ({"mask_ratio": {"choice": [0.1, 0.2]}}, {"algorithm": "grid"}, ""),
+        ({"mask_ratio": 0.2}, {}, ""),
+    ],
+)
+def test_search_of_one_point_is_told_of(
+    campaign: Maker, ground: Ground, caplog: pytest.LogCaptureFixture, grade: Any, search: Any, told: str
+) -> None:
+    """`search.trials` is 1 unless somebody says more: a search over mask ratios that tries a single one, and says nothing."""
+    config = campaign({"layers": 2, **grade}, search=search, method={"name": "pmd"})
+    with caplog.at_level(logging.WARNING, "raydistill.planning.hints"):
+        preflight(config, ground)
+    assert len(caplog.messages) == bool(told)
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"method": {"name": "minilm"}},
+            "1-layers2: mask_ratio changes nothing under method minilm with view separate",
+        ),
+        ({"method": {"name": "minilm"}, "view": "shared"}, ""),
+        ({"method": {"name": "pmd"}}, ""),
+        ({"compare": {"methods": [{"name": "minilm"}, {"name": "pmd"}], "seeds": [0]}}, ""),
+        ({"compare": {"methods": [{"name": "minilm"}, {"name": "none"}], "seeds": [0]}}, "method minilm, method none"),
+    ],
+)
+def test_masks_that_nobody_looks_at_are_told_of(
+    campaign: Maker, ground: Ground, caplog: pytest.LogCaptureFixture, changes: Any, told: str
+) -> None:
+    """Ratios that are all the same trial, or one that is never applied."""
+    with caplog.at_level(logging.WARNING, "raydistill.planning.hints"):
+        preflight(campaign({"layers": 2, "mask_ratio": 0.2}, **changes), ground)
+    assert len(caplog.messages) == bool(told)
+    assert told in caplog.text
 
 
 @pytest.mark.parametrize(("examples", "words"), [(None, 0), (100, 1), (769, 0), (1, 1), (768, 1)])
