@@ -6,6 +6,7 @@ import argparse
 
 from raydistill.cli.failures import explained
 from raydistill.cli.output import configure_logging, echo_tables, error_console
+from raydistill.cli.run import may_go_on
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     given = parser.parse_args()
     configure_logging(verbose=True)
-    with explained(resumable=lambda: True):
+    with explained(resumable=lambda: may_go_on(given.run_dir)):
         from raydistill.cli.run import check_place
         from raydistill.config.load import load_config, one_grade
         from raydistill.orchestration.campaign import Campaign

@@ -16,7 +16,7 @@ from raydistill.cli.jobs import jobs, stop
 from raydistill.cli.output import configure_logging
 from raydistill.cli.predict import predict
 from raydistill.cli.prepare import prepare
-from raydistill.cli.run import run
+from raydistill.cli.run import may_go_on, run
 from raydistill.cli.status import status
 from raydistill.cli.submit import submit
 from raydistill.cli.verify import verify
@@ -27,7 +27,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
-        with explained(debug=bool(ctx.params.get("debug")), resumable=lambda: ctx.invoked_subcommand == "run"):
+        # `run` says which run it has to do with, when it may begin it.
+        with explained(debug=bool(ctx.params.get("debug")), resumable=lambda: may_go_on(ctx.obj)):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

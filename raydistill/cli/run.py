@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from raydistill.config.schema import CampaignConfig
     from raydistill.planning.state import CampaignState
+
+logger = logging.getLogger(__name__)
 
 
 @click.command(short_help="Run a whole campaign.")
@@ -57,6 +61,7 @@ def run(
 
         show_outlook(campaign_config, place, resume=resume, as_json=as_json)
         return
+    click.get_current_context().find_root().obj = place
     with watching(error_console()) as progress:
         observe = None if progress is None else progress.observe
         state = run_to_the_end(campaign_config, place, resume=resume, observe=observe, variables=chosen)
@@ -94,10 +99,20 @@ def run_to_the_end(
 
         LadderSearch(config, place, variables=variables).run(resume=resume, observe=observe)
         return None
+    from raydistill.errors import PromotionError, RayDistillError, ScoringError
     from raydistill.orchestration.campaign import Campaign
+    from raydistill.orchestration.rundir import read_state
+    from raydistill.orchestration.runstore import RunStore
 
     told = None if observe is None else lambda state: observe(state, "")
-    return Campaign(config, place, variables=variables).run(resume=resume, observe=told)
+    try:
+        return Campaign(config, place, variables=variables).run(resume=resume, observe=told)
+    except (PromotionError, ScoringError):
+        # Everything else has been run to its end, and its results would be seen nowhere.
+        with contextlib.suppress(RayDistillError, OSError):
+            page = save_report(read_state(RunStore.at(place)), config, place)
+            logger.warning("%s shows what has come to its end", page)
+        raise
 
 
 def run_directory(config: CampaignConfig, name: str, given: str | None) -> str:
@@ -137,6 +152,17 @@ def check_place(place: str, *, resume: bool) -> None:
             consequence="nothing could be saved",
             remedy="choose another --run-dir, or change the permissions",
         )
+
+
+def may_go_on(place: str | None) -> bool:
+    """Whether there is something for `--resume` to go on with; of a place elsewhere it is taken for granted: who interrupts waits for no bucket."""
+    if place is None:
+        return False
+    from raydistill.orchestration.rundir import CONFIG
+    from raydistill.orchestration.runstore import RunStore
+
+    store = RunStore.at(place)
+    return store.remote is not None or (store.root / CONFIG).exists()
 
 
 def show_ladders(place: str, *, as_json: bool) -> None:

@@ -141,7 +141,7 @@ class Campaign:
 
     def _own_state(self, ground: Ground, fingerprint: str, *, resume: bool) -> CampaignState:
         """What has happened in the run directory, where that is this campaign's."""
-        check_owner(self.store, self.config, resume=resume)
+        check_owner(self.store, self.config, resume=resume, ground=ground)
         state = read_state(self.store)
         check_campaign(self.store, state, fingerprint, ground)
         return state

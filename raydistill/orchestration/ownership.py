@@ -24,8 +24,22 @@ PLACES, NAMED = ("data.path", "encoder.name", "teacher.checkpoint"), ".teachers"
 """Settings that say where something lies, and how names of others end that do: it may be moved, as long as its content stays."""
 
 
-def check_owner(place: str | Path | RunStore, config: CampaignConfig, *, resume: bool, ledger: str = LEDGER) -> None:
-    """Refuse a directory that is not this campaign's to write; `ledger` is the folder in which its events lie.
+def check_owner(
+    place: str | Path | RunStore,
+    config: CampaignConfig,
+    *,
+    resume: bool,
+    ledger: str = LEDGER,
+    ground: Ground | None = None,
+) -> None:
+    """Refuse a directory that is not this campaign's to write.
+
+    Args:
+        place: the directory.
+        config: the campaign.
+        resume: whether it is to go on.
+        ledger: the folder in which its events lie.
+        ground: what it stands on now, where that is known: to go on with a run of another graph is no advice.
 
     Raises:
         RunDirectoryError: it holds another campaign, holds this one but `resume` is off, or holds none although `resume` is on.
@@ -59,6 +73,8 @@ def check_owner(place: str | Path | RunStore, config: CampaignConfig, *, resume:
             remedy="choose another --run-dir, or undo the changes named above",
         )
     if not resume:
+        if ground is not None and (changed := _changed(store, ground)):
+            raise _other_content(store, changed)
         raise RunDirectoryError(
             f"{root} already holds this campaign",
             expected="a new directory, or --resume",
@@ -86,9 +102,7 @@ def check_campaign(place: str | Path | RunStore, state: CampaignState, fingerpri
     if state.config_fingerprint in ("", fingerprint):
         return
     store = RunStore.at(place)
-    known = environment_of(store)
-    now = ground_facts(ground)
-    changed = [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
+    changed = _changed(store, ground)
     if not changed:
         raise RunDirectoryError(
             f"{store.place} was begun with other settings: its configuration was edited, or another raydistill fills in what it does not name",
@@ -96,7 +110,18 @@ def check_campaign(place: str | Path | RunStore, state: CampaignState, fingerpri
             consequence="grades would be trained in different ways",
             remedy=f"go on with the raydistill that began it ({begun_with(store)}), undo what was edited, or choose another --run-dir",
         )
-    raise RunDirectoryError(
+    raise _other_content(store, changed)
+
+
+def _changed(store: RunStore, ground: Ground) -> list[str]:
+    """What a run was begun with and is another one now; nothing where it has not been written down."""
+    known = environment_of(store)
+    now = ground_facts(ground)
+    return [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
+
+
+def _other_content(store: RunStore, changed: list[str]) -> RunDirectoryError:
+    return RunDirectoryError(
         f"{store.place} was begun with other content: {'; '.join(changed)}",
         expected="the dataset and encoder this run was begun with",
         consequence="grades would be trained on different graphs or from different weights",

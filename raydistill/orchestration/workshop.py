@@ -90,6 +90,7 @@ def survey(config: CampaignConfig) -> Ground:
         # It may have been pruned, or be of another encoder.
         given = _tower(path)
         foreign = _is_foreign(path, encoder)
+        _tell_of_other_dataset(path, dataset.fingerprint)
     tokens = config.data.max_tokens
     others = {place: _named(place, dataset.fingerprint, encoder, tokens) for place in other_places(config)}
     return Ground(
@@ -140,6 +141,12 @@ def _named(place: str, data_fingerprint: str, encoder: EncoderFacts, tokens: int
             remedy="lower data.max_tokens, or name other checkpoints in method.teachers",
         )
     return TeacherReference(path=path, digest=digest)
+
+
+def _tell_of_other_dataset(path: str, data_fingerprint: str) -> None:
+    from raydistill.training.checkpoint import tell_of_other_dataset
+
+    tell_of_other_dataset(path, data_fingerprint)
 
 
 def _tower(path: str) -> dict[str, Any]:

@@ -129,6 +129,18 @@ def any_record(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def tell_of_other_dataset(path: str | Path, data_fingerprint: str) -> None:
+    """Say that a checkpoint learned from another dataset than the one it is asked about. Not refused: any graph can be ranked."""
+    learned = str(read_record(path)["data_fingerprint"])
+    if learned != data_fingerprint:
+        logger.warning(
+            "%s learned from dataset %s, and this is %s: where that is another cut of the same graph, it may have been trained on what is tested here",
+            path,
+            learned[:12],
+            data_fingerprint[:12],
+        )
+
+
 def load_model(
     path: str | Path,
     *,

@@ -24,7 +24,7 @@ from raydistill.models.loading import load_tokenizer
 from raydistill.models.pretrained import tokenizer_digest
 from raydistill.students.quantizers import FLOAT, require_entity_bits, rounded
 from raydistill.teachers.views import NoTeacher
-from raydistill.training.checkpoint import load_model, read_record
+from raydistill.training.checkpoint import load_model, read_record, tell_of_other_dataset
 from raydistill.training.gather import World
 from raydistill.training.memory import MemoryPlan
 
@@ -59,6 +59,8 @@ def evaluate_checkpoint(
     dataset = Dataset.load(dataset_path)
     task = encode.link_prediction_task(dataset, split)
     model, assembler = open_checkpoint(path, dataset, tokens_per_micro_batch)
+    if world is None or world.rank == 0:
+        tell_of_other_dataset(path, dataset.fingerprint)
     reranking = None
     if rerank is not None:
         reranking = NeighborReranking.from_triples(dataset.train, dataset.num_entities, hops=rerank[0], bonus=rerank[1])

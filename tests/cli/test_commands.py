@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from raydistill.errors import RunDirectoryError
+from raydistill.errors import RunDirectoryError, ScoringError
+from raydistill.orchestration.ledger import Ledger
 from raydistill.planning.state import CampaignState, replay
 
 EVENTS: list[dict[str, Any]] = [
@@ -130,17 +131,23 @@ def test_run_refuses_a_directory_that_cannot_be_meant_before_it_looks_at_anythin
     assert [path.name for path in campaign_file.parent.iterdir()] == ["ladder.yaml"]
 
 
-@pytest.mark.parametrize(("command", "promised"), [("run", True), ("evaluate", False)])
+@pytest.mark.parametrize(
+    ("command", "begun", "promised"), [("run", True, True), ("run", False, False), ("evaluate", False, False)]
+)
 def test_interrupted_run_alone_can_be_resumed(
     call: Callable[..., Result],
     campaign_file: Path,
     fake_module: Callable[..., None],
     command: str,
+    begun: bool,
     promised: bool,
 ) -> None:
-    """Told to resume a command that cannot, the reader looks for an option that is not there."""
+    """Told to resume a command that cannot, the reader looks for an option that is not there; or is refused, because nothing was begun yet."""
 
     def interrupted(*_: object, **__: object) -> None:
+        if begun:
+            Path("runs/ladder").mkdir(parents=True)
+            Path("runs/ladder/config.yaml").touch()
         raise KeyboardInterrupt
 
     fake_module("raydistill.orchestration.campaign", Campaign=interrupted)
@@ -166,6 +173,26 @@ def test_run_refuses_a_place_that_nobody_knows(
     assert result.exit_code == 2
     assert words in result.stderr
     assert FakeCampaign.calls == []
+
+
+def test_what_came_to_its_end_is_reported_with_the_error_of_the_rest(
+    call: Callable[..., Result], campaign_file: Path, fake_module: Callable[..., None]
+) -> None:
+    """One method of a comparison that cannot be scored, and the table of all others is shown nowhere."""
+
+    class Unscored(FakeCampaign):
+        def run(self, *, resume: bool, observe: object) -> CampaignState:
+            ledger = Ledger.at(Path(self.run_dir) / "ledger")
+            for event in EVENTS:
+                ledger.append(event)
+            raise ScoringError("a promoted checkpoint cannot be scored")
+
+    fake_module("raydistill.orchestration.campaign", Campaign=Unscored)
+    result = call("run", str(campaign_file))
+    assert result.exit_code == 5
+    assert "error: a promoted checkpoint cannot be scored" in result.stderr
+    assert "runs/ladder/report.html shows what has come to its end" in result.stderr
+    assert "0.438" in Path("runs/ladder/report.md").read_text(encoding="utf-8")
 
 
 def test_run_refuses_a_bad_file_before_anything_starts(call: Callable[..., Result], campaign_file: Path) -> None:

@@ -153,6 +153,20 @@ def test_changed_data_is_refused(tmp_path: Path) -> None:
         ownership.check_campaign(tmp_path / "run", state, rundir.campaign_fingerprint(fakes.campaign(), other), other)
 
 
+def test_run_of_another_graph_is_not_offered_to_be_gone_on_with(tmp_path: Path) -> None:
+    """The same file with another graph: "add --resume", which is then refused."""
+    begun(tmp_path / "run")
+    run, config = tmp_path / "run", fakes.campaign()
+    RunStore.at(run).write_json(rundir.ENVIRONMENT, rundir.ground_facts(GROUND))
+    with pytest.raises(RunDirectoryError) as offered:
+        ownership.check_owner(run, config, resume=False, ground=GROUND)
+    assert "add --resume" in offered.value.remedy
+    with pytest.raises(RunDirectoryError, match=r"dataset_fingerprint was ddd.* is xxx") as refused:
+        ownership.check_owner(run, config, resume=False, ground=Ground("x" * 64, "e" * 64, 12))
+    assert "add --resume" not in refused.value.remedy
+    assert "choose another --run-dir" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("began", "words"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,25 @@ def test_checkpoint_ranks_as_the_trial_that_wrote_it(
     for key, value in report.metrics.items():
         assert last.metrics[key] == pytest.approx(value), key
     assert evaluate_checkpoint(last.checkpoint, dataset_folder, "test").metrics["test/both/queries"] == 4
+
+
+def test_score_on_another_cut_of_the_graph_is_told_of(
+    config_of: Callable[..., TrialConfig],
+    train: Callable[..., list[EpochReport]],
+    dataset_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After the graph was cut anew, its test triples are those of the training: a splendid score, and not a word."""
+    last = train(config_of("pmd"), tmp_path)[-1]
+    assert last.checkpoint is not None
+    evaluate_checkpoint(last.checkpoint, dataset_folder)
+    assert "learned from dataset" not in caplog.text
+    other = replace(Dataset.load(dataset_folder), fingerprint="f" * 64)
+    monkeypatch.setattr(Dataset, "load", lambda path: other)
+    evaluate_checkpoint(last.checkpoint, dataset_folder)
+    assert "and this is ffffffffffff" in caplog.text
 
 
 def test_ranking_that_does_not_fit_is_done_again_in_smaller_parts(
