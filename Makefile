@@ -1,6 +1,6 @@
 # Every target does its own set-up in .venv, and may be called again and again.
 #
-#   make demo          distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph)
+#   make demo          distil a small graph on this machine: prepare, run, report   (DATA=folder takes your own graph, PREPARE='...' options of prepare)
 #   make test          all tests: the next two side by side
 #   make test-ray      the tests that start Ray clusters
 #   make test-rest     all others: the next one, and those that import Ray
@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 DATA ?= pykeen:umls
+PREPARE ?=
 ifneq ($(and $(filter demo,$(MAKECMDGOALS)),$(word 2,$(DATA))),)
 $(error DATA is '$(DATA)', and make takes no path with spaces: give a link to the folder whose path has none)
 endif
@@ -44,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 
 # Preparing again is harmless while the source is the same, and refused when it changed.
 demo: $(READY)
-	$(BIN)/raydistill prepare '$(DATA)' --out $(DEMO_DATA)
+	$(BIN)/raydistill prepare '$(DATA)' --out $(DEMO_DATA) $(PREPARE)
 	$(BIN)/raydistill run $(DEMO_CONFIG) --set data.path=$(DEMO_DATA) --run-dir $(DEMO_RUN) \
 		$$(if ls $(DEMO_RUN)/ledger/*.json >/dev/null 2>&1; then echo --resume; fi)
 

@@ -160,6 +160,7 @@ def one_grade(config: CampaignConfig, grade: int, teacher: str) -> CampaignConfi
     content["grades"] = [content["grades"][grade - 1]]
     content["teacher"]["checkpoint"] = teacher
     content["ladders"] = None
+    content["resources"]["concurrent_ladders"] = 1
     if config.grades[grade - 1].method is not None:
         # All methods of a comparison share it.
         content["compare"] = None

@@ -97,7 +97,8 @@ def configuration_reference(schema: Form) -> str:
         "# Configuration",
         "One YAML file is a whole campaign. Unknown keys are refused with a suggestion, keys given twice and tags are\n"
         "refused, `--set section.key=value` overrides one value, and the resolved file is saved as `RUN/config.yaml`.\n"
-        "Where `{choice: ...}`, `{uniform: ...}` or `{log_uniform: ...}` is allowed, the value may be searched.",
+        "Where `{choice: ...}`, `{uniform: ...}` or `{log_uniform: ...}` is allowed, the value may be searched. A\n"
+        "value of a method may also be `search`, which looks where that is usual ([its page](methods) says where); one of a grade may not.",
         "This page is written by `make docs` from the schema in `raydistill/config/`; a test holds the two equal.",
         "## The file",
         _table(schema, schema),

@@ -53,8 +53,8 @@ class ResourcesSection(Section):
     )
     concurrent_ladders: Count = Field(
         1,
-        description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share; what a trial gets of the "
-        "cluster's CPUs, and of workers in a range, is the smaller, but for that teacher's. Which ladders are tried, and when they run, depends on it",
+        description="of a search over `ladders`: how many run at once, from the moment the first has promoted the teacher they share. Each ladder's trials get an equal part of "
+        "the CPUs, and of workers in a range; that teacher gets all of them. Which ladders are tried, and when they run, depends on it",
     )
     max_failures: int = Field(
         2,

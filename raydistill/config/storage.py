@@ -23,6 +23,6 @@ class StorageSection(Section):
     keep_trials: Literal["all"] | Count = Field(
         "all",
         description="how many trials of a grade keep their checkpoints, the promoted one first and then those that would be next; those of the others are removed "
-        "before the next trial begins (all that promotion.tolerance may still choose stay until then, too), those that several lineages may share when all of these have "
-        "promoted. Their numbers stay, and what is promoted is the same. Nobody lends what was removed: other runs train it again; may be changed when a run is resumed",
+        "before the next trial begins (all that promotion.tolerance may still choose stay until then, too). Checkpoints that several lineages may share are removed when "
+        "all of those have promoted. Metrics are never removed, and what is promoted is the same. Nobody lends what was removed: other runs train it again; may be changed when a run is resumed",
     )

@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from raydistill.errors import ConfigError
 from raydistill.planning.schedule import ScheduleName
 from raydistill.planning.simulation import measured_costs, wall_seconds
 from raydistill.planning.state import CampaignState
 
 
-def simulated_lines(state: CampaignState, lineage: str, devices: Sequence[int], settle_epochs: int) -> list[str]:
+def simulated_lines(state: CampaignState, lineage: str | None, devices: Sequence[int], settle_epochs: int) -> list[str]:
     """One line per grade, then one per schedule.
 
+    Args:
+        state: of a campaign whose grades have trained.
+        lineage: which of its ladders; None = the first.
+        devices: how many there would be, each at least 1.
+        settle_epochs: as for `wall_seconds`.
+
     Raises:
-        ConfigError: a grade has not trained two epochs yet.
+        ConfigError: there is no such lineage, or a grade has not trained two epochs yet.
     """
+    lineage = lineage or next(iter(state.lineages), "main")
+    if lineage not in state.lineages:
+        raise ConfigError(
+            f"lineage {lineage} of a run that has {', '.join(state.lineages) or 'none yet'}",
+            expected="a ladder of a campaign that has trained (of a search over ladders, RUN/ladders/NNNN is one)",
+            remedy="name one of them with --lineage, or another run",
+        )
     costs = measured_costs(state, lineage)
     lines = [
         f"{folder}: {cost.epochs} epochs of {cost.seconds:.1f} s = {cost.total:.0f} s"

@@ -192,7 +192,8 @@ def test_search_whose_ladders_cannot_be_is_refused(changes: dict[str, Any], matc
 
 def test_grade_beside_a_search_can_be_searched_alone() -> None:
     """Its run would be taken for a search in which nothing has happened."""
-    assert one_grade(parse_config({**CONFIG, "ladders": {"depths": [3, 2]}}), 1, "x").ladders is None
+    several = parse_config({**CONFIG, "ladders": {"depths": [3, 2]}, "resources": {"concurrent_ladders": 2}})
+    assert one_grade(several, 1, "x").ladders is None
 
 
 @pytest.mark.parametrize(
