@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import click
 
-from raydistill.errors import ConfigError, RayDistillError, StorageError
+from raydistill.errors import ConfigError, OutOfMemoryError, RayDistillError, StorageError
 
 UNEXPECTED = 70
 INTERRUPTED = 128 + signal.SIGINT
@@ -69,6 +69,13 @@ def deliberate(error: BaseException) -> RayDistillError | None:
         return cause
     if isinstance(error, RayDistillError):
         return error
+    if _is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"no memory left: {str(error).partition(chr(10))[0] or type(error).__name__}",
+            expected="room for the model, and for the vectors of all entities",
+            consequence="nothing was written",
+            remedy="see who else uses the GPU (nvidia-smi) or the memory (free), or go without the GPU: CUDA_VISIBLE_DEVICES= before the command",
+        )
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return StorageError(
             f"{_file_of(error)}: {error.strerror or error}",
@@ -84,6 +91,14 @@ def deliberate(error: BaseException) -> RayDistillError | None:
             remedy="change its permissions or name another path",
         )
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from raydistill.training.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _file_of(error: OSError) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from raydistill.orchestration.courier import served
 from raydistill.orchestration.driver import Driver
 from raydistill.orchestration.environment import environment
 from raydistill.orchestration.freeing import free_at_rest, free_bytes
+from raydistill.orchestration.idle import tell_of_spare_gpus, tell_of_unused_gpus
 from raydistill.orchestration.joining import awaited_room, has_room, settled
 from raydistill.orchestration.locking import locked
 from raydistill.orchestration.losses import head_watched
@@ -48,8 +47,6 @@ from raydistill.planning.places import capacity, least_cpus
 from raydistill.planning.preflight import preflight
 from raydistill.planning.rules import rules_of
 from raydistill.planning.state import CampaignState
-
-logger = logging.getLogger(__name__)
 
 
 class Campaign:
@@ -158,6 +155,8 @@ class Campaign:
         # Its driver watches the head itself.
         with head_watched():
             machines = self._machines()
+            if self.beside == 1:
+                tell_of_spare_gpus(self.config, plans, machines.resources, machines.room.gpus)
             coordinator = start_coordinator(
                 self.store,
                 rules_of(self.config, plans),
@@ -201,18 +200,9 @@ class Campaign:
                 "command with --resume",
             )
         if room.gpus and self.config.resources.gpus_per_worker == 0:
-            _tell_of_idle_gpus(room.gpus)
+            tell_of_unused_gpus(room.gpus)
         # The teacher that ladders share is trained before the others begin (`ladder_search.py`).
         return Machines(needs, room, self.beside, alone=(0,) if shares_teacher(self.config) else ())
-
-
-@functools.cache
-def _tell_of_idle_gpus(gpus: float) -> None:
-    """Once in a process: a search over ladders runs many campaigns."""
-    logger.warning(
-        "the cluster has %g GPUs, and trials train on CPUs: resources.gpus_per_worker is 0; leave it out, and go on with --resume",
-        gpus,
-    )
 
 
 def _begin(driver: Driver, fingerprint: str) -> None:

@@ -52,22 +52,30 @@ def settled(resources: ResourcesSection, room: Room) -> ResourcesSection:
     if found.gpus:
         logger.info("resources.gpus_per_worker is auto: %g for each worker, of %g", found.gpus, room.gpus)
     elif room.gpus or may_grow():
-        _tell_of_no_gpu(room.gpus)
+        _tell_of_no_gpu(room.gpus, seen=not room.gpus or torch_sees_gpus())
     return found
 
 
 @functools.cache
-def _tell_of_no_gpu(gpus: float) -> None:
+def _tell_of_no_gpu(gpus: float, *, seen: bool) -> None:
     """Once in a process: a search over ladders runs many campaigns."""
-    why = (
-        f"a trial's workers cannot use {'it' if gpus == 1 else 'them'} as they are"
-        if gpus
-        else "there may be some later"
-    )
+    if not seen:
+        why, remedy = (
+            "torch there sees none of them (it is a build for processors, or the driver is too old)",
+            "install a build of torch for CUDA, or set it to 0",
+        )
+    elif gpus:
+        why, remedy = (
+            "the machines have no room for a trial's workers with a GPU each, beside the CPUs they ask for",
+            "lower resources.cpus_per_worker or resources.workers_per_trial, set it to 1 to wait for GPUs, or to 0",
+        )
+    else:
+        why, remedy = "there may be some later", "set it to 1 to wait for GPUs, or to 0"
     logger.warning(
-        "resources.gpus_per_worker is auto, the cluster has %g GPUs now, and %s: trials train on CPUs; set it to 1 to wait for GPUs, or to 0",
+        "resources.gpus_per_worker is auto, the cluster has %g GPUs now, and %s: trials train on CPUs; %s",
         gpus,
         why,
+        remedy,
     )
 
 

@@ -16,6 +16,9 @@ from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.new_texts import new_texts, phrases_of
+from raydistill.teachers.views import NoTeacher
+from raydistill.training.gather import World
+from raydistill.training.memory import MemoryPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,15 @@ class Reader:
 
 
 def encoded_entities(model: BiEncoder, assembler: TextAssembler, num_entities: int, bits: int) -> EntityVectors:
-    """The vectors of all entities of the graph, in so many bits."""
-    parts, place = encode_entities_in_parts(model, assembler, num_entities)
-    return EntityVectors.gathered(parts, torch.from_numpy(place), bits)
+    """The vectors of all entities of the graph, in so many bits; with half the tokens at a time whenever memory runs out.
+
+    Raises:
+        OutOfMemoryError: it does not fit one text at a time.
+    """
+
+    def encoded() -> EntityVectors:
+        parts, place = encode_entities_in_parts(model, assembler, num_entities)
+        return EntityVectors.gathered(parts, torch.from_numpy(place), bits)
+
+    memory = MemoryPlan(model, World.alone(), "auto")
+    return memory.encode(encoded, "the encoding of all entities", assembler.max_tokens, NoTeacher())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from raydistill import errors
 from raydistill.cli.failures import explained
@@ -68,6 +69,15 @@ def test_error_that_crossed_a_process_border_is_unwrapped(capsys: pytest.Capture
     code, text = outcome(RayTaskError(errors.DataError("train.tsv, line 3")), capsys)
     assert code == 3
     assert text == "error: train.tsv, line 3\n"
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_memory_that_ran_out_is_the_users_to_mend(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    """`predict` beside a campaign that fills the GPU: "a fault of raydistill"."""
+    code, text = outcome(kind("CUDA out of memory.\nA long story"), capsys)
+    assert code == 5
+    assert text.startswith("error: no memory left: CUDA out of memory.\n  expected: ")
+    assert "CUDA_VISIBLE_DEVICES=" in text
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from raydistill.config.resources import ResourcesSection
 from raydistill.errors import RoomError
-from raydistill.orchestration import campaign as campaign_module
-from raydistill.orchestration import joining, machines, together
+from raydistill.orchestration import idle, joining, machines, together
 from raydistill.orchestration.campaign import Campaign
 from raydistill.orchestration.machines import Machines
 from raydistill.planning.places import backend_of
@@ -142,7 +141,7 @@ def test_gpus_that_nobody_uses_are_told_of(
     config = fakes.campaign(resources={"gpus_per_worker": gpus_per_worker})
     # Advice to leave out what was left out.
     monkeypatch.setattr(joining, "torch_sees_gpus", lambda: False)
-    campaign_module._tell_of_idle_gpus.cache_clear()
+    idle.tell_of_unused_gpus.cache_clear()
     for ladder in ("first", "second"):
         Campaign(config, tmp_path / ladder, fakes.workshop())._machines()
     assert caplog.text.count("2 GPUs, and trials train on CPUs: resources.gpus_per_worker is 0") == words
@@ -218,7 +217,21 @@ def test_trial_that_does_not_fit_on_gpus_trains_as_before(
     joining._tell_of_no_gpu.cache_clear()
     asked = ResourcesSection(**resources)
     assert joining.settled(asked, machines.room_of(asked)).gpus == each
-    assert ("set it to 1 to wait for GPUs" in caplog.text) is (each == 0)
+    assert ("no room for a trial's workers with a GPU each" in caplog.text) is (each == 0)
+
+
+def test_gpus_that_torch_does_not_see_are_not_to_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A build of torch for processors: with 1, as the advice was, trials would take the GPUs and train on CPUs all the same."""
+    cluster = FakeCluster(monkeypatch, grows=False)
+    cluster.machines = [{"Alive": True, "NodeID": "", "Resources": {"CPU": 4.0, "GPU": 2.0}}]
+    monkeypatch.setattr(joining, "torch_sees_gpus", lambda: False)
+    joining._tell_of_no_gpu.cache_clear()
+    resources = ResourcesSection()
+    assert joining.settled(resources, machines.room_of(resources)).gpus == 0
+    assert "install a build of torch for CUDA" in caplog.text
+    assert "set it to 1" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from raydistill.data.texts import Texts
 from raydistill.errors import PredictionError
 from raydistill.evaluation.encode import encode_queries, link_prediction_task
 from raydistill.kg.store import Dataset
 from raydistill.kg.text import join_text
+from raydistill.models.biencoder import BiEncoder
 from raydistill.shipping import best, entities, meanings
 from raydistill.shipping import predictor as predicting
 from raydistill.shipping.entities import EntityVectors
 from raydistill.shipping.matching import places_of
 from raydistill.shipping.predictor import Predictor
 from raydistill.shipping.queries import Query
+from raydistill.shipping.reading import encoded_entities
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,24 @@ def test_tails_stand_in_the_order_the_evaluation_ranks_them(predictor: Predictor
     answers = ask(dataset.entity_keys[int(heads[0])], relation, dataset.num_entities)
     assert [answer.score for answer in answers] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-6)
     assert {answer.key for answer in answers} == set(dataset.entity_keys)
+
+
+def test_entities_that_do_not_fit_at_once_are_encoded_in_smaller_parts(
+    predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is refused beside a campaign which has most of the GPU, where `evaluate` goes on."""
+    original = BiEncoder.encode_part
+
+    def encode_part(self: BiEncoder, texts: Texts, tower: Any, needs: Any) -> Any:
+        if int(texts.lengths.sum()) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, texts, tower, needs)
+
+    monkeypatch.setattr(BiEncoder, "encode_part", encode_part)
+    monkeypatch.setattr(predictor.model, "tokens_per_micro_batch", 64)
+    found = encoded_entities(predictor.model, predictor.assembler, dataset.num_entities, 32)
+    assert predictor.model.tokens_per_micro_batch <= 32
+    assert torch.allclose(found.codes, predictor.entity_vectors.codes, atol=1e-5)
 
 
 def test_known_marks_the_triples_of_the_graph(predictor: Predictor, dataset: Dataset) -> None:
