@@ -36,6 +36,19 @@ KINDS = {
     ),
     "sums": ("sum", "add", "mul", "sub", "div", "mean", "neg", "pow"),
 }
+KERNELS = {
+    "matrix products": ("gemm", "nvjet", "cutlass", "xmma", "splitk", "gemv"),
+    "attention": ("flash_fwd", "flash_bwd", "fmha"),
+    "compiled layers": ("triton_",),
+    "softmax": ("softmax",),
+    "optimizer": ("multi_tensor", "adam", "lpnorm"),
+    "embedding": ("embedding", "sort", "scan", "indexing_backward", "segment_reduce", "unique", "sum_and_scatter"),
+    "copies": ("memcpy", "memset", "copy", "catarray", "fill", "index", "gather", "scatter", "masked"),
+    "sums": ("reduce", "elementwise"),
+}
+"""What the names of a GPU's kernels have in them. What is compiled has no other name, and belongs to no operation of PyTorch's."""
+OWN_ATTENTION = ("_forward", "_backward")
+"""The kernels of `models/short_attention.py`."""
 REST, OUTSIDE = "other operations", "Python, and waiting"
 
 
@@ -46,6 +59,14 @@ def kind_of(operation: str) -> str:
         if any(name == one or name.startswith(f"{one}_") for one in names):
             return kind
     return REST
+
+
+def kernel_kind(kernel: str) -> str:
+    """The kind of a GPU's kernel, by its name."""
+    name = kernel.lower()
+    if name in OWN_ATTENTION:
+        return "attention"
+    return next((kind for kind, words in KERNELS.items() if any(word in name for word in words)), REST)
 
 
 def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
@@ -68,11 +89,11 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
     whole = (time.perf_counter() - began) / steps
     seconds: dict[str, float] = {}
     for event in found.key_averages():
-        if event.device_type != DeviceType.CPU:
-            # A kernel: its time is also that of the operation that launched it.
+        if (event.device_type == DeviceType.CPU) == on_gpu:
+            # On a GPU kernels are counted, and not again with the operations that launched them: compiled ones have none.
             continue
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        kind = kind_of(event.key)
+        kind = kernel_kind(event.key) if on_gpu else kind_of(event.key)
         seconds[kind] = seconds.get(kind, 0.0) + spent / 1e6 / steps
     seconds[OUTSIDE] = max(0.0, whole - sum(seconds.values()))
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))

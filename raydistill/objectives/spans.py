@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from raydistill.devices import sent
 from raydistill.objectives.checks import require_choice, require_finite_teacher, require_index, require_shape
 from raydistill.objectives.hidden import comparable_states, mean_by_text
 from raydistill.objectives.weighted import Weighted
@@ -28,8 +29,8 @@ def span_correlation(
     Args:
         student_logits: (tokens, candidates), k^S times the cosine of a token's state with each candidate's vector, texts in order.
         teacher_logits: (tokens, candidates); no gradient reaches it.
-        spans: (tokens,) int64, equal for the tokens of a span; below 0 = of none.
-        text_of_token: (tokens,) int64, rising.
+        spans: (tokens,) int64, on the states' device or, better, on the CPU; equal for the tokens of a span; below 0 = of none.
+        text_of_token: (tokens,) int64, rising, beside them.
         num_texts: number of texts.
         distance: products of two distributions over C candidates are about 1/C^2, and so are their squares of squares; the cosine does not depend on C.
 
@@ -52,14 +53,16 @@ def span_correlation(
     require_index("text_of_token", text_of_token, tokens, num_texts, "(tokens,)")
     require_finite_teacher("scores of tokens", teacher)
     joined = (spans[1:] == spans[:-1]) & (spans[1:] >= 0) & (text_of_token[1:] == text_of_token[:-1])
-    first = joined.nonzero().flatten()
+    # Where spans lie on the CPU, as a batch has them, nobody waits for a GPU to hear how many tokens these are.
+    places = joined.nonzero().flatten()
+    first, owners = sent(places, student.device), sent(text_of_token[places], student.device)
     own, theirs = (_products(logits.log_softmax(1), first) for logits in (student, teacher))
     if distance == "cosine":
         # Half the squared distance of unit vectors is 1 - cos, and exactly 0 at equality.
         values = (_units(own) - _units(theirs)).square().sum(1) / 2
     else:
         values = (own.exp() - theirs.exp()).square().sum(1)
-    return Weighted(*mean_by_text(values, text_of_token[first], num_texts))
+    return Weighted(*mean_by_text(values, owners, num_texts))
 
 
 def _products(log_p: Tensor, first: Tensor) -> Tensor:

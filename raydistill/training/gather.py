@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raydistill.devices import sent
+
 
 class OtherWorkerError(Exception):
     """Another worker cannot go on with what all are at."""
@@ -158,7 +160,7 @@ class Share:
         counts = [len(positions) for positions in self.positions]
         gathered: Tensor = _Gather.apply(local, counts, self.world)  # type: ignore[no-untyped-call]
         back = torch.argsort(torch.cat(self.positions))
-        return gathered[back.to(gathered.device)]
+        return gathered.index_select(0, sent(back, gathered.device))
 
     def collect_beside(self, other: Share, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """As `collect`, for two sets of texts in one exchange: each exchange is a wait for all workers."""

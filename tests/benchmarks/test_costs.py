@@ -17,7 +17,7 @@ import torch
 from raydistill.benchmarks.epochs import EpochCost, epoch_cost
 from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
 from raydistill.benchmarks.parts import MEASURED
-from raydistill.benchmarks.profiles import kind_of, shares
+from raydistill.benchmarks.profiles import kernel_kind, kind_of, shares
 from raydistill.benchmarks.ranking import first_queries, peak_bytes, random_vectors, ranking_cost
 from raydistill.benchmarks.suite import ROWS
 from raydistill.benchmarks.tables import keep, table
@@ -164,6 +164,26 @@ def test_an_epoch_has_all_its_steps_one_validation_and_one_checkpoint(trial_conf
 def test_operations_are_known_by_their_kind(operation: str, kind: str) -> None:
     """A profile in which all is `other`, or an addition counts as a product because its name begins alike."""
     assert kind_of(operation) == kind
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_bias_TNT", "matrix products"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64", "matrix products"),
+        ("triton_per_fused_add_native_layer_norm_0", "compiled layers"),
+        ("_backward", "attention"),
+        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64>>", "attention"),
+        ("void at::native::embedding_backward_feature_kernel<float>", "embedding"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
+        ("void at::native::vectorized_elementwise_kernel<4, MulFunctor<float>>", "sums"),
+        ("unheard_of", "other operations"),
+    ],
+)
+def test_kernels_are_known_by_their_kind(kernel: str, kind: str) -> None:
+    """What is compiled belongs to no operation: two thirds of a step as `other`, which says nothing of where a GPU's time goes."""
+    assert kernel_kind(kernel) == kind
 
 
 def test_profile_accounts_for_the_whole_step() -> None:

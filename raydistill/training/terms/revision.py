@@ -146,14 +146,13 @@ class SpanTerm(Plain):
 
         def per_text(side: Side) -> Weighted:
             assert side.teacher is not None and side.texts.spans is not None
-            device = own.device
             student = nn.functional.normalize(side.student.states[self.student_layer].float(), dim=1) @ own.T
             teacher = nn.functional.normalize(side.teacher.states[self.teacher_layer].float(), dim=1) @ theirs.T
             return spans.span_correlation(
                 student * step.inverse_temperature,
                 teacher * step.teacher_inverse_temperature,
-                sent(side.texts.spans, device),
-                sent(side.texts.text_of_token, device),
+                side.texts.spans,
+                side.texts.text_of_token,
                 len(side.texts),
                 distance=self.distance,
             )
