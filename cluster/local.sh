@@ -94,12 +94,17 @@ from ray.scripts.scripts import main
 main()'
 
 launch() { # role, its GPUs, then arguments of `ray start`
-    local role=$1 gpus=$2 pid given=()
+    local role=$1 gpus=$2 pid given=() visible=()
     shift 2
     # Ray counts all of the machine's for every process that is not told: each would be given away as often as there are processes.
-    if [ "$gpus" != any ]; then given=(--num-gpus "$(tr -d -c , <<<"${gpus:+$gpus,}" | wc -c)"); fi
-    ([ "$gpus" = any ] || export CUDA_VISIBLE_DEVICES=$gpus
-        exec "$PYTHON" -c "$RAY_START" start --block --disable-usage-stats "${given[@]}" "$@") >"$DIR/$role.log" 2>&1 </dev/null &
+    case $gpus in
+    any) ;;
+    # It sees them all the same: a script that was submitted, and asks for none, may use one.
+    none) given=(--num-gpus 0) ;;
+    *) given=(--num-gpus "$(awk -F, '{ print NF }' <<<"$gpus")") visible=("CUDA_VISIBLE_DEVICES=$gpus") ;;
+    esac
+    env ${visible[@]+"${visible[@]}"} "$PYTHON" -c "$RAY_START" start --block --disable-usage-stats ${given[@]+"${given[@]}"} "$@" \
+        >"$DIR/$role.log" 2>&1 </dev/null &
     pid=$!
     echo "$role $pid $(birth $pid)" >>"$DIR/processes"
     local deadline=$((SECONDS + START_SECONDS))
@@ -113,18 +118,23 @@ launch() { # role, its GPUs, then arguments of `ray start`
     done
 }
 
-gpus_here() { # one a line: those that may be used, else all that NVIDIA's driver knows
+# The machine's GPUs, one a line: those of CUDA_VISIBLE_DEVICES, or all that NVIDIA's driver knows, which may take its time, or never answer.
+gpus_here() {
+    local within=() said
     if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-        tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | sed -e '/^-1/,$d' -e '/^ *$/d'
+        tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | awk '/^-1/ { exit } NF'
     elif command -v nvidia-smi >/dev/null; then
-        nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true
+        if command -v timeout >/dev/null; then within=(timeout 20); fi
+        # What it says where it fails is no number.
+        said=$(${within[@]+"${within[@]}"} nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || said=
+        awk '/^[0-9]+$/' <<<"$said"
     fi
 }
 
-gpus_of() { # which, of how many: its share of them, dealt out in turn; `any` where there are none that we know of
-    local all
-    mapfile -t all < <(gpus_here)
-    if [ "${#all[@]}" -eq 0 ]; then echo any; else printf '%s\n' "${all[@]}" | sed -n "$1~$2p" | paste -s -d ,; fi
+# Of GPUs, one a line, those of one process of several, with commas between them: dealt out in turn. `none` where it gets none, `any` where none are known.
+gpus_of() { # GPUs, which, of how many; which = 0: none of them
+    if [ -z "$1" ]; then echo any; return; fi
+    awk -v which="$2" -v of="$3" 'which && NR % of == which % of { dealt = dealt (dealt ? "," : "") $1 } END { print dealt ? dealt : "none" }' <<<"$1"
 }
 
 # What every `ray start` is told. Worker ports are whichever are free, so that several clusters fit on a machine.
@@ -200,11 +210,10 @@ start() {
         head+=(--node-ip-address "$host")
     fi
     local place gpus
-    gpus=$(gpus_of 1 1)
-    [ "$workers" -eq 0 ] || [ "$gpus" = any ] || gpus=
-    launch head "$gpus" "${each[@]}" "${head[@]}"
+    gpus=$(gpus_here)
+    launch head "$(gpus_of "$gpus" $((workers == 0)) 1)" "${each[@]}" "${head[@]}"
     for ((place = 1; place <= workers; place++)); do
-        launch "worker$place" "$(gpus_of "$place" "$workers")" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 3))]}"
+        launch "worker$place" "$(gpus_of "$gpus" "$place" "$workers")" "${each[@]}" --address "$host:$port" --dashboard-agent-listen-port "${ports[$((place + 3))]}"
     done
     local deadline=$((SECONDS + START_SECONDS))
     until answers "http://$host:$dashboard"; do
@@ -241,10 +250,7 @@ add() {
     prepare_environment "${address%:*}"
     read -r -a options <<<"$(common_options "${cpus:-$(cat "$DIR/cpus")}")"
     port=$(free_ports 1)
-    local gpus
-    gpus=$(gpus_of 1 1)
-    [ "$gpus" = any ] || gpus=
-    launch "worker$(wc -l <"$DIR/processes")" "$gpus" "${options[@]}" --address "$address" --dashboard-agent-listen-port "$port"
+    launch "worker$(wc -l <"$DIR/processes")" "$(gpus_of "$(gpus_here)" 0 1)" "${options[@]}" --address "$address" --dashboard-agent-listen-port "$port"
     say "added"
 }
 

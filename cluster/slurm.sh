@@ -57,7 +57,8 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}
-address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v -e : -e '^127\.' | head -n 1 || true)
+said=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address) || { echo "error: $head does not say its address" >&2; exit 1; }
+address=$(tr ' ' '\n' <<<"$said" | grep -v -e : -e '^127\.' | head -n 1 || true)
 [ -n "$address" ] || { echo "error: $head has no address but the loopback one" >&2; exit 1; }
 # Several jobs may share a machine: ports of its own for each, below those that systems hand out.
 port=$((20000 + SLURM_JOB_ID % 5000))
@@ -131,9 +132,12 @@ echo "head $head, Ray $address:$port, dashboard http://127.0.0.1:$dashboard on $
 resume=()
 if [ -f "$run/config.yaml" ]; then resume=(--resume); fi
 export RAY_ADDRESS=$address:$port
+# Before it starts: the signal may come at any time.
+campaign= told=
+trap 'told=yes; [ -z "$campaign" ] || kill -TERM "$campaign" 2>/dev/null || true' TERM INT
 raydistill --verbose run "$config" --run-dir "$run" "${resume[@]}" "$@" &
 campaign=$!
-trap 'kill -TERM "$campaign" 2>/dev/null || true' TERM INT
+[ -z "$told" ] || kill -TERM "$campaign" 2>/dev/null || true
 status=0
 wait "$campaign" || status=$?
 # A signal ends `wait` before the campaign has saved.

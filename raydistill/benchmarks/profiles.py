@@ -92,6 +92,9 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
         if (event.device_type == DeviceType.CPU) == on_gpu:
             # On a GPU kernels are counted, and not again with the operations that launched them: compiled ones have none.
             continue
+        if on_gpu and event.is_user_annotation:
+            # A span in which kernels run, such as an optimizer's step.
+            continue
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         kind = kernel_kind(event.key) if on_gpu else kind_of(event.key)
         seconds[kind] = seconds.get(kind, 0.0) + spent / 1e6 / steps

@@ -70,11 +70,12 @@ def deliberate(error: BaseException) -> RayDistillError | None:
     if isinstance(error, RayDistillError):
         return error
     if _is_out_of_memory(error):
+        said = str(cause or error).partition("\n")[0] or type(error).__name__
         return OutOfMemoryError(
-            f"no memory left: {str(error).partition(chr(10))[0] or type(error).__name__}",
-            expected="room for the model, and for the vectors of all entities",
-            consequence="nothing was written",
-            remedy="see who else uses the GPU (nvidia-smi) or the memory (free), or go without the GPU: CUDA_VISIBLE_DEVICES= before the command",
+            f"no memory left: {said}",
+            expected="room for the model, and for what is read and computed",
+            consequence="this was given up; what was saved before is whole",
+            remedy="see who else uses the memory (free) or the GPU (nvidia-smi; CUDA_VISIBLE_DEVICES= before a command goes without it), or take a larger machine",
         )
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return StorageError(

@@ -158,11 +158,10 @@ def may_go_on(place: str | None) -> bool:
     """Whether there is something for `--resume` to go on with; of a place elsewhere it is taken for granted: who interrupts waits for no bucket."""
     if place is None:
         return False
+    from raydistill.orchestration.depot import local_path
     from raydistill.orchestration.rundir import CONFIG
-    from raydistill.orchestration.runstore import RunStore
 
-    store = RunStore.at(place)
-    return store.remote is not None or (store.root / CONFIG).exists()
+    return ("://" in place and not place.startswith("file:")) or (local_path(place) / CONFIG).exists()
 
 
 def show_ladders(place: str, *, as_json: bool) -> None:

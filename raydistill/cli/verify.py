@@ -8,7 +8,7 @@ import click
 
 from raydistill.cli.findings import Findings, Kind, check_checkpoint, check_dataset
 from raydistill.cli.places import Folder, checkpoint_here, copied_here
-from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError
+from raydistill.errors import CheckpointError, ConfigError, DataError, LedgerError, RunDirectoryError, StorageError
 
 CHECKPOINTS = ("grades/*/trials/*/checkpoints/*", "grades/*/teachers/*")
 """Where a run keeps them: those of its trials, and those that were announced as teachers."""
@@ -97,7 +97,7 @@ def check_run(root: Path) -> Findings:
     sound: set[Path] = set()
     try:
         state = open_run(root)
-    except (LedgerError, ConfigError) as error:
+    except (LedgerError, ConfigError, StorageError) as error:
         state = None
         findings.problems.append(error.received)
     # What a kill has left of checkpoints that the ledger calls freed: --resume removes it.
@@ -147,14 +147,14 @@ def _check_search(root: Path) -> Findings:
     try:
         require_run(RunStore.at(root))
         results, _ = read_search(RunStore.at(root))
-    except (LedgerError, ConfigError) as error:
+    except (LedgerError, ConfigError, StorageError) as error:
         findings.problems.append(error.received)
         return findings
     findings.checked.append(str(root / SEARCH))
     for name in (ladder_name(one.number) for one in results if one.values):
         try:
             whole = open_run(root / name).complete
-        except LedgerError:
+        except (LedgerError, StorageError):
             continue  # told above
         except ConfigError:
             whole = False

@@ -103,7 +103,8 @@ class Deal:
             if before_part is not None:
                 before_part(number)
             with torch.no_grad():
-                yield texts, model.encode_part(texts_of(first[texts]), tower, Needs()).vectors
+                vectors = model.encode_part(texts_of(first[texts]), tower, Needs()).vectors
+            yield texts, vectors
 
 
 def _rows_of(texts: Rows, ordered: Rows) -> tuple[Rows, Rows]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ray
 from pyarrow import fs
+from ray.exceptions import RayError
 
 from raydistill.config.load import anchored
 from raydistill.config.schema import CampaignConfig
@@ -61,7 +62,8 @@ class Campaign:
         variables: what every process of the campaign is to have in its environment, such as credentials, which on a cluster at an address it has not from here.
         filesystem: where `run_dir`, `data.path` and `teacher.checkpoint` are paths, unless they are URIs; it is sent to other
             machines, so it has to be one that can be pickled. None = paths are of this machine.
-        beside: campaigns that share machines and disk, this one among them; a trial's part of a machine is the smaller, but for the teacher that they share.
+        beside: of a search over ladders: campaigns that share machines and disk, this one among them; a trial's part of a machine is the smaller, but for the
+            teacher that they share. None = this one is no part of a search.
         heed: called again and again while it runs; raises SystemExit where it is to save and end.
     """
 
@@ -75,14 +77,14 @@ class Campaign:
         num_cpus: int | None = None,
         variables: Mapping[str, str] | None = None,
         filesystem: fs.FileSystem | None = None,
-        beside: int = 1,
+        beside: int | None = None,
         heed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         # Trials work in other directories than this process; what a run records is the path as it was written.
         self.anchored = config if filesystem is not None else anchored(config)
         self.address, self.num_cpus, self.filesystem = address, num_cpus, filesystem
-        self.beside, self.heed = beside, heed
+        self.in_search, self.beside, self.heed = beside is not None, beside or 1, heed
         self.store = replace(RunStore.at(run_dir, filesystem), variables=Variables(variables) if variables else None)
         self.given_workshop = workshop or standard_workshop()
         self.workshop = served(self.given_workshop, self.anchored, self.store, filesystem)
@@ -151,21 +153,41 @@ class Campaign:
         observe: Callable[[CampaignState], None] | None,
         check: Callable[[], None],
     ) -> CampaignState:
-        lineages = lineages_of(self.config)
-        # Its driver watches the head itself.
-        with head_watched():
-            machines = self._machines()
-            if self.beside == 1:
-                tell_of_spare_gpus(self.config, plans, machines.resources, machines.room.gpus)
-            coordinator = start_coordinator(
-                self.store,
-                rules_of(self.config, plans),
-                self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
-            )
-        driver = Driver(
+        try:
+            # While it runs the driver watches the head itself.
+            with head_watched() as head:
+                try:
+                    driver = self._driver(ground, plans, observe, check)
+                    _begin(driver, fingerprint)
+                except RayError:
+                    head.require()
+                    raise
+            return driver.run()
+        finally:
+            # Not what the driver writes that has taken the run from this one.
+            with contextlib.suppress(RunDirectoryError):
+                check()
+                clear_scratch(self.store)
+
+    def _driver(
+        self,
+        ground: Ground,
+        plans: tuple[GradePlan, ...],
+        observe: Callable[[CampaignState], None] | None,
+        check: Callable[[], None],
+    ) -> Driver:
+        machines = self._machines()
+        if not self.in_search:
+            tell_of_spare_gpus(self.config, plans, machines.resources, machines.room.gpus)
+        coordinator = start_coordinator(
+            self.store,
+            rules_of(self.config, plans),
+            self.workshop.verify_checkpoint if self.config.storage.share_trials else None,
+        )
+        return Driver(
             self.anchored.model_copy(update={"resources": machines.resources}),
             ground,
-            lineages,
+            lineages_of(self.config),
             plans,
             self.store,
             machines,
@@ -175,14 +197,6 @@ class Campaign:
             check=check,
             heed=self.heed,
         )
-        try:
-            _begin(driver, fingerprint)
-            return driver.run()
-        finally:
-            # Not what the driver writes that has taken the run from this one.
-            with contextlib.suppress(RunDirectoryError):
-                check()
-                clear_scratch(self.store)
 
     def _machines(self) -> Machines:
         room = awaited_room(self.config.resources, self.heed)

@@ -145,10 +145,10 @@ def _start(num_cpus: int | None, folder: Path) -> None:
     except AuthenticationError as problem:
         raise not_started(problem) from None
     except Exception as problem:
-        # Ray has no class of its own for it. What a disk or a permission refuses is told better by its own error.
-        if isinstance(problem, OSError) and not isinstance(problem, (ConnectionError, TimeoutError)):
-            raise
-        raise not_up(problem, folder.parent) from None
+        # Ray has no class of its own for it. What else there may be is a file that is refused, which its own error tells better, or our fault.
+        if type(problem) is Exception or isinstance(problem, (ConnectionError, TimeoutError, RuntimeError)):
+            raise not_up(problem, folder.parent) from None
+        raise
 
 
 @contextlib.contextmanager

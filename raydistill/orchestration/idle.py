@@ -13,6 +13,7 @@ from raydistill.planning.grades import GradePlan, lineages_of
 from raydistill.planning.search import grade_space, trial_limit
 
 logger = logging.getLogger(__name__)
+EPSILON = 1e-6
 
 
 @functools.cache
@@ -39,7 +40,10 @@ def tell_of_spare_gpus(
     if resources.concurrent_trials != "auto":
         trials = min(trials, resources.concurrent_trials)
     used = trials * resources.most_workers * resources.gpus
-    if 0 < used < gpus:
+    if not used or gpus - used < 1 - EPSILON:
+        return
+    workers = math.floor(gpus / (trials * resources.gpus) + EPSILON)
+    if workers > resources.most_workers:
         logger.warning(
             "the cluster has %g GPUs, and this campaign will never use more than %g (%d trials at once of %d workers): set resources.workers_per_trial to %d, and "
             "go on with --resume; or search more points, or compare seeds, in another run",
@@ -47,7 +51,7 @@ def tell_of_spare_gpus(
             used,
             trials,
             resources.most_workers,
-            math.floor(gpus / (trials * resources.gpus)),
+            workers,
         )
 
 

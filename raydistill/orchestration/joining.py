@@ -57,9 +57,11 @@ def settled(resources: ResourcesSection, room: Room) -> ResourcesSection:
 
 
 @functools.cache
-def _tell_of_no_gpu(gpus: float, *, seen: bool) -> None:
+def _tell_of_no_gpu(gpus: float, *, seen: bool | None) -> None:
     """Once in a process: a search over ladders runs many campaigns."""
-    if not seen:
+    if seen is None:
+        why, remedy = "nobody could say whether torch sees them", "set it to 1 to use them all the same, or to 0"
+    elif not seen:
         why, remedy = (
             "torch there sees none of them (it is a build for processors, or the driver is too old)",
             "install a build of torch for CUDA, or set it to 0",
@@ -80,8 +82,8 @@ def _tell_of_no_gpu(gpus: float, *, seen: bool) -> None:
 
 
 @functools.cache
-def torch_sees_gpus() -> bool:
-    """Whether torch can use the GPUs that Ray has counted: its build may be one for processors, or the machine's driver too old."""
+def torch_sees_gpus() -> bool | None:
+    """Whether torch can use the GPUs that Ray has counted: its build may be one for processors, or the machine's driver too old. None = nobody could say."""
     asked: Any = ray.remote(num_cpus=0, num_gpus=1 / SHARES)(_is_cuda_there)
     answer = asked.remote()
     try:
@@ -94,13 +96,13 @@ def torch_sees_gpus() -> bool:
     except RayError as problem:
         said = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
         logger.warning("whether torch sees the cluster's GPUs could not be asked: %s", said)
-        return False
+        return None
     finally:
         ray.cancel(answer)
     logger.warning(
         "no process of the cluster has said within %d minutes whether torch sees its GPUs", LOOKS * ANSWER_SECONDS / 60
     )
-    return False
+    return None
 
 
 def _is_cuda_there() -> bool:

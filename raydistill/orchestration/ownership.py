@@ -117,7 +117,7 @@ def _changed(store: RunStore, ground: Ground) -> list[str]:
     """What a run was begun with and is another one now; nothing where it has not been written down."""
     known = environment_of(store)
     now = ground_facts(ground)
-    return [f"{name} was {known.get(name)}, is {value}" for name, value in now.items() if known.get(name) != value]
+    return [f"{name} was {known[name]}, is {value}" for name, value in now.items() if known.get(name, value) != value]
 
 
 def _other_content(store: RunStore, changed: list[str]) -> RunDirectoryError:

@@ -111,14 +111,15 @@ def try_address(address: str, headers: dict[str, str]) -> None:
         raise refusal(address, problem.code, bool(headers)) from None
     except ValueError:
         raise _other_service(address, "an answer that is not JSON") from None
-    except http.client.HTTPException:
-        raise _other_service(address, "an answer in another language than HTTP") from None
     except OSError as problem:
         raise ConfigError(
             f"no answer from {address}: {getattr(problem, 'reason', None) or problem}",
             expected="a running cluster with a dashboard (`ray start --head`, with Ray installed as ray[default])",
             remedy="check the address, and that the cluster runs; from elsewhere its port needs a tunnel: ssh -L 8265:127.0.0.1:8265 HOST",
         ) from None
+    except http.client.HTTPException:
+        # After those of the connection: one that is closed without a word, as by a tunnel to nobody, is both.
+        raise _other_service(address, "an answer in another language than HTTP") from None
     if not isinstance(content, dict) or "ray_version" not in content:
         raise _other_service(address, "an answer without a Ray version")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 
-from raydistill.config.methods import parts_of
+from raydistill.config.methods import masks_itself, parts_of
 from raydistill.config.other_teachers import takes_earlier
 from raydistill.config.schema import CampaignConfig
 from raydistill.config.space import Choice, Uniform, is_distribution
@@ -63,14 +63,15 @@ def _tell_of_no_masks(config: CampaignConfig, plans: tuple[GradePlan, ...]) -> N
             continue
         view = section.view or config.view
         views = view.choice if isinstance(view, Choice) else (view,)
-        methods = {method_of(lineage, plan).name: method_of(lineage, plan) for lineage in lineages_of(config)}
-        pairs = itertools.product(methods.values(), views)
-        if all(applied_masking(method, SOME_RATIO, one)[0] == 0 for method, one in pairs):
+        methods = [method_of(lineage, plan) for lineage in lineages_of(config)]
+        if all(applied_masking(method, SOME_RATIO, one)[0] == 0 for method in methods for one in views):
+            shared = "" if all(map(masks_itself, methods)) else "set view: shared, or "
             logger.warning(
-                "%s: mask_ratio changes nothing under %s with view %s, so nothing is masked; set view: shared, or leave mask_ratio out",
+                "%s: mask_ratio changes nothing under %s with view %s; %sleave mask_ratio out",
                 plan.folder,
-                ", ".join(f"method {name}" for name in methods),
+                ", ".join(dict.fromkeys(f"method {method.name}" for method in methods)),
                 " or ".join(views),
+                shared,
             )
 
 

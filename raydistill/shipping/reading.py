@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
+from raydistill.errors import OutOfMemoryError
 from raydistill.evaluation.encode import encode_entities_in_parts, encode_queries
 from raydistill.kg.triples import IntArray
 from raydistill.models.biencoder import BiEncoder, Tower
@@ -97,4 +98,12 @@ def encoded_entities(model: BiEncoder, assembler: TextAssembler, num_entities: i
         return EntityVectors.gathered(parts, torch.from_numpy(place), bits)
 
     memory = MemoryPlan(model, World.alone(), "auto")
-    return memory.encode(encoded, "the encoding of all entities", assembler.max_tokens, NoTeacher())
+    try:
+        return memory.encode(encoded, "the encoding of all entities", assembler.max_tokens, NoTeacher())
+    except OutOfMemoryError as problem:
+        raise OutOfMemoryError(
+            problem.received,
+            expected=problem.expected,
+            consequence="there would be nothing to score queries against",
+            remedy="keep entities in 8 bits (--entity-bits 8), see who else uses the GPU (nvidia-smi), or go without it: CUDA_VISIBLE_DEVICES= before the command",
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -251,6 +252,23 @@ def test_damaged_ledger_is_found(call: Call, run: Path) -> None:
     result = call("verify", str(run))
     assert result.exit_code == 4
     assert "00000001.json" in result.stdout
+
+
+def test_event_that_cannot_be_read_is_told_beside_the_checkpoints(
+    call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector below the ledger: nothing else would be looked at, of a run that is looked at for its damage."""
+
+    def refuse(ledger: Ledger, path: str) -> bytes:
+        raise OSError(errno.EIO, "input/output error", path)
+
+    monkeypatch.setattr(Ledger, "_content", refuse)
+    damaged = run / "grades/0-teacher/trials/abc/checkpoints/00000010/query_encoder/model.safetensors"
+    damaged.write_bytes(b"other")
+    result = call("verify", str(run))
+    assert result.exit_code == 4
+    assert "00000001.json cannot be read" in result.output
+    assert str(damaged.parent.parent) in result.output
 
 
 def test_what_is_not_ours_is_no_verdict(call: Call, tmp_path: Path) -> None:

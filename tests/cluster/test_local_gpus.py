@@ -24,16 +24,16 @@ case " $* " in
 esac
 exec {sys.executable} "$@"
 """
-SMI = "#!/usr/bin/env bash\nprintf '0\\n1\\n2\\n'\n"
+THREE = "printf '0\\n1\\n2\\n'"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
 
-def call(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def call(tmp_path: Path, *arguments: str, smi: str = THREE, **variables: str) -> subprocess.CompletedProcess[str]:
     """The script on a machine with three GPUs, unless told otherwise."""
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
-    for name, text in (("python", PYTHON), ("nvidia-smi", SMI)):
+    for name, text in (("python", PYTHON), ("nvidia-smi", f"#!/usr/bin/env bash\n{smi}\n")):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     plain = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
@@ -46,10 +46,10 @@ def call(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Comple
 @pytest.mark.parametrize(
     ("workers", "variables", "told"),
     [
-        ("2", {}, ["0 ", "2 0,2", "1 1"]),
+        ("2", {}, ["0 unset", "2 0,2", "1 1"]),
         ("0", {}, ["3 0,1,2"]),
-        ("4", {}, ["0 ", "1 0", "1 1", "1 2", "0 "]),
-        ("1", {"CUDA_VISIBLE_DEVICES": "2,GPU-7"}, ["0 ", "2 2,GPU-7"]),
+        ("4", {}, ["0 unset", "1 0", "1 1", "1 2", "0 unset"]),
+        ("1", {"CUDA_VISIBLE_DEVICES": "2,GPU-7"}, ["0 2,GPU-7", "2 2,GPU-7"]),
         ("1", {"CUDA_VISIBLE_DEVICES": ""}, ["uncounted ", "uncounted "]),
         ("1", {"CUDA_VISIBLE_DEVICES": "-1"}, ["uncounted -1", "uncounted -1"]),
     ],
@@ -62,7 +62,17 @@ def test_each_gpu_is_offered_once(tmp_path: Path, workers: str, variables: dict[
         assert (tmp_path / "calls").read_text().splitlines() == told
         if not variables:
             assert call(tmp_path, "add").returncode == 0
-            assert (tmp_path / "calls").read_text().splitlines()[len(told) :] == ["0 "]
+            assert (tmp_path / "calls").read_text().splitlines()[len(told) :] == ["0 unset"]
+    finally:
+        call(tmp_path, "stop")
+
+
+def test_driver_that_fails_counts_no_gpu(tmp_path: Path) -> None:
+    """Lines of an error that pass for cards, which Ray gives away."""
+    try:
+        done = call(tmp_path, "start", "--workers", "1", smi="echo 'NVIDIA-SMI has failed because'; echo; exit 9")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "calls").read_text().splitlines() == ["uncounted unset", "uncounted unset"]
     finally:
         call(tmp_path, "stop")
 

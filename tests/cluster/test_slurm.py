@@ -51,7 +51,10 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """A job of two machines whose campaign ends with a code; `variables` are Slurm's beside those every job has."""
     begun = start(tmp_path, code=code, variables=variables, **commands)
-    out, err = begun.communicate(timeout=300)
+    try:
+        out, err = begun.communicate(timeout=300)
+    finally:
+        begun.kill()
     return subprocess.CompletedProcess(begun.args, begun.returncode, out, err)
 
 
@@ -163,13 +166,16 @@ def test_job_that_reaches_its_time_is_run_again_and_one_that_is_ended_is_not(
     """A campaign of days that stops after its first one without a word: Slurm may send its signal a minute early. Or `scancel`, after which it comes back."""
     begun = tmp_path / "begun"
     job = start(tmp_path, variables={**CPUS, "BEGUN": str(begun)}, raydistill=SAVING, squeue=f"echo {left}")
-    deadline = time.monotonic() + 120
-    while not begun.exists():
-        assert job.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    job.terminate()
-    _, said = job.communicate(timeout=120)
+    try:
+        deadline = time.monotonic() + 120
+        while not begun.exists():
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        job.terminate()
+        _, said = job.communicate(timeout=120)
+    finally:
+        job.kill()
     assert job.returncode == 143, said
     assert calls(tmp_path, "requeued") == [f"requeued {JOB}"] * again
     assert list(tmp_path.glob(".raydistill-*")) == []
@@ -193,4 +199,8 @@ def test_machine_with_the_loopback_address_alone_is_told(tmp_path: Path) -> None
     done = run(tmp_path, hostname="echo 127.0.1.1")
     assert done.returncode == 1
     assert "one has no address but the loopback one" in done.stderr
+    shutil.rmtree(tmp_path / "venv")
+    done = run(tmp_path, hostname="exit 1")
+    assert done.returncode == 1
+    assert "one does not say its address" in done.stderr
     assert list(tmp_path.glob(".raydistill-*")) == []

@@ -53,6 +53,8 @@ def test_trials_at_once_by_hand(sections: dict[str, Any], trials: int) -> None:
         ),
         ({"gpus_per_worker": 1, "workers_per_trial": 2}, 2.0, ""),
         ({"gpus_per_worker": 1}, 1.0, ""),
+        ({"gpus_per_worker": 1 / 3, "workers_per_trial": 3}, 1.0, ""),
+        ({"gpus_per_worker": 0.5}, 1.0, ""),
         ({"gpus_per_worker": 0}, 2.0, ""),
         ({"gpus_per_worker": 1}, 0.0, ""),
     ],
@@ -61,7 +63,7 @@ def test_second_gpu_that_nobody_will_use_is_told_of(
     caplog: pytest.LogCaptureFixture, resources: dict[str, Any], gpus: float, told: str
 ) -> None:
     """Two GPUs, one trial a grade: half of what was paid for stands still, and nothing says so."""
-    config = campaign(resources=resources)
+    config = campaign(resources={**resources, "concurrent_trials": 1})
     tell_of_spare_gpus(config, grade_plans(config, GROUND), config.resources, gpus)
     assert len(caplog.messages) == bool(told)
     assert told in caplog.text

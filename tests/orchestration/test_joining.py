@@ -242,8 +242,8 @@ def test_gpus_that_torch_does_not_see_are_not_to_be_waited_for(
         ([GetTimeoutError()], 0.0, True, ""),
         # A process that takes long to start.
         ([GetTimeoutError(), "it"], 1.0, torch.cuda.is_available(), ""),
-        ([GetTimeoutError()] * 5, 1.0, False, "no process of the cluster has said within 5 minutes"),
-        ([RayActorError()], 1.0, False, "could not be asked"),
+        ([GetTimeoutError()] * 5, 1.0, None, "no process of the cluster has said within 5 minutes"),
+        ([RayActorError()], 1.0, None, "could not be asked"),
     ],
 )
 def test_torch_is_asked_whether_it_sees_a_gpu(
@@ -251,7 +251,7 @@ def test_torch_is_asked_whether_it_sees_a_gpu(
     caplog: pytest.LogCaptureFixture,
     answers: list[Any],
     free: float,
-    sees: bool,
+    sees: bool | None,
     words: str,
 ) -> None:
     """A GPU that is counted by Ray and unknown to torch; a start that waits for others to end; or a question that nobody withdraws."""

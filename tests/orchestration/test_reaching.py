@@ -160,6 +160,14 @@ def test_port_of_another_language_is_told() -> None:
             try_address(f"http://127.0.0.1:{listening.getsockname()[1]}", {})
 
 
+def test_tunnel_to_nobody_is_no_other_service() -> None:
+    """A port that is forwarded to where nobody listens takes a connection and closes it: what to check is the cluster, not the port's number."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=lambda: listening.accept()[0].close(), daemon=True).start()
+        with pytest.raises(ConfigError, match="no answer from"):
+            try_address(f"http://127.0.0.1:{listening.getsockname()[1]}", {})
+
+
 def test_wrong_token_is_told_from_a_missing_one(server: Server) -> None:
     """Whoever gave a token looks for a mistake elsewhere when told that there is none."""
     with pytest.raises(ConfigError, match="refuses this token"):

@@ -233,6 +233,19 @@ def test_search_of_one_point_is_told_of(
         ({"method": {"name": "pmd"}}, ""),
         ({"compare": {"methods": [{"name": "minilm"}, {"name": "pmd"}], "seeds": [0]}}, ""),
         ({"compare": {"methods": [{"name": "minilm"}, {"name": "none"}], "seeds": [0]}}, "method minilm, method none"),
+        ({"method": {"name": "boot"}, "view": "shared"}, "under method boot with view shared; leave mask_ratio out"),
+        (
+            {
+                "compare": {
+                    "methods": [
+                        {"name": "combined", "parts": [{"name": "pmd"}, {"name": "logits"}]},
+                        {"name": "combined", "parts": [{"name": "minilm"}, {"name": "logits"}]},
+                    ],
+                    "seeds": [0],
+                }
+            },
+            "",
+        ),
     ],
 )
 def test_masks_that_nobody_looks_at_are_told_of(
