@@ -282,5 +282,5 @@ def test_other_directories_are_not_called_damaged_checkpoints(tmp_path: Path, ma
     (tmp_path / mark).mkdir()
     with pytest.raises(CheckpointError, match=r"is a (run|dataset) directory") as refused:
         verify_checkpoint(tmp_path)
-    assert "grades/<grade>/trials/<id>/checkpoints/<step>" in refused.value.remedy
+    assert "`raydistill status RUN`" in refused.value.remedy
     assert "train again" not in str(refused.value)
