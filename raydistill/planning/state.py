@@ -63,6 +63,10 @@ class CampaignState:
         found = (record for key, record in self.trials.items() if key[:2] == (lineage, grade))
         return sorted(found, key=lambda record: record.number)
 
+    def folder(self, grade: int) -> str:
+        """A grade's name on disk; its number where the campaign has not said one yet."""
+        return self.grades[grade] if grade < len(self.grades) else str(grade)
+
     def scored(self, digest: str) -> dict[str, float] | None:
         """What a promoted checkpoint, or an equal one of another lineage, scored on the test split."""
         places = (place for place in self.tests if self.promotions[place].digest == digest)

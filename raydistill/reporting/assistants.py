@@ -50,7 +50,7 @@ def choices(state: CampaignState) -> list[AssistantChoice]:
             continue
         seen.add(promotion.digest)
         table, teacher = told
-        folder = state.grades[grade] if grade < len(state.grades) else str(grade)
+        folder = state.folder(grade)
         width = promotion.metrics.get(CHOSEN_INTERMEDIATE)
         chosen = InnerShape(int(promotion.metrics[LAYERS]), None if width is None else int(width))
         found.append(AssistantChoice(lineage, grade, folder, teacher, tuple(table), chosen))

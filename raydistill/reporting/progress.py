@@ -183,7 +183,7 @@ def seconds_left(record: TrialRecord, position: int = -1) -> float | None:
 
 
 def _name(state: CampaignState, record: TrialRecord) -> str:
-    folder = state.grades[record.grade] if record.grade < len(state.grades) else str(record.grade)
+    folder = state.folder(record.grade)
     lineage = f"{record.lineage} " if len(state.lineages) > 1 else ""
     return f"{lineage}{folder or ABSENT} trial {record.number}"
 

@@ -18,8 +18,4 @@ def promoted_lines(state: CampaignState) -> list[str]:
 
 def _rows(state: CampaignState) -> list[tuple[str, str, str]]:
     found = sorted(state.promotions.items())
-    return [(lineage, _name(state, grade), promotion.checkpoint) for (lineage, grade), promotion in found]
-
-
-def _name(state: CampaignState, grade: int) -> str:
-    return state.grades[grade] if grade < len(state.grades) else str(grade)
+    return [(lineage, state.folder(grade), promotion.checkpoint) for (lineage, grade), promotion in found]

@@ -108,7 +108,7 @@ def trial_table(state: CampaignState, lineage: str, grade: int) -> Table:
         )
         for record in records
     )
-    folder = state.grades[grade] if grade < len(state.grades) else str(grade)
+    folder = state.folder(grade)
     columns = ("trial", "status", *searched, "epochs", "best epoch", "valid MRR")
     return Table(f"{lineage} {folder}: trials", columns, rows, left=2 + len(searched))
 

@@ -91,7 +91,7 @@ def _result(state: CampaignState, config: CampaignConfig, lineage: str, grade: i
     return GradeResult(
         lineage=lineage,
         grade=grade,
-        folder=state.grades[grade] if grade < len(state.grades) else str(grade),
+        folder=state.folder(grade),
         layers=None if layers is None else int(layers),
         parameters=facts.get("parameters"),
         bytes=facts.get("bytes"),
