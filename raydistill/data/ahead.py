@@ -1,115 +1,129 @@
-"""The next batches are put together by a process beside the one at work, so that a device does not wait for them.
+"""The next batches are put together by processes beside the one at work, so that a device does not wait for them.
 
-A thread would do it in the time of the one that hands out the device's work: Python runs one of them at a time.
+Threads would do it in the time of the one that hands out the device's work: Python runs one of them at a time.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.util
-import pickle
+import os
 import signal
 from collections.abc import Callable, Generator, Iterable
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
+from raydistill.data.passing import Passage
 from raydistill.errors import TrainingError
 
 Given = TypeVar("Given")
 Built = TypeVar("Built")
 FIRST = 10
 """Before `multiprocessing` itself tells processes to end, and then waits for them."""
+BUILT, PROBLEM, LAST = "built", "problem", "last"
+MOST_BUILDERS = 3
+"""One puts a batch of a thousand triples together in some 25 ms; a fast GPU is done with it in 15."""
 
 
-def built_ahead(
-    given: Iterable[Given], build: Callable[[Given], Built], *, ahead: bool
-) -> Generator[tuple[Given, Built]]:
+def usual_builders(device: torch.device, *, in_turn: bool) -> int:
+    """How many processes build for one that trains on a device: no more than there are processors beside it, and none where it is the processor itself.
+
+    Args:
+        device: where the model is.
+        in_turn: whether a batch depends on those before it, such as those whose candidates are its negatives.
+    """
+    if device.type != "cuda":
+        return 0
+    return 1 if in_turn else max(1, min(MOST_BUILDERS, len(os.sched_getaffinity(0)) - 1))
+
+
+def built_ahead(given: Iterable[Given], build: Callable[[Given], Built], *, builders: int) -> Generator[Built]:
     """What is built of each thing given, in order.
 
     Args:
-        given: what batches are made of.
-        build: makes one. Where it changes something, `ahead` changes a copy of it.
-        ahead: whether a process makes the next one meanwhile; False where it would take the processor from the one at work. It ends when the iterator is closed, or
-            with the process that began it, however that ends.
+        given: what batches are made of; several builders go through it each, and leave out what is another's.
+        build: makes one. Where it changes something, each builder changes a copy of its own.
+        builders: processes that make the next ones meanwhile, each at most two ahead; 0 where they would take the processor from the one at work. More than one only
+            where a batch does not depend on those before it. They end when the iterator is closed, or with the process that began them, however that ends.
 
     Raises:
-        TrainingError: the process died.
+        TrainingError: a process died.
         Exception: what `build` raised, when its batch has its turn.
     """
-    if not ahead:
+    if not builders:
         for one in given:
-            yield one, build(one)
+            yield build(one)
         return
     # Forked: the graph and its texts are shared with this process, not copied to another.
     context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_build_all, args=(given, build, sender, receiver), daemon=True, name="batches")
-    process.start()
-    end = multiprocessing.util.Finalize(None, _end, args=(process, receiver), exitpriority=FIRST)
-    sender.close()
+    passages = [Passage(context) for _ in range(builders)]
+    processes = [
+        context.Process(target=_build_share, args=(given, build, passages, number), daemon=True, name="batches")
+        for number in range(builders)
+    ]
+    for process in processes:
+        process.start()
+    end = multiprocessing.util.Finalize(None, _end, args=(processes, passages), exitpriority=FIRST)
+    for passage in passages:
+        passage.sender.close()
     try:
-        while (sent := _received(receiver, process)) is not None:
-            yield sent
+        for process, passage in itertools.cycle(zip(processes, passages, strict=True)):
+            kind, what = _received(passage, process)
+            if kind == LAST:
+                return
+            if kind == PROBLEM:
+                raise what
+            yield what
     finally:
         end()
 
 
-def _received(receiver: Connection, process: BaseProcess) -> Any:
-    """The next pair; None after the last one."""
+def _received(passage: Passage, process: BaseProcess) -> Any:
     try:
-        problem, sent = pickle.loads(receiver.recv_bytes())
+        return passage.receive()
     except (EOFError, OSError):
         process.join()
         raise TrainingError(
-            f"the process that puts batches together ended with exit code {process.exitcode}",
+            f"a process that puts batches together ended with exit code {process.exitcode}",
             expected="a process that lives as long as the epoch",
             consequence="the next step would have no batch; no step was taken without one",
             remedy="-9 is often want of memory: give the trial more, or run again with --resume",
         ) from None
-    if problem is not None:
-        raise problem
-    return sent
 
 
-def _end(process: BaseProcess, receiver: Connection) -> None:
-    """It holds nothing that would have to be put in order."""
-    process.kill()
-    process.join()
-    receiver.close()
+def _end(processes: list[BaseProcess], passages: list[Passage]) -> None:
+    """They hold nothing that would have to be put in order."""
+    for process in processes:
+        process.kill()
+    for process, passage in zip(processes, passages, strict=True):
+        process.join()
+        passage.receiver.close()
 
 
-def _build_all(given: Iterable[Any], build: Callable[[Any], Any], sender: Connection, receiver: Connection) -> None:
-    """What the process does: it is at most one batch ahead, because nobody takes the next from the pipe before."""
+def _build_share(given: Iterable[Any], build: Callable[[Any], Any], passages: list[Passage], number: int) -> None:
+    """What a process does: it is no further ahead, because nobody takes the next before."""
     # Whoever is told to end and saves is the process that trains, with which this one ends. While it had a reader's end itself, it would not notice.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    receiver.close()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, signal.SIG_IGN)
+    for passage in passages:
+        passage.receiver.close()
     # Threads of the process that was forked are not there.
     torch.set_num_threads(1)
+    own = passages[number]
+    with contextlib.suppress(EOFError, OSError):
+        for told in _told(itertools.islice(given, number, None, len(passages)), build):
+            own.send(told)
+
+
+def _told(given: Iterable[Any], build: Callable[[Any], Any]) -> Generator[tuple[str, Any]]:
+    """A batch each, and what there is instead of the next one."""
     try:
         for one in given:
-            sender.send_bytes(_written((None, (one, build(one)))))
-        sender.send_bytes(_written((None, None)))
-    except BrokenPipeError:
-        return
+            yield BUILT, build(one)
     except Exception as problem:
-        sender.send_bytes(_written((problem, None)))
-
-
-def _written(what: Any) -> bytes:
-    written = io.BytesIO()
-    _Pickler(written, protocol=5).dump(what)
-    return written.getvalue()
-
-
-class _Pickler(pickle.Pickler):
-    """Writes tensors as arrays: torch's own way begins an archive for each."""
-
-    def reducer_override(self, thing: Any) -> Any:
-        """A tensor is made of its array again, everything else of what it says itself."""
-        return (torch.from_numpy, (thing.numpy(),)) if isinstance(thing, Tensor) else NotImplemented
+        yield PROBLEM, problem
+    yield LAST, None

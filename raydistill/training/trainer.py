@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raydistill.data.ahead import built_ahead
+from raydistill.data.ahead import built_ahead, usual_builders
 from raydistill.data.batches import BatchBuilder, Source, TripleBatch
 from raydistill.data.masking import clean_view
 from raydistill.data.texts import Texts
@@ -81,7 +80,8 @@ class Trainer:
         self.world = replace(world, careful=gradient_cache != "never")
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.shared = SharedGradients(self.world, optimizer.parameters)
-        self.pre_batch, self.builds_ahead = PreBatch(pre_batch), student.log_inverse_temperature.is_cuda
+        self.pre_batch = PreBatch(pre_batch)
+        self.builders = usual_builders(student.log_inverse_temperature.device, in_turn=pre_batch > 0)
         self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.pre_batch, self.world)
         self.progress, self.clock, self.verdicts, self.standstill = Progress(), Clock(), Verdicts(), Standstill()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}
@@ -120,35 +120,35 @@ class Trainer:
             OutOfMemoryError: a step, or what the teacher does before the first, does not fit into memory; it was not taken.
         """
         self.student.train()
-        progress = self.progress
         self.prepare()
         # What builds ahead ends with an epoch that is left, not with the last who remembers why.
         with contextlib.closing(self._batches()) as batches:
             while True:
                 started = time.perf_counter()
                 with self.clock.part("data"):
-                    triples, prepared = next(batches, (None, None))
-                if triples is None or prepared is None:
+                    prepared = next(batches, None)
+                if prepared is None:
                     break
                 self._step(prepared)
-                progress.step_in_epoch += 1
-                progress.examples += len(triples)
-                progress.sums["seconds"] = progress.sums.get("seconds", 0.0) + time.perf_counter() - started
-                yield progress.step_in_epoch
+                self.progress.step_in_epoch += 1
+                self.progress.examples += len(prepared.batch)
+                self.progress.sums["seconds"] = self.progress.sums.get("seconds", 0.0) + time.perf_counter() - started
+                yield self.progress.step_in_epoch
         self.verdicts.settle()
-        progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+        self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
 
-    def _batches(self) -> Generator[tuple[NDArray[np.int32], Prepared]]:
+    def _batches(self) -> Generator[Prepared]:
         """What is left of the epoch."""
-        earlier, epoch, steps = self.pre_batch.entities_ahead(), self.progress.epoch, itertools.count(self.global_step)
+        earlier, epoch = self.pre_batch.entities_ahead(), self.progress.epoch
 
-        def build(triples: NDArray[np.int32]) -> Prepared:
+        def build(given: tuple[int, NDArray[np.int32]]) -> Prepared:
+            step, triples = given
             batch = self.builder.build(triples, earlier.all_entities())
             earlier.push(batch.column_entities)
-            return self._prepared(batch, epoch, next(steps))
+            return self._prepared(batch, epoch, step)
 
-        triples = self.source.batches(epoch, self.progress.step_in_epoch)
-        return built_ahead(triples, build, ahead=self.builds_ahead)
+        triples = enumerate(self.source.batches(epoch, self.progress.step_in_epoch), self.global_step)
+        return built_ahead(triples, build, builders=self.builders)
 
     def _prepared(self, batch: TripleBatch, epoch: int, step: int) -> Prepared:
         batch, corrupts = self.corruption.timed(batch, step), self.corruption.shared or self._separate

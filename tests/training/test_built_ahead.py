@@ -14,20 +14,25 @@ Build = Callable[..., TrialParts]
 
 
 @pytest.mark.parametrize(
-    ("method", "changes"),
-    [("pmd", {"contrastive": {"pre_batch": 2}, "encoder": {"dropout": 0.1}}), ("boot", {}), ("education", {})],
-    ids=["earlier batches", "random examples", "parts"],
+    ("method", "changes", "builders"),
+    [
+        ("pmd", {"contrastive": {"pre_batch": 2}, "encoder": {"dropout": 0.1}}, 1),
+        ("pmd", {"encoder": {"dropout": 0.1}}, 2),
+        ("boot", {}, 3),
+        ("education", {}, 2),
+    ],
+    ids=["earlier batches", "masks", "random examples", "parts"],
 )
 @pytest.mark.parametrize("first_step", [0, 1])
 def test_whoever_builds_batches_the_same_is_learnt(
-    parts_of: Build, method: str, changes: dict[str, Any], first_step: int
+    parts_of: Build, method: str, changes: dict[str, Any], builders: int, first_step: int
 ) -> None:
     """Negatives, masks or times of another step, because what counts them lives in the other process; or an epoch that is gone on with from its beginning."""
 
-    def trained(ahead: bool) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    def trained(ahead: int) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
         parts = parts_of(method, training={"batch_size": 5, "epochs": 4}, **changes)
         trainer, averages = parts.trainer, []
-        trainer.builds_ahead, trainer.progress.step_in_epoch = ahead, first_step
+        trainer.builders, trainer.progress.step_in_epoch = ahead, first_step
         for _ in range(2):
             assert sum(1 for _ in trainer.run_epoch()) == trainer.source.steps_per_epoch - (
                 first_step if not averages else 0
@@ -36,7 +41,7 @@ def test_whoever_builds_batches_the_same_is_learnt(
             averages.append({name: value for name, value in found.items() if "second" not in name})
         return parts.student.state_dict(), averages
 
-    weights, averages = trained(ahead=False)
-    again, others = trained(ahead=True)
+    weights, averages = trained(ahead=0)
+    again, others = trained(ahead=builders)
     assert others == averages
     assert all(torch.equal(weights[name], again[name]) for name in weights)

@@ -377,7 +377,7 @@ def test_all_savings_at_once_learn_what_none_of_them_learns(
     plain = {**training, "trim_vocabulary": False, "remember_teacher": False}
     slow = PlainStudent(parts_of("pmd", training=plain, **common), dataset)
     trainer = fast.trainer
-    trainer.builds_ahead, trainer.measure_gradients = True, False
+    trainer.builders, trainer.measure_gradients = 2, False
     assert isinstance(trainer.teacher, CachedTeacher)
     assert fast.student.packs
     sizes = [sum(one.numel() for one in some.student.parameters()) for some in (fast, slow.parts)]
