@@ -50,3 +50,15 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def sent_once(tensor: Tensor, device: torch.device) -> Tensor:
+    """As `sent`, of what several ask for: the copy is kept with the tensor, and made anew where the tensor has changed since."""
+    if tensor.device == device:
+        return tensor
+    version = 0 if tensor.is_inference() else tensor._version
+    kept: tuple[int, Tensor] | None = getattr(tensor, "_sent", None)
+    if kept is None or kept[0] != version or kept[1].device != device:
+        kept = version, sent(tensor, device)
+        tensor._sent = kept  # type: ignore[attr-defined]
+    return kept[1]

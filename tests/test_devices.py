@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from raydistill.devices import CONTEXT_BYTES, best_device, keep_to, sent, tokens_at_once
+from raydistill.devices import CONTEXT_BYTES, best_device, keep_to, sent, sent_once, tokens_at_once
 
 
 def test_micro_batches_are_as_large_as_a_device_wants_them() -> None:
@@ -20,6 +20,19 @@ def test_tensors_arrive_as_they_were() -> None:
     tensor = torch.arange(5)
     assert torch.equal(sent(tensor, best_device()).cpu(), tensor)
     assert sent(tensor, torch.device("cpu")) is tensor
+
+
+def test_what_several_ask_for_is_sent_once_and_again_when_it_has_changed() -> None:
+    """A mask that is copied for each term; or one that was changed, of which the device has the former."""
+    tensor, elsewhere = torch.arange(5), torch.device("meta")
+    there = sent_once(tensor, elsewhere)
+    assert there.device == elsewhere
+    assert sent_once(tensor, elsewhere) is there
+    tensor.add_(1)
+    assert sent_once(tensor, elsewhere) is not there
+    assert sent_once(tensor, torch.device("cpu")) is tensor
+    with torch.inference_mode():
+        assert sent_once(torch.arange(5), elsewhere).shape == (5,)
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,14 @@ def _end(processes: list[BaseProcess], passages: list[Passage]) -> None:
 
 def _build_share(given: Iterable[Any], build: Callable[[Any], Any], passages: list[Passage], number: int) -> None:
     """What a process does: it is no further ahead, because nobody takes the next before."""
-    # Whoever is told to end and saves is the process that trains, with which this one ends. While it had a reader's end itself, it would not notice.
+    # Whoever is told to end and saves is the process that trains, with which this one ends.
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, signal.SIG_IGN)
-    for passage in passages:
+    # While it had a reader's end itself it would not notice that; and while it had another's end nobody would notice that the other has died.
+    for other, passage in enumerate(passages):
         passage.receiver.close()
+        if other != number:
+            passage.sender.close()
     # Threads of the process that was forked are not there.
     torch.set_num_threads(1)
     own = passages[number]

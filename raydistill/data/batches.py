@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raydistill.data.assembly import TextAssembler
+from raydistill.data.micro_batches import longest_first
 from raydistill.data.texts import Texts
 from raydistill.kg.triples import with_inverses
 from raydistill.kg.truth import TruthIndex
@@ -180,7 +181,7 @@ def _distinct(*columns: Ids) -> tuple[Ids, Ids]:
 
 def _longest_first(texts: Texts, keys: Ids, positions: Ids) -> tuple[Texts, Ids, Ids]:
     """Texts in falling order of length, with the key of each, and where each example's text now is."""
-    order = torch.argsort(texts.lengths, descending=True, stable=True)
+    order = longest_first(texts.lengths)
     place = np.empty(len(order), np.int64)
     place[order.numpy()] = np.arange(len(order))
     return texts.select(order), keys[order.numpy()], place[positions]

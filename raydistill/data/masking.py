@@ -56,8 +56,7 @@ def fixed_view(texts: Texts, ratio: float, mask_id: int, seed: int) -> View:
     if ratio == 0:
         return clean_view(texts)
     owner = texts.text_of_token
-    place = torch.arange(len(owner)) - texts.starts[owner]
-    numbers = mixed(fingerprints(texts)[owner] + mixed((place + 1) * 0x5851F42D4C957F2D + seed))
+    numbers = mixed(fingerprints(texts)[owner] + mixed((texts.place_of_token + 1) * 0x5851F42D4C957F2D + seed))
     # The upper bits are the better ones of such a mixture; a double holds 53.
     return _lowest_masked(texts, ratio, mask_id, ((numbers >> 11) & (2**53 - 1)).double() / 2**53)
 

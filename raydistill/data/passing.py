@@ -5,6 +5,7 @@ A pipe holds 64 KB, so that a batch of several megabytes goes through it in a hu
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import pickle
@@ -65,7 +66,9 @@ class Passage:
         starts, total = _places(sizes)
         # Copied at once, so that what comes next may be written over it.
         numbers = memoryview(bytearray(memoryview(self._memory)[:total] if fits else self.receiver.recv_bytes()))
-        self.receiver.send_bytes(TAKEN)
+        # After its last thing the other process is gone.
+        with contextlib.suppress(OSError):
+            self.receiver.send_bytes(TAKEN)
         buffers = (numbers[start : start + size] for start, size in zip(starts, sizes, strict=True))
         return pickle.loads(head, buffers=buffers)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 NO_RELATION = -1
 
@@ -39,15 +40,30 @@ class Texts:
     def __len__(self) -> int:
         return int(self.lengths.shape[0])
 
-    @property
+    @cached_property
     def starts(self) -> Tensor:
         """Position of each text's first token, `(texts,)`."""
         return torch.cumsum(self.lengths, 0) - self.lengths
 
-    @property
+    @cached_property
     def text_of_token(self) -> Tensor:
         """Which text each token belongs to, `(tokens,)` int64."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.lengths.device), self.lengths)
+
+    @cached_property
+    def place_of_token(self) -> Tensor:
+        """Where each token stands in its text, from 0, `(tokens,)` int64."""
+        return torch.arange(len(self.tokens), device=self.lengths.device) - self.starts[self.text_of_token]
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """Where each text begins, and the number of tokens, `(texts + 1,)` int32."""
+        return nn.functional.pad(torch.cumsum(self.lengths, 0), (1, 0)).to(torch.int32)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max())
 
     def select(self, indices: Tensor) -> Texts:
         """The texts at `indices`, in that order."""
@@ -102,10 +118,9 @@ def fingerprints(texts: Texts) -> Tensor:
 
     Two different texts share one with a chance of about 2**-64 per pair: ten million texts collide with a chance of about 3 in a million.
     """
-    owner = texts.text_of_token
-    place = torch.arange(len(owner)) - texts.starts[owner]
-    numbers = mixed((texts.tokens + 1) * 0x9E3779B97F4A7C1 + (place + 1) * 0x5851F42D4C957F2D + texts.types)
-    return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, numbers)
+    places = (texts.place_of_token + 1) * 0x5851F42D4C957F2D
+    numbers = mixed((texts.tokens + 1) * 0x9E3779B97F4A7C1 + places + texts.types)
+    return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, texts.text_of_token, numbers)
 
 
 def mixed(numbers: Tensor) -> Tensor:

@@ -10,15 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from raydistill.data.micro_batches import longest_first, micro_batches
 from raydistill.data.texts import Texts, is_in_place
-from raydistill.devices import sent
+from raydistill.devices import sent, sent_once
 from raydistill.models.features import QKV, Needs, TowerOutput
+from raydistill.models.fused import can_be_fused
 from raydistill.models.packed import can_be_packed, packed_states
 
 Tower = Literal["query", "entity"]
 Pooling = Literal["mean", "cls", "max"]
 Precision = Literal["fp32", "bf16"]
-PADDING_SHARE, PADDING_TOKENS = 0.05, 64
 
 
 class BiEncoder(nn.Module):
@@ -61,6 +62,11 @@ class BiEncoder(nn.Module):
     def shared_towers(self) -> bool:
         """Whether one encoder serves both sides."""
         return self.query_encoder is self.entity_encoder
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether queries and entities are better read in one pass than in two: one encoder reads both, on a device that is handed its work piece by piece."""
+        return self.shared_towers and not len(self.tops) and self.log_inverse_temperature.is_cuda
 
     @property
     def inverse_temperature(self) -> Tensor:
@@ -156,13 +162,15 @@ class BiEncoder(nn.Module):
         return TowerOutput(vectors, {layer: output.hidden_states[layer + 1][real] for layer in sorted(layers)})
 
     def _encode_packed(self, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
-        order = torch.argsort(texts.lengths, descending=True, stable=True)
-        ordered = texts.select(order)
+        encoder, device = self.encoder(tower), self.log_inverse_temperature.device
         with self._autocast():
-            hidden, states = packed_states(self.encoder(tower), ordered, needs.layers)
+            fused = can_be_fused(encoder, device)
+            order = torch.arange(len(texts)) if fused else longest_first(texts.lengths)
+            ordered = texts.select(order)
+            hidden, states = packed_states(encoder, ordered, needs.layers, fused=fused)
             hidden = self._topped(hidden, tower)
         vectors = normalized(pool_packed(hidden.float(), ordered, self.pooling))
-        return _in_order(TowerOutput(vectors, states), texts.lengths, order, hidden.device)
+        return _in_order(TowerOutput(vectors, states), texts.lengths, order, device)
 
     def _topped(self, hidden: Tensor, tower: Tower) -> Tensor:
         return self.tops[tower](hidden) if tower in self.tops else hidden
@@ -181,10 +189,9 @@ def pool_packed(hidden: Tensor, texts: Texts, how: Pooling) -> Tensor:
     """Token states of texts laid end to end, `(tokens, hidden)`, to one vector per text."""
     device = hidden.device
     if how == "cls":
-        return hidden[sent(texts.starts, device)]
-    lengths = sent(texts.lengths, device)
+        return hidden.index_select(0, sent_once(texts.starts, device))
     # Not checked again: to look at lengths on a device would be to wait for it.
-    return torch.segment_reduce(hidden, how, lengths=lengths, axis=0, unsafe=True)
+    return torch.segment_reduce(hidden, how, lengths=sent_once(texts.lengths, device), axis=0, unsafe=True)
 
 
 def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
@@ -195,29 +202,6 @@ def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
         return hidden.masked_fill(~real[:, :, None], -torch.inf).max(dim=1).values
     weights = real.to(hidden.dtype)
     return torch.einsum("tlh,tl->th", hidden, weights) / weights.sum(1, keepdim=True)
-
-
-def micro_batches(lengths: Tensor, tokens: int, *, padded: bool = True) -> Iterator[Tensor]:
-    """Positions of texts in length order, longest first, in parts; each has at least one text.
-
-    A part ends where its size would pass `tokens`; where texts are padded to the longest of their part, its padded size, and also where its padding
-    would pass PADDING_SHARE of it (PADDING_TOKENS in small parts, where a pass of its own would cost more than the padding).
-    """
-    order = torch.argsort(lengths, descending=True, stable=True)
-    if not padded and 0 < int(lengths.sum()) <= tokens:
-        yield order
-        return
-    sizes = lengths[order].tolist()
-    start, real = 0, 0
-    for end, size in enumerate(sizes):
-        whole = (end - start + 1) * sizes[start] if padded else real + size
-        padding = whole - real - size
-        if end > start and (whole > tokens or padding > max(PADDING_TOKENS, PADDING_SHARE * whole)):
-            yield order[start:end]
-            start, real = end, 0
-        real += size
-    if sizes:
-        yield order[start:]
 
 
 def _together(parts: list[TowerOutput]) -> TowerOutput:

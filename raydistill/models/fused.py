@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
-from raydistill.devices import sent
+from raydistill.devices import sent_once
 from raydistill.models.attention import Layer, operands_of
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ Attention = Callable[[Tensor, Tensor, int, float, float], Tensor]
 LayerFunction = Callable[[Any, Tensor, Tensor, int, Attention, bool], tuple[Tensor, Tensor | None]]
 
 
-def can_be_fused(model: Any, hidden: Tensor) -> bool:
+def can_be_fused(model: Any, device: torch.device) -> bool:
     """Whether an encoder's layers can take this way: on a GPU that knows bfloat16 and FlashAttention, where products are made in bfloat16."""
-    if not (hidden.is_cuda and torch.is_autocast_enabled("cuda") and _device_is_able()):
+    if not (device.type == "cuda" and torch.is_autocast_enabled("cuda") and _device_is_able()):
         return False
     hindrance = hindrance_of(model)
     if hindrance is not None:
@@ -72,8 +72,7 @@ def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) ->
         device: of the states.
         function: `compiled_layer()`, or `fused_layer` itself.
     """
-    cumulative = nn.functional.pad(torch.cumsum(texts.lengths, 0), (1, 0)).to(torch.int32)
-    bounds, longest = sent(cumulative, device), int(texts.lengths.max())
+    bounds, longest = sent_once(texts.bounds, device), texts.longest
 
     def through(layer: Any, states: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
-from raydistill.devices import sent
+from raydistill.devices import sent_once
 from raydistill.models.attention import in_groups
 from raydistill.models.conditioning import CONDITIONING
 from raydistill.models.features import EMBEDDINGS, QKV, Feature
-from raydistill.models.fused import can_be_fused, compiled_layer, fused_layers
+from raydistill.models.fused import compiled_layer, fused_layers
 from raydistill.models.kinds import KINDS
 
 
@@ -27,13 +27,16 @@ def can_be_packed(encoder: nn.Module) -> bool:
     return config.model_type in KINDS and not config.is_decoder and hasattr(encoder, "encoder")
 
 
-def packed_states(encoder: nn.Module, texts: Texts, wanted: frozenset[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:
+def packed_states(
+    encoder: nn.Module, texts: Texts, wanted: frozenset[Feature], *, fused: bool
+) -> tuple[Tensor, dict[Feature, Tensor]]:
     """Token states after the last layer, and what is asked for of others, each in the order of the texts' tokens.
 
     Args:
         encoder: one that `can_be_packed`.
-        texts: in falling order of length, on the CPU.
+        texts: on the CPU; in falling order of length unless `fused`.
         wanted: of which layers, and what.
+        fused: whether layers are computed as `can_be_fused` says; else in groups of texts of like length.
 
     Raises:
         IndexError: a layer that the encoder does not have.
@@ -41,7 +44,7 @@ def packed_states(encoder: nn.Module, texts: Texts, wanted: frozenset[Feature]) 
     model: Any = encoder
     hidden = _embedded(model, texts)
     states: dict[Feature, Tensor] = {EMBEDDINGS: hidden} if EMBEDDINGS in wanted else {}
-    if can_be_fused(model, hidden):
+    if fused:
         through = fused_layers(texts, hidden.device, compiled_layer())
     else:
         through = in_groups(texts, hidden.device)
@@ -60,13 +63,24 @@ def packed_states(encoder: nn.Module, texts: Texts, wanted: frozenset[Feature]) 
 def _embedded(model: Any, texts: Texts) -> Tensor:
     parts = model.embeddings
     device = parts.word_embeddings.weight.device
-    place = torch.arange(len(texts.tokens)) - texts.starts[texts.text_of_token]
-    if model.config.model_type != "bert":
-        # RoBERTa counts from one beyond its padding token.
-        place = place + parts.padding_idx + 1
-    words = parts.word_embeddings(sent(texts.tokens, device)) + parts.token_type_embeddings(sent(texts.types, device))
+    words = parts.word_embeddings(sent_once(texts.tokens, device)) + _places(model, texts, device)
     if texts.times is not None and hasattr(parts, CONDITIONING):
         # Each text's own vector: what a student that is being trained is told beside the tokens.
-        words = words + getattr(parts, CONDITIONING)(sent(texts.times, device))[sent(texts.text_of_token, device)]
-    embedded: Tensor = parts.dropout(parts.LayerNorm(words + parts.position_embeddings(sent(place, device))))
+        told = getattr(parts, CONDITIONING)(sent_once(texts.times, device))
+        words = words + told.index_select(0, sent_once(texts.text_of_token, device))
+    embedded: Tensor = parts.dropout(parts.LayerNorm(words))
     return embedded
+
+
+def _places(model: Any, texts: Texts, device: torch.device) -> Tensor:
+    """What tells tokens of their places and types, `(tokens, hidden)`.
+
+    From one table of all places with all types: nearly all tokens are of one type, and on a GPU the gradient of a row is added up by one thread, token by token.
+    """
+    parts, types = model.embeddings, model.config.type_vocab_size
+    # RoBERTa counts from one beyond its padding token.
+    first = 0 if model.config.model_type == "bert" else parts.padding_idx + 1
+    places = parts.position_embeddings(torch.arange(first, first + texts.longest, device=device))
+    table = places[:, None] + parts.token_type_embeddings(torch.arange(types, device=device))
+    row = sent_once(texts.place_of_token, device) * types + sent_once(texts.types, device)
+    return nn.functional.embedding(row, table.flatten(0, 1))

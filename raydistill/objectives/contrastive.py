@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from raydistill.errors import ShapeError
 from raydistill.objectives.checks import (
@@ -20,7 +21,7 @@ from raydistill.objectives.checks import (
     require_shape,
     working_dtype,
 )
-from raydistill.objectives.softmax import only_valid, valid_log_softmax
+from raydistill.objectives.softmax import only_valid
 from raydistill.objectives.weighted import Weighted
 
 
@@ -65,14 +66,14 @@ def info_nce(
     require_index("positives", positives, batch, candidates, "(batch,)")
     require_mask("valid", valid, (batch, candidates), "(batch, candidates)")
     k = positive_scalar("inverse_temperature", inverse_temperature)
-    is_positive = torch.zeros_like(valid).scatter_(1, positives[:, None], True)
-    compared = valid | is_positive
+    compared = valid.scatter(1, positives[:, None], True)
     cosines = only_valid(scores.to(working_dtype(scores)), compared)
-    logits = torch.where(is_positive, cosines - margin, cosines) * k
+    logits = cosines.scatter_add(1, positives[:, None], cosines.new_full((batch, 1), -margin)) * k
     if column_weight is not None:
         require_shape("column_weight", column_weight, (candidates,), "(candidates,)")
         logits = logits * column_weight.to(logits.dtype)
-    values = -valid_log_softmax(logits, compared).gather(1, positives[:, None]).squeeze(1)
+    # No row is empty: its positive is compared.
+    values = cross_entropy(logits.masked_fill(~compared, -torch.inf), positives, reduction="none")
     return Weighted(values, torch.ones_like(values))
 
 
@@ -136,11 +137,12 @@ def both_directions(
     require_mask("valid_columns", valid_columns, (batch, queries), "(batch, queries)")
     _refuse_lone_mask("extra", extra_scores, extra_valid)
     _refuse_lone_mask("self", self_scores, self_valid)
-    parts, masks, weights = [scores[rows]], [valid_rows], [1.0]
+    # Not by brackets, whose way back sorts on a GPU.
+    parts, masks, weights = [scores.index_select(0, rows)], [valid_rows], [1.0]
     if extra_scores is not None:
         require_matrix("extra_scores", extra_scores, "(queries, extra)")
         require_shape("extra_scores", extra_scores, (queries, extra_scores.shape[1]), "(queries, extra)")
-        parts.append(extra_scores[rows])
+        parts.append(extra_scores.index_select(0, rows))
         masks.append(_mask_or_all("extra_valid", extra_valid, parts[-1], "(batch, extra)"))
         weights.append(extra_weight)
     if self_scores is not None:
@@ -157,7 +159,7 @@ def both_directions(
         column_weight=_weight_of_each_column(parts, weights),
     )
     backward = info_nce(
-        scores[:, columns].T, rows, valid_columns, inverse_temperature=inverse_temperature, margin=margin
+        scores.index_select(1, columns).T, rows, valid_columns, inverse_temperature=inverse_temperature, margin=margin
     )
     share = 0.5 if reduction == "mean" else 1.0
     return Weighted(share * (forward.values + backward.values), forward.weights)

@@ -58,6 +58,8 @@ class TeachersOfParts:
         self.teachers, self.part_of = tuple(teachers), part_of
         self.num_layers = min(one.num_layers for one in teachers)
 
+    reads_at_once = False
+
     def of_batch(self, batch: TripleBatch) -> TeacherSource:
         """Its part's teacher."""
         return self.teachers[self.part_of(batch)]

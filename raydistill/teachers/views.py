@@ -40,6 +40,11 @@ class TeacherSource(Protocol):
         """Layers a term may ask for."""
         ...
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether it may be asked for the queries of a batch and its candidates together, as texts of the query tower."""
+        ...
+
     def at_epoch(self, epoch: int, stop: Stop = never) -> bool:
         """Hear which epoch (from 0) comes now, before its first batch.
 
@@ -66,7 +71,12 @@ class TeacherSource(Protocol):
 
 
 class AskedAboutAll:
-    """A source that gives the outputs for all batches alike."""
+    """A source that gives the outputs for all batches alike, and unless it says otherwise for each tower by itself."""
+
+    @property
+    def reads_at_once(self) -> bool:
+        """No."""
+        return False
 
     def of_batch(self: TeacherSource, batch: TripleBatch) -> TeacherSource:
         """This one."""
@@ -86,6 +96,11 @@ class LiveTeacher(AskedAboutAll):
     def num_layers(self) -> int:
         """Layers of the teacher."""
         return self.model.num_layers
+
+    @property
+    def reads_at_once(self) -> bool:
+        """What its model says."""
+        return self.model.reads_at_once
 
     @property
     def device(self) -> torch.device:

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raydistill.data.micro_batches import longest_first
 from raydistill.devices import sent
 
 
@@ -62,7 +63,7 @@ class World:
         """Divide texts of these lengths, so that all workers get nearly equally many tokens."""
         if self.size == 1:
             return Share(self, (torch.arange(len(lengths)),))
-        order = torch.argsort(lengths, descending=True, stable=True)
+        order = longest_first(lengths)
         # Back and forth (0 1 2 2 1 0 0 1 ...) evens out the sums of a falling sequence.
         turn = torch.arange(len(order)) % (2 * self.size)
         owner = torch.where(turn < self.size, turn, 2 * self.size - 1 - turn)

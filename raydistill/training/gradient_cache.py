@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from raydistill.data.texts import Texts, token_positions
 from raydistill.devices import sent
 from raydistill.models.biencoder import BiEncoder, Tower
 from raydistill.models.features import Feature, Needs, TowerOutput
+from raydistill.training.encoding import Reader
 from raydistill.training.randomness import mix
 
 Gradients = tuple[Tensor | None, ...]
@@ -55,6 +57,10 @@ class StudentPass:
     def __init__(self, student: BiEncoder, seeds: tuple[int, ...], *, cached: bool) -> None:
         self.student, self.seeds, self.cached = student, seeds, cached
         self._held: list[_Held] = []
+
+    def reader(self, view: str) -> Reader:
+        """The student, for the texts of a view."""
+        return Reader(partial(self.encode, view), self.student.reads_at_once)
 
     def encode(self, view: str, texts: Texts, tower: Tower, needs: Needs) -> TowerOutput:
         """The student's outputs for the texts of a view, with gradient."""

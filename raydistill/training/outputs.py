@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from raydistill.data.batches import TripleBatch
-from raydistill.data.masking import View
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import Pooling, Tower, normalized, pool_packed
+from raydistill.models.biencoder import Pooling, normalized, pool_packed
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.objectives.weighted import Weighted
-from raydistill.training.gather import Share, World
-
-Encode = Callable[[Texts, Tower, Needs], TowerOutput]
-"""How a model reads texts."""
+from raydistill.training.gather import Share
 
 
 @dataclass(frozen=True)
@@ -195,40 +191,9 @@ def either(own: Needs | None, others: Needs | None) -> Needs | None:
     return own | others
 
 
-def encode_view(
-    batch: TripleBatch,
-    views: tuple[View, View],
-    student: Encode,
-    teacher: Encode,
-    wanted: Wanted,
-    world: World,
-) -> Encoded:
-    """Run both models over this worker's share of the queries and candidates of a view."""
-
-    def side(view: View, tower: Tower) -> Side:
-        share = world.share(view.texts.lengths)
-        texts = view.texts if world.size == 1 else view.texts.select(share.mine)
-        masked = view.masked if world.size == 1 else _of_texts(view, share.mine)
-        return Side(
-            texts=texts,
-            masked=masked,
-            learned=None if wanted.student is None else student(texts, tower, wanted.student),
-            teacher=None if wanted.teacher is None else teacher(texts, tower, wanted.teacher),
-            share=share,
-        )
-
-    return Encoded(batch, side(views[0], "query"), side(views[1], "entity"))
-
-
 def _vectors_after(side: Side, layers: Sequence[int], pooling: Pooling) -> Tensor:
     """Vectors of a side's texts from the states after inner layers, as a tower makes them of its last: `(texts, layers, hidden)`."""
     states = [side.student.states[layer].float() for layer in layers]
     # Of no text there is nothing to pool, and its part of the loss still needs a gradient.
     pooled = [pool_packed(one, side.texts, pooling) if len(side.texts) else one for one in states]
     return torch.stack([normalized(one) for one in pooled], dim=1)
-
-
-def _of_texts(view: View, positions: Tensor) -> Tensor:
-    """`view.masked` of the texts at `positions`."""
-    flags = Texts(view.masked.long(), view.texts.types, view.texts.special, view.texts.lengths)
-    return flags.select(positions).tokens.to(torch.bool)

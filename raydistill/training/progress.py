@@ -72,6 +72,12 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value.double()
         self.sums["steps"] = self.sums.get("steps", 0.0) + 1.0
 
+    def count(self, examples: int, seconds: float) -> None:
+        """A step more, of so many examples, which took so long."""
+        self.step_in_epoch += 1
+        self.examples += examples
+        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
+
     def take_averages(self) -> dict[str, float]:
         """Means over the steps, which begin anew; gradient norms are of one step."""
         sums, self.sums = self.sums, {}

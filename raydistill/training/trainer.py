@@ -22,11 +22,12 @@ from raydistill.models.features import Needs, TowerOutput
 from raydistill.students.reshaping import Reshaper
 from raydistill.teachers.views import Stop, TeacherSource, never
 from raydistill.training.clock import Clock
+from raydistill.training.encoding import Reader, encode_view
 from raydistill.training.gather import SharedGradients, World
 from raydistill.training.gradient_cache import StudentPass
 from raydistill.training.memory import GradientCache, MemoryPlan
 from raydistill.training.optimizer import Optimizer
-from raydistill.training.outputs import StepOutputs, Wanted, encode_view
+from raydistill.training.outputs import StepOutputs, Wanted
 from raydistill.training.progress import Corruption, PreBatch, Progress
 from raydistill.training.standstill import Standstill
 from raydistill.training.step import LOSS, NORM, Prepared, Taken
@@ -130,9 +131,7 @@ class Trainer:
                 if prepared is None:
                     break
                 self._step(prepared)
-                self.progress.step_in_epoch += 1
-                self.progress.examples += len(prepared.batch)
-                self.progress.sums["seconds"] = self.progress.sums.get("seconds", 0.0) + time.perf_counter() - started
+                self.progress.count(len(prepared.batch), time.perf_counter() - started)
                 yield self.progress.step_in_epoch
         self.verdicts.settle()
         self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
@@ -216,15 +215,15 @@ class Trainer:
     def _outputs(self, prepared: Prepared, student: StudentPass, step: int) -> StepOutputs:
         batch, wanted = prepared.batch, self._wanted["clean"]
         teacher = self.teacher.of_batch(batch)
-        teach = partial(self._teach, teacher)
+        taught = Reader(partial(self._teach, teacher), teacher.reads_at_once)
         views = clean_view(batch.queries), clean_view(batch.candidates)
         if not self._separate:
             views, wanted = prepared.corrupted or views, wanted | self._wanted["corrupted"]
-        encoded = corrupted = encode_view(batch, views, partial(student.encode, "clean"), teach, wanted, self.world)
+        encoded = corrupted = encode_view(batch, views, student.reader("clean"), taught, wanted, self.world)
         if self._separate:
             assert prepared.corrupted is not None
-            encode, wanted = partial(student.encode, "corrupted"), self._wanted["corrupted"]
-            corrupted = encode_view(batch, prepared.corrupted, encode, teach, wanted, self.world)
+            learns, wanted = student.reader("corrupted"), self._wanted["corrupted"]
+            corrupted = encode_view(batch, prepared.corrupted, learns, taught, wanted, self.world)
         return StepOutputs(
             clean=encoded,
             corrupted=corrupted,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raydistill.data.micro_batches import micro_batches
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder, micro_batches, pool
+from raydistill.models.biencoder import BiEncoder, pool
 from raydistill.models.features import Needs
 
 Make = Callable[..., BiEncoder]

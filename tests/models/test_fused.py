@@ -203,13 +203,13 @@ def test_encoder_that_cannot_take_this_way_is_told_of_once(
     model = SimpleNamespace(config=config, encoder=SimpleNamespace(layer=[]))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert can_be_fused(model, SimpleNamespace(is_cuda=True)) is not hindered  # type: ignore[arg-type]
+            assert can_be_fused(model, torch.device("cuda")) is not hindered
     assert len(caplog.records) == hindered
 
 
 def test_a_processor_does_not_take_this_way() -> None:
     """A kernel asked for where there is none."""
-    assert not can_be_fused(encoder_of("bert"), torch.zeros(3, 32))
+    assert not can_be_fused(encoder_of("bert"), torch.device("cpu"))
 
 
 def _uncompiled(texts: Texts) -> Any:

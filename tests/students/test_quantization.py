@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -394,13 +393,13 @@ def test_fused_layers_are_left_to_encoders_that_multiply_what_is_there(
 
     monkeypatch.setattr(fused, "_device_is_able", lambda: True)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
-    encoder, on_gpu = model_of().query_encoder, SimpleNamespace(is_cuda=True)
-    assert fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
+    encoder, on_gpu = model_of().query_encoder, torch.device("cuda")
+    assert fused.can_be_fused(encoder, on_gpu)
     install(encoder, Formats(8, 8, 32))
-    assert not fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
+    assert not fused.can_be_fused(encoder, on_gpu)
     uninstall(encoder)
     install(encoder, Formats(8, 8, 8))
-    assert not fused.can_be_fused(encoder, on_gpu)  # type: ignore[arg-type]
+    assert not fused.can_be_fused(encoder, on_gpu)
 
 
 def test_shared_towers_are_quantised_once(model_of: Make, texts: Callable[..., Texts]) -> None:

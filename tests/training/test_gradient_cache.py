@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from raydistill.config.trial import TrialConfig
+from raydistill.data.micro_batches import micro_batches
 from raydistill.data.texts import Texts
-from raydistill.models.biencoder import BiEncoder, micro_batches
+from raydistill.models.biencoder import BiEncoder
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.training.gather import World
 from raydistill.training.gradient_cache import StudentPass

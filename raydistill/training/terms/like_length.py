@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from raydistill.data.micro_batches import micro_batches
 from raydistill.data.texts import token_positions
 from raydistill.devices import sent
-from raydistill.models.biencoder import micro_batches
 from raydistill.objectives.weighted import Weighted
 from raydistill.training.outputs import Side
 

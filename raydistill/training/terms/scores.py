@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from raydistill.devices import sent
+from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import decoupled, logits
 from raydistill.training.outputs import StepOutputs
@@ -87,7 +87,7 @@ class DecoupledTerm(Plain):
         return decoupled.decoupled_divergence(
             student,
             teacher,
-            sent(step.clean.batch.columns, student.device),
+            sent_once(step.clean.batch.columns, student.device),
             valid,
             temperature=self.temperature,
             target_weight=self.target_weight,
@@ -104,5 +104,9 @@ def logit_rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
 def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
     """Student cosines, teacher cosines and validity of every example's row, `(batch, columns)`."""
     batch, device = step.clean.batch, step.clean.scores.device
-    rows = sent(batch.rows, device)
-    return step.clean.scores[rows], step.clean.teacher_scores[rows], sent(batch.valid_rows, device)
+    rows = sent_once(batch.rows, device)
+    return (
+        step.clean.scores.index_select(0, rows),
+        step.clean.teacher_scores.index_select(0, rows),
+        sent_once(batch.valid_rows, device),
+    )

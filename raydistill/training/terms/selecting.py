@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from raydistill.devices import sent
+from raydistill.devices import sent, sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import logits, selection
 from raydistill.objectives.weighted import Weighted
@@ -64,8 +64,8 @@ class SelectedTeachersTerm(Plain):
         """Mean over examples, nats times tau squared, or squared logit units."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
-        rows, valid = sent(batch.rows, device), sent(batch.valid_rows, device)
-        positives, scales = sent(batch.columns, device), self._scales(step)
+        rows, valid = sent_once(batch.rows, device), sent_once(batch.valid_rows, device)
+        positives, scales = sent_once(batch.columns, device), self._scales(step)
         student = encoded.scores[rows]
         teachers = [encoded.scores_of_teacher(number)[rows] for number in range(len(scales))]
         own, pairs = student * step.inverse_temperature, list(zip(teachers, scales, strict=True))

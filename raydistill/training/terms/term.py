@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raydistill.devices import sent
+from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import contrastive
 from raydistill.students.reshaping import Kept, StructureChange
@@ -137,19 +137,19 @@ class ContrastiveTerm(Plain):
         """Mean over examples, nats."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
-        rows = sent(batch.rows, device)
+        rows = sent_once(batch.rows, device)
         self_scores = extra_scores = None
         if batch.self_positions is not None:
-            heads = encoded.candidate_vectors[sent(batch.self_positions, device)]
-            self_scores = (encoded.query_vectors[rows] * heads).sum(-1)
+            heads = encoded.candidate_vectors.index_select(0, sent_once(batch.self_positions, device))
+            self_scores = (encoded.query_vectors.index_select(0, rows) * heads).sum(-1)
         if step.earlier is not None:
             extra_scores = encoded.query_vectors @ step.earlier.vectors.T
         return contrastive.both_directions(
             encoded.scores,
             rows,
-            sent(batch.columns, device),
-            sent(batch.valid_rows, device),
-            sent(batch.valid_columns, device),
+            sent_once(batch.columns, device),
+            sent_once(batch.valid_rows, device),
+            sent_once(batch.valid_columns, device),
             inverse_temperature=step.inverse_temperature,
             margin=self.margin,
             reduction=self.reduction,
@@ -171,4 +171,4 @@ def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
 
 
 def _moved(mask: Tensor | None, device: torch.device, scores: Tensor | None) -> Tensor | None:
-    return None if mask is None or scores is None else sent(mask, device)
+    return None if mask is None or scores is None else sent_once(mask, device)
