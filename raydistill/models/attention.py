@@ -1,7 +1,9 @@
-"""Layers of a BERT-like encoder over texts laid end to end, with attention in groups of texts of nearly equal length."""
+"""Layers of a BERT-like encoder over texts laid end to end, with attention in groups of texts of equal or nearly equal length."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +17,9 @@ from raydistill.devices import sent
 Layer = Callable[[Any, Tensor, bool], tuple[Tensor, Tensor | None]]
 """Takes a layer and the states `(tokens, hidden)` before it, and gives those after it; and, where asked for, what its attention was computed from, `(tokens, 3, hidden)`."""
 SHORTEST_SHARE = 0.8
-"""A group ends where a text would be shorter than this share of the group's longest: attention is a hundredth of the work, a group an overhead."""
+"""A group with padding ends where a text would be shorter than this share of its longest: attention is a hundredth of the work, a group an overhead."""
+ALIKE_TOKENS = 32
+"""So many tokens of texts of one length are a group of their own on a processor: to pad them with others takes longer than a group more. A GPU would wait for each."""
 
 
 class Operands(Protocol):
@@ -87,13 +91,32 @@ class _Group:
         return padded if self.places is None else padded.index_select(0, self.places)
 
 
+def runs_of_like_length(lengths: list[int], alike: float) -> Iterator[tuple[int, int]]:
+    """Where groups of texts begin and end.
+
+    Args:
+        lengths: of texts, falling.
+        alike: tokens of texts of one length that are a group of their own.
+    """
+    first = end = 0
+    for length, run in itertools.groupby(lengths):
+        count = len(list(run))
+        alone = count * length >= alike
+        if first < end and (alone or length < SHORTEST_SHARE * lengths[first]):
+            yield first, end
+            first = end
+        end += count
+        if alone:
+            yield first, end
+            first = end
+    if first < end:
+        yield first, end
+
+
 def _groups(texts: Texts, device: torch.device) -> Iterator[_Group]:
-    lengths = texts.lengths.tolist()
-    first = token = 0
-    while first < len(lengths):
-        longest, last = lengths[first], first
-        while last < len(lengths) and lengths[last] >= SHORTEST_SHARE * longest:
-            last += 1
+    lengths, token = texts.lengths.tolist(), 0
+    for first, last in runs_of_like_length(lengths, ALIKE_TOKENS if device.type == "cpu" else math.inf):
+        longest = lengths[first]
         sizes = texts.lengths[first:last]
         count = int(sizes.sum())
         places = absent = None
@@ -102,7 +125,7 @@ def _groups(texts: Texts, device: torch.device) -> Iterator[_Group]:
             places = sent(there.flatten().nonzero().flatten(), device)
             absent = sent(~there[:, None, None, :], device)
         yield _Group(slice(token, token + count), (last - first, longest), places, absent)
-        first, token = last, token + count
+        token += count
 
 
 def _attended(own: Any, group: _Group, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
