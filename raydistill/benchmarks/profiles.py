@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,8 +70,26 @@ def kernel_kind(kernel: str) -> str:
     return next((kind for kind, words in KERNELS.items() if any(word in name for word in words)), REST)
 
 
-def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[str, float]:
-    """Seconds of a step by kind of operation, their mean over some; what no operation accounts for is Python's.
+@dataclass(frozen=True)
+class Profile:
+    """Means over some steps.
+
+    Attributes:
+        seconds: by kind of operation; what no operation accounts for is Python's.
+        operations: how many a step asks for: a GPU's kernels and copies, or PyTorch's operations, those inside others included.
+    """
+
+    seconds: dict[str, float]
+    operations: float
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The figures of a table's row."""
+        return {"seconds": sum(self.seconds.values()), "operations": self.operations, **self.seconds}
+
+
+def profile_of(step: Callable[[], Any], steps: int, device: torch.device) -> Profile:
+    """Where the time of a step goes.
 
     Args:
         step: takes one step.
@@ -88,6 +107,7 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
             wait()
     whole = (time.perf_counter() - began) / steps
     seconds: dict[str, float] = {}
+    operations = 0
     for event in found.key_averages():
         if (event.device_type == DeviceType.CPU) == on_gpu:
             # On a GPU kernels are counted, and not again with the operations that launched them: compiled ones have none.
@@ -98,5 +118,6 @@ def shares(step: Callable[[], Any], steps: int, device: torch.device) -> dict[st
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         kind = kernel_kind(event.key) if on_gpu else kind_of(event.key)
         seconds[kind] = seconds.get(kind, 0.0) + spent / 1e6 / steps
+        operations += event.count
     seconds[OUTSIDE] = max(0.0, whole - sum(seconds.values()))
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+    return Profile(dict(sorted(seconds.items(), key=lambda item: -item[1])), operations / steps)

@@ -11,7 +11,7 @@ from raydistill.benchmarks.bench import Bench, Row
 from raydistill.benchmarks.epochs import epoch_cost
 from raydistill.benchmarks.machine import seconds_of
 from raydistill.benchmarks.peers import SENTENCE_TRANSFORMERS, SentenceTransformers, is_installed
-from raydistill.benchmarks.profiles import shares
+from raydistill.benchmarks.profiles import profile_of
 from raydistill.benchmarks.savings import assembly_saving, savings
 from raydistill.benchmarks.training import endless_steps, step_cost
 from raydistill.benchmarks.workload import drawn_triples
@@ -78,9 +78,9 @@ def profile_rows(bench: Bench) -> Iterator[Row]:
         naive, batches = bench.naive_way(trial)
         steps["naive"] = lambda: naive.step(next(batches))
     for name, step in steps.items():
-        found = shares(step, bench.turns, best_device())
+        found = profile_of(step, bench.turns, best_device())
         precision = trial.training.precision if name == "ours" else "fp32"
-        yield {"profile": f"{trial.layers} layers, {name}, {precision}", "seconds": sum(found.values()), **found}
+        yield {"profile": f"{trial.layers} layers, {name}, {precision}", **found.row}
 
 
 def saving_rows(bench: Bench) -> Iterator[Row]:

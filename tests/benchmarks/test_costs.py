@@ -17,7 +17,7 @@ import torch
 from raydistill.benchmarks.epochs import EpochCost, epoch_cost
 from raydistill.benchmarks.machine import floor_seconds, matrix_rate, operations_per_token, seconds_of
 from raydistill.benchmarks.parts import MEASURED
-from raydistill.benchmarks.profiles import kernel_kind, kind_of, shares
+from raydistill.benchmarks.profiles import kernel_kind, kind_of, profile_of
 from raydistill.benchmarks.ranking import first_queries, peak_bytes, random_vectors, ranking_cost
 from raydistill.benchmarks.suite import ROWS
 from raydistill.benchmarks.tables import keep, table
@@ -189,7 +189,12 @@ def test_kernels_are_known_by_their_kind(kernel: str, kind: str) -> None:
 def test_profile_accounts_for_the_whole_step() -> None:
     """Shares that leave out what Python does, or count an operation in the one that called it as well."""
     left, right = torch.randn(1500, 1500), torch.randn(1500, 1500)
-    found = shares(lambda: (left @ right, time.sleep(0.05)), 3, torch.device("cpu"))
+    profile = profile_of(lambda: (left @ right, time.sleep(0.05)), 3, torch.device("cpu"))
+    found = profile.seconds
+    twice = profile_of(lambda: (left @ right, left @ right), 2, torch.device("cpu"))
+    # A step's, not those of all steps: `matmul`, and the `mm` that it calls.
+    assert twice.operations == 2 * profile.operations >= 4
+    assert profile.row["seconds"] == pytest.approx(sum(found.values()))
     alone = min(seconds_of(lambda: left @ right, 5))
     assert next(iter(found)) in ("matrix products", "Python, and waiting")
     assert 0.5 * alone < found["matrix products"]
