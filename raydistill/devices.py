@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,13 +53,20 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def sent_once(tensor: Tensor, device: torch.device) -> Tensor:
-    """As `sent`, of what several ask for: the copy is kept with the tensor, and made anew where the tensor has changed since."""
-    if tensor.device == device:
-        return tensor
-    version = 0 if tensor.is_inference() else tensor._version
-    kept: tuple[int, Tensor] | None = getattr(tensor, "_sent", None)
-    if kept is None or kept[0] != version or kept[1].device != device:
-        kept = version, sent(tensor, device)
-        tensor._sent = kept  # type: ignore[attr-defined]
-    return kept[1]
+class KeepsSent:
+    """A frozen dataclass of tensors that several ask for on a device: each is sent there once, and the copy is kept as long as the tensor's owner lives."""
+
+    def there(self, name: str, device: torch.device) -> Tensor:
+        """The tensor of that name on a device."""
+        tensor: Tensor = getattr(self, name)
+        # What is made in inference mode would be of no use to a step with gradient.
+        if tensor.device == device or torch.is_inference_mode_enabled():
+            return sent(tensor, device)
+        kept: dict[tuple[str, torch.device], Tensor] = self.__dict__.setdefault("_sent", {})
+        if (name, device) not in kept:
+            kept[name, device] = sent(tensor, device)
+        return kept[name, device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither copies nor what was worked out of the fields goes along to another process.
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]

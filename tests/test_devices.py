@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pickle
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from raydistill.devices import CONTEXT_BYTES, best_device, keep_to, sent, sent_once, tokens_at_once
+from raydistill.devices import CONTEXT_BYTES, KeepsSent, best_device, keep_to, sent, tokens_at_once
 
 
 def test_micro_batches_are_as_large_as_a_device_wants_them() -> None:
@@ -22,17 +24,23 @@ def test_tensors_arrive_as_they_were() -> None:
     assert sent(tensor, torch.device("cpu")) is tensor
 
 
-def test_what_several_ask_for_is_sent_once_and_again_when_it_has_changed() -> None:
-    """A mask that is copied for each term; or one that was changed, of which the device has the former."""
-    tensor, elsewhere = torch.arange(5), torch.device("meta")
-    there = sent_once(tensor, elsewhere)
-    assert there.device == elsewhere
-    assert sent_once(tensor, elsewhere) is there
-    tensor.add_(1)
-    assert sent_once(tensor, elsewhere) is not there
-    assert sent_once(tensor, torch.device("cpu")) is tensor
+@dataclass(frozen=True)
+class Owner(KeepsSent):
+    tensor: torch.Tensor
+
+
+def test_what_several_ask_for_is_sent_once_and_stays_with_its_owner() -> None:
+    """A mask that is copied for each term; a copy that goes along to another process; one made where no gradient can come of it."""
+    owner, elsewhere = Owner(torch.arange(5)), torch.device("meta")
     with torch.inference_mode():
-        assert sent_once(torch.arange(5), elsewhere).shape == (5,)
+        first = owner.there("tensor", elsewhere)
+    there = owner.there("tensor", elsewhere)
+    assert there.device == elsewhere
+    assert there is not first
+    assert owner.there("tensor", elsewhere) is there
+    assert owner.there("tensor", torch.device("cpu")) is owner.tensor
+    assert replace(owner).there("tensor", elsewhere) is not there
+    assert vars(pickle.loads(pickle.dumps(owner))).keys() == {"tensor"}
 
 
 @pytest.mark.parametrize(

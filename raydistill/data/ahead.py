@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from raydistill.data.passing import Passage
+from raydistill.data.passing import Passage, Written, written
 from raydistill.errors import TrainingError
 
 Given = TypeVar("Given")
@@ -26,19 +26,20 @@ FIRST = 10
 """Before `multiprocessing` itself tells processes to end, and then waits for them."""
 BUILT, PROBLEM, LAST = "built", "problem", "last"
 MOST_BUILDERS = 3
-"""One puts a batch of a thousand triples together in some 25 ms; a fast GPU is done with it in 15."""
+"""One puts a batch of a thousand triples together in some 25 ms, of which a GPU has been seen to be busy for 21."""
 
 
-def usual_builders(device: torch.device, *, in_turn: bool) -> int:
-    """How many processes build for one that trains on a device: no more than there are processors beside it, and none where it is the processor itself.
+def usual_builders(device: torch.device, workers: int, *, in_turn: bool) -> int:
+    """How many processes build for one that trains on a device: no more than its share of the machine's processors has beside it, and none where it is a processor itself.
 
     Args:
         device: where the model is.
+        workers: of the trial, among whom the processors are shared out, as if all were on this machine.
         in_turn: whether a batch depends on those before it, such as those whose candidates are its negatives.
     """
     if device.type != "cuda":
         return 0
-    return 1 if in_turn else max(1, min(MOST_BUILDERS, len(os.sched_getaffinity(0)) - 1))
+    return 1 if in_turn else max(1, min(MOST_BUILDERS, len(os.sched_getaffinity(0)) // workers - 1))
 
 
 def built_ahead(given: Iterable[Given], build: Callable[[Given], Built], *, builders: int) -> Generator[Built]:
@@ -60,17 +61,16 @@ def built_ahead(given: Iterable[Given], build: Callable[[Given], Built], *, buil
         return
     # Forked: the graph and its texts are shared with this process, not copied to another.
     context = multiprocessing.get_context("fork")
-    passages = [Passage(context) for _ in range(builders)]
-    processes = [
-        context.Process(target=_build_share, args=(given, build, passages, number), daemon=True, name="batches")
-        for number in range(builders)
-    ]
-    for process in processes:
-        process.start()
+    passages, processes = [Passage(context) for _ in range(builders)], list[BaseProcess]()
     end = multiprocessing.util.Finalize(None, _end, args=(processes, passages), exitpriority=FIRST)
-    for passage in passages:
-        passage.sender.close()
     try:
+        for number in range(builders):
+            share = given, build, passages, number
+            builder = context.Process(target=_build_share, args=share, daemon=True, name="batches")
+            builder.start()
+            processes.append(builder)
+        for passage in passages:
+            passage.sender.close()
         for process, passage in itertools.cycle(zip(processes, passages, strict=True)):
             kind, what = _received(passage, process)
             if kind == LAST:
@@ -91,7 +91,7 @@ def _received(passage: Passage, process: BaseProcess) -> Any:
             f"a process that puts batches together ended with exit code {process.exitcode}",
             expected="a process that lives as long as the epoch",
             consequence="the next step would have no batch; no step was taken without one",
-            remedy="-9 is often want of memory: give the trial more, or run again with --resume",
+            remedy="-9 and -7 are often want of memory: give the trial more, or run again with --resume",
         ) from None
 
 
@@ -99,8 +99,9 @@ def _end(processes: list[BaseProcess], passages: list[Passage]) -> None:
     """They hold nothing that would have to be put in order."""
     for process in processes:
         process.kill()
-    for process, passage in zip(processes, passages, strict=True):
+    for process in processes:
         process.join()
+    for passage in passages:
         passage.receiver.close()
 
 
@@ -117,16 +118,16 @@ def _build_share(given: Iterable[Any], build: Callable[[Any], Any], passages: li
     # Threads of the process that was forked are not there.
     torch.set_num_threads(1)
     own = passages[number]
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         for told in _told(itertools.islice(given, number, None, len(passages)), build):
             own.send(told)
 
 
-def _told(given: Iterable[Any], build: Callable[[Any], Any]) -> Generator[tuple[str, Any]]:
+def _told(given: Iterable[Any], build: Callable[[Any], Any]) -> Generator[Written]:
     """A batch each, and what there is instead of the next one."""
     try:
         for one in given:
-            yield BUILT, build(one)
+            yield written((BUILT, build(one)))
     except Exception as problem:
-        yield PROBLEM, problem
-    yield LAST, None
+        yield written((PROBLEM, problem))
+    yield written((LAST, None))

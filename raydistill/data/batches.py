@@ -14,6 +14,7 @@ from torch import Tensor
 from raydistill.data.assembly import TextAssembler
 from raydistill.data.micro_batches import longest_first
 from raydistill.data.texts import Texts
+from raydistill.devices import KeepsSent
 from raydistill.kg.triples import with_inverses
 from raydistill.kg.truth import TruthIndex
 
@@ -21,7 +22,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class TripleBatch:
+class TripleBatch(KeepsSent):
     """Examples as rows and columns of one score table of distinct queries by distinct candidates.
 
     Args:

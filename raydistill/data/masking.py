@@ -55,6 +55,7 @@ def fixed_view(texts: Texts, ratio: float, mask_id: int, seed: int) -> View:
     """
     if ratio == 0:
         return clean_view(texts)
+    texts = texts.afresh()
     owner = texts.text_of_token
     numbers = mixed(fingerprints(texts)[owner] + mixed((texts.place_of_token + 1) * 0x5851F42D4C957F2D + seed))
     # The upper bits are the better ones of such a mixture; a double holds 53.
@@ -72,6 +73,7 @@ def nested_view(texts: Texts, ratios: Tensor, mask_id: int, generator: torch.Gen
 
 def _lowest_masked(texts: Texts, ratio: float | Tensor, mask_id: int, keys: Tensor) -> View:
     """Mask the ordinary tokens of each text that have the lowest keys, in [0, 1)."""
+    texts = texts.afresh()
     owner, ordinary = texts.text_of_token, ~texts.special
     counts = torch.zeros(len(texts), dtype=torch.int64).index_add_(0, owner, ordinary.long())
     wanted = torch.round(counts.double() * ratio).long()

@@ -11,7 +11,7 @@ PADDING_SHARE, PADDING_TOKENS = 0.05, 64
 
 
 def micro_batches(lengths: Tensor, tokens: int, *, padded: bool = True) -> Iterator[Tensor]:
-    """Positions of texts in length order, longest first, in parts; each has at least one text. Texts without padding that are one part stay as they are.
+    """Positions of texts in parts, each of at least one text: longest first, but texts that take no padding and are one part stay in their order.
 
     A part ends where its size would pass `tokens`; where texts are padded to the longest of their part, its padded size, and also where its padding
     would pass PADDING_SHARE of it (PADDING_TOKENS in small parts, where a pass of its own would cost more than the padding).

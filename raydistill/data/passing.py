@@ -1,4 +1,4 @@
-"""How what one process has built comes to another: its numbers through memory that both see, and through a pipe what says how to read them.
+"""How what one process has built comes to another: its numbers through memory that both see, and through a connection what says how to read them.
 
 A pipe holds 64 KB, so that a batch of several megabytes goes through it in a hundred turns of two processes.
 """
@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 ROOM = 64 * 2**20
-"""Bytes of memory for one thing; of a larger one the numbers go through the pipe, too. What is not written to is not taken."""
+"""Bytes of memory for one thing; of a larger one the numbers go through the connection, too. What is not written to is not taken."""
 ALIGNED = 64
 """Numbers begin at a multiple of it: a processor's cache line."""
 TAKEN = b"taken"
+Written = tuple[bytes, list[memoryview]]
+"""What says how to read a thing, and the numbers in it."""
 
 
 class Passage:
@@ -36,18 +38,18 @@ class Passage:
         self._memory = mmap.mmap(-1, room)
         self._is_free = True
 
-    def send(self, thing: Any) -> None:
+    def send(self, written: Written) -> None:
         """Give a thing away, once the one before has been taken.
 
         Raises:
             EOFError, OSError: nobody is there to take it.
         """
-        head, parts = _written(thing)
+        head, parts = written
         if not self._is_free:
             self.sender.recv_bytes()
         self._is_free = False
         sizes = [part.nbytes for part in parts]
-        starts, total = _places(sizes)
+        starts, total = _starts(sizes)
         fits = total <= len(self._memory)
         if fits:
             for start, size, part in zip(starts, sizes, parts, strict=True):
@@ -63,7 +65,7 @@ class Passage:
             EOFError, OSError: nobody is there to give it.
         """
         head, sizes, fits = pickle.loads(self.receiver.recv_bytes())
-        starts, total = _places(sizes)
+        starts, total = _starts(sizes)
         # Copied at once, so that what comes next may be written over it.
         numbers = memoryview(bytearray(memoryview(self._memory)[:total] if fits else self.receiver.recv_bytes()))
         # After its last thing the other process is gone.
@@ -77,13 +79,18 @@ def _whole(size: int) -> int:
     return -(-size // ALIGNED) * ALIGNED
 
 
-def _places(sizes: list[int]) -> tuple[list[int], int]:
+def _starts(sizes: list[int]) -> tuple[list[int], int]:
     """Where buffers of these sizes begin, and the bytes of all."""
     *starts, total = accumulate(map(_whole, sizes), initial=0)
     return starts, total
 
 
-def _written(thing: Any) -> tuple[bytes, list[memoryview]]:
+def written(thing: Any) -> Written:
+    """A thing as `Passage.send` takes it.
+
+    Raises:
+        Exception: it is none that can be written.
+    """
     buffers: list[pickle.PickleBuffer] = []
     head = io.BytesIO()
     _Pickler(head, protocol=5, buffer_callback=buffers.append).dump(thing)

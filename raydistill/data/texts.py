@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raydistill.devices import KeepsSent
+
 NO_RELATION = -1
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A ragged batch of texts.
+class Texts(KeepsSent):
+    """A ragged batch of texts. What is worked out of its fields is kept with it.
 
     Args:
         tokens: token ids, flat `(tokens,)` int64, text after text.
@@ -91,6 +93,10 @@ class Texts:
         """The same texts, each at a time of its own."""
         return replace(self, times=times)
 
+    def afresh(self) -> Texts:
+        """The same texts, for whoever works something out of texts that last, and would leave it with them."""
+        return replace(self)
+
     def with_tokens(self, tokens: Tensor) -> Texts:
         """The same shape with other token ids (a corrupted view)."""
         return replace(self, tokens=tokens)
@@ -118,6 +124,7 @@ def fingerprints(texts: Texts) -> Tensor:
 
     Two different texts share one with a chance of about 2**-64 per pair: ten million texts collide with a chance of about 3 in a million.
     """
+    texts = texts.afresh()
     places = (texts.place_of_token + 1) * 0x5851F42D4C957F2D
     numbers = mixed((texts.tokens + 1) * 0x9E3779B97F4A7C1 + places + texts.types)
     return torch.zeros(len(texts), dtype=torch.int64).index_add_(0, texts.text_of_token, numbers)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raydistill.data.micro_batches import longest_first, micro_batches
 from raydistill.data.texts import Texts, is_in_place
-from raydistill.devices import sent, sent_once
+from raydistill.devices import sent
 from raydistill.models.features import QKV, Needs, TowerOutput
 from raydistill.models.fused import can_be_fused
 from raydistill.models.packed import can_be_packed, packed_states
@@ -65,8 +65,10 @@ class BiEncoder(nn.Module):
 
     @property
     def reads_at_once(self) -> bool:
-        """Whether queries and entities are better read in one pass than in two: one encoder reads both, on a device that is handed its work piece by piece."""
-        return self.shared_towers and not len(self.tops) and self.log_inverse_temperature.is_cuda
+        """Whether queries and entities are better read in one pass than in two: one encoder reads both, in whatever order, and each pass has a price of its own."""
+        with self._autocast():
+            device = self.log_inverse_temperature.device
+            return self.shared_towers and not len(self.tops) and self.packs and can_be_fused(self.query_encoder, device)
 
     @property
     def inverse_temperature(self) -> Tensor:
@@ -189,9 +191,9 @@ def pool_packed(hidden: Tensor, texts: Texts, how: Pooling) -> Tensor:
     """Token states of texts laid end to end, `(tokens, hidden)`, to one vector per text."""
     device = hidden.device
     if how == "cls":
-        return hidden.index_select(0, sent_once(texts.starts, device))
+        return hidden.index_select(0, texts.there("starts", device))
     # Not checked again: to look at lengths on a device would be to wait for it.
-    return torch.segment_reduce(hidden, how, lengths=sent_once(texts.lengths, device), axis=0, unsafe=True)
+    return torch.segment_reduce(hidden, how, lengths=texts.there("lengths", device), axis=0, unsafe=True)
 
 
 def pool(hidden: Tensor, real: Tensor, how: Pooling) -> Tensor:
@@ -219,8 +221,8 @@ def _in_order(output: TowerOutput, lengths: Tensor, order: Tensor, device: torch
     states = output.states
     if states:
         tokens = sent(_token_order(lengths, order), device)
-        states = {layer: state[tokens] for layer, state in states.items()}
-    return TowerOutput(output.vectors[sent(torch.argsort(order), device)], states)
+        states = {layer: state.index_select(0, tokens) for layer, state in states.items()}
+    return TowerOutput(output.vectors.index_select(0, sent(torch.argsort(order), device)), states)
 
 
 def _token_order(lengths: Tensor, order: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
-from raydistill.devices import sent_once
 from raydistill.models.attention import Layer, operands_of
 
 logger = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ def fused_layers(texts: Texts, device: torch.device, function: LayerFunction) ->
         device: of the states.
         function: `compiled_layer()`, or `fused_layer` itself.
     """
-    bounds, longest = sent_once(texts.bounds, device), texts.longest
+    bounds, longest = texts.there("bounds", device), texts.longest
 
     def through(layer: Any, states: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
         own = layer.attention.self

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts
-from raydistill.devices import sent_once
 from raydistill.models.attention import in_groups
 from raydistill.models.conditioning import CONDITIONING
 from raydistill.models.features import EMBEDDINGS, QKV, Feature
@@ -63,11 +62,11 @@ def packed_states(
 def _embedded(model: Any, texts: Texts) -> Tensor:
     parts = model.embeddings
     device = parts.word_embeddings.weight.device
-    words = parts.word_embeddings(sent_once(texts.tokens, device)) + _places(model, texts, device)
+    words = parts.word_embeddings(texts.there("tokens", device)) + _places(model, texts, device)
     if texts.times is not None and hasattr(parts, CONDITIONING):
         # Each text's own vector: what a student that is being trained is told beside the tokens.
-        told = getattr(parts, CONDITIONING)(sent_once(texts.times, device))
-        words = words + told.index_select(0, sent_once(texts.text_of_token, device))
+        told = getattr(parts, CONDITIONING)(texts.there("times", device))
+        words = words + told.index_select(0, texts.there("text_of_token", device))
     embedded: Tensor = parts.dropout(parts.LayerNorm(words))
     return embedded
 
@@ -75,12 +74,15 @@ def _embedded(model: Any, texts: Texts) -> Tensor:
 def _places(model: Any, texts: Texts, device: torch.device) -> Tensor:
     """What tells tokens of their places and types, `(tokens, hidden)`.
 
-    From one table of all places with all types: nearly all tokens are of one type, and on a GPU the gradient of a row is added up by one thread, token by token.
+    From one table of all places with all types: nearly all tokens are of one type, and on a GPU what belongs to one row is added up one after another. An encoder that knows one
+    type takes all tokens to be of it, whatever its tokenizer says.
     """
     parts, types = model.embeddings, model.config.type_vocab_size
     # RoBERTa counts from one beyond its padding token.
     first = 0 if model.config.model_type == "bert" else parts.padding_idx + 1
     places = parts.position_embeddings(torch.arange(first, first + texts.longest, device=device))
     table = places[:, None] + parts.token_type_embeddings(torch.arange(types, device=device))
-    row = sent_once(texts.place_of_token, device) * types + sent_once(texts.types, device)
+    row = texts.there("place_of_token", device)
+    if types > 1:
+        row = row * types + texts.there("types", device)
     return nn.functional.embedding(row, table.flatten(0, 1))

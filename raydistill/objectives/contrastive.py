@@ -137,7 +137,7 @@ def both_directions(
     require_mask("valid_columns", valid_columns, (batch, queries), "(batch, queries)")
     _refuse_lone_mask("extra", extra_scores, extra_valid)
     _refuse_lone_mask("self", self_scores, self_valid)
-    # Not by brackets, whose way back sorts on a GPU.
+    # Not by brackets, whose way back sorts on a GPU; this one's adds in any order there.
     parts, masks, weights = [scores.index_select(0, rows)], [valid_rows], [1.0]
     if extra_scores is not None:
         require_matrix("extra_scores", extra_scores, "(queries, extra)")

@@ -197,7 +197,8 @@ class _View:
 
     def computed(self, live: LiveTeacher, tower: Tower, part: Texts, look: BeforePart) -> Shard:
         """The teacher's outputs for some texts of this view."""
-        texts, features = part.select(torch.argsort(fingerprints(part), stable=True)), self.kept.features
+        # Afresh, because a part may last as long as the trial, and its copy on a GPU would.
+        texts, features = part.select(torch.argsort(fingerprints(part), stable=True)).afresh(), self.kept.features
         output = live.encode(texts, tower, Needs(frozenset(features)), look)
         counts = torch.zeros(len(texts), dtype=torch.int64)
         states = output.vectors.new_zeros(0, 0, output.vectors.shape[1])

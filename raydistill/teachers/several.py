@@ -53,12 +53,11 @@ class TeachersOfParts:
 
     inverse_temperature = 1.0
     other_inverse_temperatures: tuple[float, ...] = ()
+    reads_at_once = False
 
     def __init__(self, teachers: Sequence[TeacherSource], part_of: Callable[[TripleBatch], int]) -> None:
         self.teachers, self.part_of = tuple(teachers), part_of
         self.num_layers = min(one.num_layers for one in teachers)
-
-    reads_at_once = False
 
     def of_batch(self, batch: TripleBatch) -> TeacherSource:
         """Its part's teacher."""

@@ -43,17 +43,19 @@ def encode_view(
     """Run both models over this worker's share of the queries and candidates of a view."""
     shares = [world.share(view.texts.lengths) for view in views]
     queries, candidates = (_mine(view, share) for view, share in zip(views, shares, strict=True))
+    pairs = (student, wanted.student), (teacher, wanted.teacher)
     # Put together once, for whoever reads both at once.
-    both = queries.texts.followed_by(candidates.texts) if student.at_once or teacher.at_once else None
+    at_once = any(reader.at_once and needs is not None for reader, needs in pairs)
+    both = queries.texts.followed_by(candidates.texts) if at_once else None
 
     def read(reader: Reader, needs: Needs | None) -> tuple[TowerOutput | None, TowerOutput | None]:
         if needs is None:
             return None, None
         if both is not None and reader.at_once:
-            return _apart(reader.encode(both, "query", needs), queries.texts)
+            return _apart(reader.encode(both, "query", needs), queries.texts, candidates.texts)
         return reader.encode(queries.texts, "query", needs), reader.encode(candidates.texts, "entity", needs)
 
-    learned, taught = read(student, wanted.student), read(teacher, wanted.teacher)
+    learned, taught = (read(*pair) for pair in pairs)
     sides = [
         Side(view.texts, view.masked, own, theirs, share)
         for view, own, theirs, share in zip((queries, candidates), learned, taught, shares, strict=True)
@@ -69,10 +71,10 @@ def _mine(view: View, share: Share) -> View:
     return View(view.texts.select(share.mine), flags.select(share.mine).tokens.to(torch.bool))
 
 
-def _apart(output: TowerOutput, first: Texts) -> tuple[TowerOutput, TowerOutput]:
+def _apart(output: TowerOutput, first: Texts, second: Texts) -> tuple[TowerOutput, TowerOutput]:
     """The outputs for the texts that come first, and for those after them."""
-    count, tokens = len(first), len(first.tokens)
-    return (
-        TowerOutput(output.vectors[:count], {name: states[:tokens] for name, states in output.states.items()}),
-        TowerOutput(output.vectors[count:], {name: states[tokens:] for name, states in output.states.items()}),
-    )
+    vectors = torch.split(output.vectors, [len(first), len(second)])
+    sizes = [len(first.tokens), len(second.tokens)]
+    states = {name: torch.split(one, sizes) for name, one in output.states.items()}
+    outputs = [TowerOutput(vectors[side], {name: parts[side] for name, parts in states.items()}) for side in (0, 1)]
+    return outputs[0], outputs[1]

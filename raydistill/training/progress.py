@@ -98,7 +98,7 @@ class EarlierEntities:
     def push(self, entities: NDArray[np.int64]) -> None:
         """Keep a batch's columns and forget the oldest beyond the limit."""
         if self.limit:
-            self.entities = [*self.entities, entities][-self.limit :]
+            self.entities = [*self.entities, entities.copy()][-self.limit :]
 
     def all_entities(self) -> NDArray[np.int64] | None:
         """All of them, one batch after another."""
@@ -117,7 +117,8 @@ class PreBatch:
         """Keep a batch's columns and forget the oldest beyond the limit."""
         if self.limit:
             self.vectors = [*self.vectors, vectors.detach()][-self.limit :]
-            self.entities = [*self.entities, entities][-self.limit :]
+            # Copied, because the array may be a part of all that came with its batch.
+            self.entities = [*self.entities, entities.copy()][-self.limit :]
 
     def follow(self, change: StructureChange) -> None:
         """Leave out of the vectors the units that a student has no more."""

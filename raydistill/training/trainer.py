@@ -82,7 +82,7 @@ class Trainer:
         self.memory = MemoryPlan(student, self.world, gradient_cache)
         self.shared = SharedGradients(self.world, optimizer.parameters)
         self.pre_batch = PreBatch(pre_batch)
-        self.builders = usual_builders(student.log_inverse_temperature.device, in_turn=pre_batch > 0)
+        self.builders = usual_builders(student.log_inverse_temperature.device, world.size, in_turn=pre_batch > 0)
         self.structure = Structure(student, tuple(reshapers), self.terms, optimizer, self.pre_batch, self.world)
         self.progress, self.clock, self.verdicts, self.standstill = Progress(), Clock(), Verdicts(), Standstill()
         self._wanted: dict[OnView, Wanted] = {on: wanted_on(self.terms, on) for on in ("clean", "corrupted")}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from raydistill.data.ahead import built_ahead, usual_builders
-from raydistill.data.passing import Passage
+from raydistill.data.passing import Passage, written
 from raydistill.errors import CapabilityError, TrainingError
 
 KILLED = """
@@ -75,7 +75,7 @@ def test_more_than_memory_has_room_for_arrives_as_well() -> None:
 
     def give() -> None:
         for thing in things:
-            passage.send(thing)
+            passage.send(written(thing))
 
     process = context.Process(target=give)
     process.start()
@@ -143,6 +143,12 @@ def test_error_of_a_batch_is_raised_where_its_turn_is(builders: int) -> None:
     assert (caught.value.received, caught.value.remedy) == ("a broken batch", "mend it")
 
 
+def test_what_cannot_be_sent_is_told() -> None:
+    """Want of memory suspected where a batch holds something that does not go from process to process."""
+    with pytest.raises(RuntimeError, match="requires grad"):
+        list(built_ahead([0], lambda _: torch.zeros(1, requires_grad=True), builders=1))
+
+
 def test_builder_leaves_notices_to_the_process_that_trains_and_its_death_is_told() -> None:
     """A trial that fails because a process that nobody knows of was told to end; or that waits for ever for one that is dead."""
     batches = built_ahead(range(100), lambda _: (os.getpid(), torch.zeros(300000)), builders=2)
@@ -160,7 +166,8 @@ def test_processor_builds_for_itself_and_a_gpu_has_several_builders(monkeypatch:
     """Two that share the processors of one; negatives of an earlier batch that another process has built."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
     gpu = torch.device("cuda")
-    assert usual_builders(torch.device("cpu"), in_turn=False) == 0
-    assert [usual_builders(gpu, in_turn=in_turn) for in_turn in (False, True)] == [3, 1]
+    assert usual_builders(torch.device("cpu"), 1, in_turn=False) == 0
+    assert [usual_builders(gpu, 1, in_turn=in_turn) for in_turn in (False, True)] == [3, 1]
+    assert [usual_builders(gpu, workers, in_turn=False) for workers in (2, 4, 5, 8, 16)] == [3, 3, 2, 1, 1]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(1))
-    assert usual_builders(gpu, in_turn=False) == 1
+    assert usual_builders(gpu, 1, in_turn=False) == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +20,8 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from raydistill.data.texts import Texts
 from raydistill.models import fused
 from raydistill.models.attention import in_groups
+from raydistill.models.biencoder import BiEncoder, Pooling
+from raydistill.models.features import Needs
 from raydistill.models.fused import (
     Attention,
     CompiledOrPlain,
@@ -28,6 +33,9 @@ from raydistill.models.fused import (
     try_out,
 )
 
+sys.path.insert(0, str(Path(__file__).parent))
+from played import of_one_text, on_a_gpu, played
+
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "num_attention_heads": 4,
@@ -37,35 +45,6 @@ SIZES: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
     "hidden_dropout_prob": 0.0,
 }
-
-
-def of_one_text(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bounds: Tensor,
-    bounds_of_keys: Tensor,
-    longest: int,
-    longest_of_keys: int,
-    drop: float,
-    causal: bool,
-    debug: bool,
-    *,
-    scale: float,
-) -> tuple[Tensor]:
-    """What `aten::_flash_attention_forward` gives: `(tokens, heads, width)`, each token having seen those of its own text."""
-    assert bounds.dtype == torch.int32
-    assert not causal
-    text = torch.searchsorted(bounds[1:].contiguous(), torch.arange(query.shape[0], dtype=torch.int32), right=True)
-    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
-    scores = scores.masked_fill(text[:, None] != text[None, :], -torch.inf)
-    return (torch.einsum("hqk,khd->qhd", scores.softmax(-1), value),)
-
-
-def played(states: Tensor, bounds: Tensor, longest: int, scale: float, drop: float) -> Tensor:
-    """`short_attention.attended`, played by a processor."""
-    [seen] = of_one_text(*states.unbind(1), bounds, bounds, longest, longest, drop, False, False, scale=scale)
-    return seen
 
 
 def encoder_of(kind: str, seed: int = 0) -> Any:
@@ -95,6 +74,41 @@ def test_layers_give_what_their_simple_twin_gives(monkeypatch: pytest.MonkeyPatc
         found.append((states, *torch.autograd.grad((states * wanted).sum(), [hidden, *weights])))
     for twin, own in zip(*found, strict=True):
         assert torch.allclose(twin, own, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_texts_go_through_a_gpu_in_any_order(monkeypatch: pytest.MonkeyPatch, kind: str, pooling: Pooling) -> None:
+    """Texts that were to be sorted first: vectors or states of another text, places counted over its end, or a gradient that is another's."""
+    encoder, texts = encoder_of(kind), texts_of(2, 9, 5, 1, 8, 2)
+    if kind == "bert":
+        texts = replace(texts, types=torch.arange(27) % 2)
+    model, found = BiEncoder(encoder, encoder, pooling=pooling), []
+    assert not model.reads_at_once
+    weights = [encoder.embeddings.position_embeddings.weight, encoder.embeddings.token_type_embeddings.weight]
+    for on_gpu in (False, True):
+        if on_gpu:
+            on_a_gpu(monkeypatch)
+        output = model.encode(texts, "entity", Needs(frozenset({0, 2})))
+        wanted = torch.randn(27, 32, generator=torch.Generator().manual_seed(2))
+        value = (output.states[2] * wanted).sum() + output.vectors[:, 0].sum()
+        found.append((output.vectors, output.states[0], output.states[2], *torch.autograd.grad(value, weights)))
+    for twin, own in zip(*found, strict=True):
+        assert torch.allclose(twin, own, atol=1e-5, rtol=1e-4)
+
+
+def test_one_encoder_of_both_sides_reads_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A growing student whose candidates go through the layers above its queries, or two encoders of which one reads all."""
+    on_a_gpu(monkeypatch)
+    one, other = encoder_of("bert"), encoder_of("bert", 1)
+    assert BiEncoder(one, one).reads_at_once
+    assert not BiEncoder(one, other).reads_at_once
+    growing = BiEncoder(one, one)
+    growing.tops["entity"] = nn.Identity()
+    assert not growing.reads_at_once
+    padded = BiEncoder(one, one)
+    padded.packs = False
+    assert not padded.reads_at_once
 
 
 def test_one_compilation_serves_all_layers_models_and_texts() -> None:

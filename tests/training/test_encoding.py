@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,28 @@ from raydistill.training.outputs import Wanted
 from raydistill.training.parts import TrialParts
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from played import on_a_gpu
 from worker import SMALL_STEPS, take_steps
 
 SHARED = {"shared_towers": True, "dropout": 0.0}
 
 
-def check_equal_steps(
-    config: TrialConfig, monkeypatch: pytest.MonkeyPatch, steps: int = 2
-) -> tuple[list[str], list[str]]:
-    """The same gradients either way; the towers that a student was asked for, with a pass for each and with one."""
-    original, asked = BiEncoder.encode, list[str]()
+def check_equal_steps(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
+    """The same gradients either way; who was asked for which tower, with a pass for each and with one."""
+    original, asked = BiEncoder.encode, list[tuple[str, Any]]()
 
     def encode(self: BiEncoder, texts: Texts, tower: Any, *rest: Any) -> TowerOutput:
-        if self.training:
-            asked.append(tower)
+        asked.append(("student" if self.training else "teacher", tower))
         return original(self, texts, tower, *rest)
 
     monkeypatch.setattr(BiEncoder, "encode", encode)
     found = []
     for at_once in (False, True):
-        monkeypatch.setattr(BiEncoder, "reads_at_once", property(partial(_as_on_a_gpu, at_once=at_once)))
+        if at_once:
+            on_a_gpu(monkeypatch)
         asked.clear()
-        found.append((take_steps(config, steps, World.alone())["gradients"], list(asked)))
+        found.append((take_steps(config, 2, World.alone())["gradients"], list(asked)))
     (apart, first), (together, second) = found
     for expected, received in zip(apart, together, strict=True):
         assert max(gradient.abs().max() for gradient in expected.values()) > 1e-3
@@ -52,31 +51,35 @@ def check_equal_steps(
     return first, second
 
 
-def _as_on_a_gpu(model: BiEncoder, *, at_once: bool) -> bool:
-    return at_once and model.shared_towers and not len(model.tops)
-
-
 @pytest.mark.parametrize("view", ["shared", "separate"])
 def test_one_pass_teaches_what_two_teach(
     config_of: Callable[..., TrialConfig], each_method: str, view: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Vectors or states of queries that are taken for those of candidates; a teacher of two encoders that reads entities with the wrong one."""
-    if each_method in ("homodistil", "amd", "homodistil+tinybert", "amd, narrower"):
-        pytest.skip("its student has its teacher's two towers")
-    changes: dict[str, Any] = {"init": "pretrained"} if each_method == "none" else {}
     training = {**SMALL_STEPS, "remember_teacher": False}
-    config = config_of(each_method, view=view, encoder=SHARED, training=training, **changes)
+    config = config_of(each_method, view=view, encoder=SHARED, training=training)
     apart, together = check_equal_steps(config, monkeypatch)
-    assert len(apart) >= len(together)
+    towers = [tower for who, tower in together if who == "student"]
+    if set(towers) == {"query"}:
+        assert 2 * len(towers) == sum(who == "student" for who, _ in apart)
+    else:
+        assert each_method in ("dq", "education") or config.init == "teacher", (
+            "a student of one encoder was asked twice"
+        )
+    assert [one for one in together if one[0] == "teacher"] == [one for one in apart if one[0] == "teacher"]
 
 
 @pytest.mark.parametrize("way", ["never", "always"])
+@pytest.mark.parametrize("tokens", [64, 10_000])
 def test_one_pass_is_one_and_its_gradients_may_be_cached(
-    config_of: Callable[..., TrialConfig], way: str, monkeypatch: pytest.MonkeyPatch
+    config_of: Callable[..., TrialConfig], way: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two passes after all; or leaves of one pass whose gradients are those of one tower alone."""
-    training = {**SMALL_STEPS, "gradient_cache": way, "remember_teacher": False}
-    apart, together = check_equal_steps(config_of("pmd", view="shared", encoder=SHARED, training=training), monkeypatch)
+    """Two passes after all; leaves of one pass whose gradients are those of one tower alone; parts of it that are put together in another order."""
+    training = {**SMALL_STEPS, "gradient_cache": way, "remember_teacher": False, "tokens_per_micro_batch": tokens}
+    config = config_of("pmd", view="shared", encoder=SHARED, training=training)
+    apart, together = (
+        [tower for who, tower in one if who == "student"] for one in check_equal_steps(config, monkeypatch)
+    )
     assert (apart, together) == (["query", "entity"] * 2, ["query"] * 2)
 
 

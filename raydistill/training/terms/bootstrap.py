@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import bootstrap, logits
 from raydistill.objectives.hidden import unit_vectors
@@ -43,7 +42,7 @@ def _towers(step: StepOutputs) -> Iterator[_OnPath]:
         (batch.queries, batch.candidates), vectors, step.corrupted.teacher_vectors, strict=True
     ):
         assert texts.times is not None
-        yield _OnPath(*two_times(sent_once(texts.times, students.device)), *two_times(students), teachers)
+        yield _OnPath(*two_times(texts.there("times", students.device)), *two_times(students), teachers)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import hidden, masked
 from raydistill.objectives.weighted import Weighted
@@ -80,7 +79,7 @@ class PatienceTerm(Plain):
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
         device = side.student.vectors.device
-        owner, starts = sent_once(side.texts.text_of_token, device), sent_once(side.texts.starts, device)
+        owner, starts = side.texts.there("text_of_token", device), side.texts.there("starts", device)
 
         def pooled(states: Tensor) -> Tensor:
             return hidden.pool_tokens(states, owner, len(side.texts), how=self.pooling, first_token=starts)

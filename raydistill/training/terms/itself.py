@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.data.texts import Texts, fingerprints
-from raydistill.devices import sent, sent_once
+from raydistill.devices import sent
 from raydistill.models.biencoder import Tower
 from raydistill.models.features import Needs
 from raydistill.objectives import logits, transport
@@ -106,11 +106,13 @@ class EarlierSelfTerm(Plain):
         candidates, listed = self._turn(
             "entity", batch.candidates.select(columns), encoded.candidate_vectors[: len(columns)]
         )
-        rows, k = sent_once(batch.rows, device), step.inverse_temperature
+        rows, k = batch.there("rows", device), step.inverse_temperature
         known = sent(asked, device)[rows][:, None] & sent(listed, device)[None, :]
         earlier = (queries.to(device) @ candidates.to(device).T)[rows] * k.detach()
-        valid = sent_once(batch.valid_rows, device) & known
-        return logits.kl_divergence(encoded.scores[rows] * k, earlier, valid, temperature=1.0).mean() / 2
+        valid = batch.there("valid_rows", device) & known
+        return (
+            logits.kl_divergence(encoded.scores.index_select(0, rows) * k, earlier, valid, temperature=1.0).mean() / 2
+        )
 
     def _turn(self, tower: Tower, texts: Texts, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """What was known of texts; and what is known now is kept for the next epoch."""

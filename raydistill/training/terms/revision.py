@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from raydistill.devices import sent, sent_once
+from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import clipped, revision, spans
 from raydistill.objectives.softmax import only_valid, valid_log_softmax
@@ -83,7 +83,7 @@ class ClippedListTerm(Plain):
     def value(self, step: StepOutputs) -> Tensor:
         """Mean over the places at which examples have a candidate left, nats; and the hinge, which `kept/hinge` tells apart."""
         student, teacher, valid = logit_rows(step)
-        positives = sent_once(step.clean.batch.columns, valid.device)
+        positives = step.clean.batch.there("columns", valid.device)
         valid = valid.scatter(1, positives[:, None], True)
         noise = self._noise(student, step.step)
         revised = revision.revised_lists(student, teacher, valid, length=self.length, noise=noise)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import decoupled, logits
 from raydistill.training.outputs import StepOutputs
@@ -87,7 +86,7 @@ class DecoupledTerm(Plain):
         return decoupled.decoupled_divergence(
             student,
             teacher,
-            sent_once(step.clean.batch.columns, student.device),
+            step.clean.batch.there("columns", student.device),
             valid,
             temperature=self.temperature,
             target_weight=self.target_weight,
@@ -104,9 +103,9 @@ def logit_rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
 def _rows(step: StepOutputs) -> tuple[Tensor, Tensor, Tensor]:
     """Student cosines, teacher cosines and validity of every example's row, `(batch, columns)`."""
     batch, device = step.clean.batch, step.clean.scores.device
-    rows = sent_once(batch.rows, device)
+    rows = batch.there("rows", device)
     return (
         step.clean.scores.index_select(0, rows),
         step.clean.teacher_scores.index_select(0, rows),
-        sent_once(batch.valid_rows, device),
+        batch.there("valid_rows", device),
     )

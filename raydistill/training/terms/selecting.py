@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from raydistill.devices import sent, sent_once
+from raydistill.devices import sent
 from raydistill.models.features import Needs
 from raydistill.objectives import logits, selection
 from raydistill.objectives.weighted import Weighted
@@ -64,15 +64,15 @@ class SelectedTeachersTerm(Plain):
         """Mean over examples, nats times tau squared, or squared logit units."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
-        rows, valid = sent_once(batch.rows, device), sent_once(batch.valid_rows, device)
-        positives, scales = sent_once(batch.columns, device), self._scales(step)
-        student = encoded.scores[rows]
-        teachers = [encoded.scores_of_teacher(number)[rows] for number in range(len(scales))]
+        rows, valid = batch.there("rows", device), batch.there("valid_rows", device)
+        positives, scales = batch.there("columns", device), self._scales(step)
+        student = encoded.scores.index_select(0, rows)
+        teachers = [encoded.scores_of_teacher(number).index_select(0, rows) for number in range(len(scales))]
         own, pairs = student * step.inverse_temperature, list(zip(teachers, scales, strict=True))
         losses = [self._loss(step, student, scores, k, valid) for scores, k in pairs]
         theirs = torch.stack([scores * k for scores, k in pairs], dim=1)
         features = selection.teacher_features(own, theirs, positives, valid)
-        pi = self.policy(features, encoded.query_vectors[rows])
+        pi = self.policy(features, encoded.query_vectors.index_select(0, rows))
         chosen = self._chosen(pi, step)
         taught = selection.taught_by(chosen)
         weights = selection.shares(taught.to(pi.dtype))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import hidden
 from raydistill.objectives.directions import direction_distance
@@ -73,7 +72,7 @@ class StateTerm(Plain):
 
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
-        owner, found = sent_once(side.texts.text_of_token, side.student.vectors.device), []
+        owner, found = side.texts.there("text_of_token", side.student.vectors.device), []
         for place, (own, theirs) in enumerate(zip(self.student_layers, self.teacher_layers, strict=True)):
             states = self._projected(place, side.student.states[own])
             found.append(hidden.hidden_mse(states, side.teacher.states[theirs], owner, len(side.texts)))
@@ -120,7 +119,7 @@ class DirectionTerm(Plain):
     def _per_text(self, side: Side) -> Weighted:
         assert side.teacher is not None
         own, theirs = side.student.states[self.student_layer], side.teacher.states[self.teacher_layer]
-        return direction_distance(own, theirs, sent_once(side.texts.text_of_token, own.device), len(side.texts))
+        return direction_distance(own, theirs, side.texts.there("text_of_token", own.device), len(side.texts))
 
 
 def projection(student_width: int, teacher_width: int) -> nn.Linear:

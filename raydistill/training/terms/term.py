@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from raydistill.devices import sent_once
 from raydistill.models.features import Needs
 from raydistill.objectives import contrastive
 from raydistill.students.reshaping import Kept, StructureChange
@@ -137,26 +135,28 @@ class ContrastiveTerm(Plain):
         """Mean over examples, nats."""
         encoded, batch = step.clean, step.clean.batch
         device = encoded.scores.device
-        rows = sent_once(batch.rows, device)
+        rows = batch.there("rows", device)
         self_scores = extra_scores = None
         if batch.self_positions is not None:
-            heads = encoded.candidate_vectors.index_select(0, sent_once(batch.self_positions, device))
+            heads = encoded.candidate_vectors.index_select(0, batch.there("self_positions", device))
             self_scores = (encoded.query_vectors.index_select(0, rows) * heads).sum(-1)
         if step.earlier is not None:
             extra_scores = encoded.query_vectors @ step.earlier.vectors.T
         return contrastive.both_directions(
             encoded.scores,
             rows,
-            sent_once(batch.columns, device),
-            sent_once(batch.valid_rows, device),
-            sent_once(batch.valid_columns, device),
+            batch.there("columns", device),
+            batch.there("valid_rows", device),
+            batch.there("valid_columns", device),
             inverse_temperature=step.inverse_temperature,
             margin=self.margin,
             reduction=self.reduction,
             self_scores=self_scores,
-            self_valid=_moved(batch.self_valid, device, self_scores),
+            self_valid=None if batch.self_valid is None or self_scores is None else batch.there("self_valid", device),
             extra_scores=extra_scores,
-            extra_valid=_moved(batch.extra_valid, device, extra_scores),
+            extra_valid=None
+            if batch.extra_valid is None or extra_scores is None
+            else batch.there("extra_valid", device),
             extra_weight=self.pre_batch_weight,
         ).mean()
 
@@ -168,7 +168,3 @@ def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
         student = term.student_needs if term.on == view else None
         wanted = wanted | Wanted(student, term.teacher_needs if term.teacher_on == view else None)
     return wanted
-
-
-def _moved(mask: Tensor | None, device: torch.device, scores: Tensor | None) -> Tensor | None:
-    return None if mask is None or scores is None else sent_once(mask, device)
