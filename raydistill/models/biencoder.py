@@ -149,13 +149,15 @@ class BiEncoder(nn.Module):
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
         pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
         tokens = sent(torch.full(real.shape, pad).masked_scatter_(real, texts.tokens), device)
-        types = sent(torch.zeros(real.shape, dtype=torch.int64).masked_scatter_(real, texts.types), device)
+        types = torch.zeros(real.shape, dtype=torch.int64)
+        if getattr(encoder.config, "type_vocab_size", 2) > 1:
+            types.masked_scatter_(real, texts.types)
         real = sent(real, device)
         with self._autocast():
             output = encoder(
                 input_ids=tokens,
                 attention_mask=None if bool((texts.lengths == longest).all()) else real.long(),
-                token_type_ids=types,
+                token_type_ids=sent(types, device),
                 output_hidden_states=bool(layers),
             )
             hidden = self._topped(output.last_hidden_state, tower)

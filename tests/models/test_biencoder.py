@@ -131,6 +131,20 @@ def test_vectors_are_float32_and_of_length_one_under_bfloat16(model_of: Make, ki
     assert 0 < (rough - exact).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("packs", [True, False])
+def test_encoder_of_one_type_takes_all_tokens_to_be_of_it(model_of: Make, packs: bool) -> None:
+    """A tokenizer that tells two parts of a text apart, and an encoder that has learnt one: the second part is read at another place, or not at all."""
+    model = model_of(kind="roberta")
+    model.packs = packs
+    lengths = torch.tensor([5, 3])
+    tokens, special = torch.tensor([7, 8, 9, 10, 11, 7, 9, 12]), torch.zeros(8, dtype=torch.bool)
+    one, two = (
+        model.eval().encode(Texts(tokens, types, special, lengths), "query").vectors
+        for types in (torch.zeros(8, dtype=torch.int64), torch.tensor([0, 0, 0, 1, 1, 0, 1, 1]))
+    )
+    assert torch.equal(one, two)
+
+
 def test_pooling_by_hand() -> None:
     """Padding in a mean or maximum: two texts, the second one token long, its padding huge."""
     hidden = torch.tensor([[[1.0, -2.0], [3.0, -6.0]], [[-1.0, 4.0], [1e6, 1e6]]])
