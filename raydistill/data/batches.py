@@ -26,7 +26,7 @@ class TripleBatch(KeepsSent):
     """Examples as rows and columns of one score table of distinct queries by distinct candidates.
 
     Args:
-        queries: distinct query texts, in falling order of length, in which encoders take them.
+        queries: distinct query texts, in falling order of length, in which encoders take them on a processor.
         candidates: distinct candidate texts, likewise; the first `num_columns` are columns, the rest are heads that serve as self-negatives.
         rows: `(batch,)` int64, the query of each example.
         columns: `(batch,)` int64, the candidate that answers it.

@@ -1,6 +1,6 @@
 """How what one process has built comes to another: its numbers through memory that both see, and through a connection what says how to read them.
 
-A pipe holds 64 KB, so that a batch of several megabytes goes through it in a hundred turns of two processes.
+Through a pipe alone, which holds 64 KB, a batch of several megabytes would go in a hundred turns of two processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Written = tuple[bytes, list[memoryview]]
 
 
 class Passage:
-    """A way from a process to its child of a fork, for one thing at a time; either closes the end that is the other's.
+    """A way from a child of a fork to its parent, for one thing at a time; either closes the end that is the other's.
 
     Args:
         context: whose processes fork.

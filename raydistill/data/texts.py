@@ -63,6 +63,11 @@ class Texts(KeepsSent):
         return nn.functional.pad(torch.cumsum(self.lengths, 0), (1, 0)).to(torch.int32)
 
     @cached_property
+    def types_told_apart(self) -> int:
+        """One more than the highest type."""
+        return int(self.types.max()) + 1
+
+    @cached_property
     def longest(self) -> int:
         """Tokens of the longest text."""
         return int(self.lengths.max())

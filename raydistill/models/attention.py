@@ -63,7 +63,7 @@ def in_groups(texts: Texts, device: torch.device) -> Layer:
 
 @dataclass(frozen=True)
 class _Group:
-    """Texts next to each other, of nearly equal length.
+    """Texts next to each other, of equal or nearly equal length.
 
     Args:
         tokens: the run of their tokens.

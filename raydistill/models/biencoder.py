@@ -65,7 +65,8 @@ class BiEncoder(nn.Module):
 
     @property
     def reads_at_once(self) -> bool:
-        """Whether queries and entities are better read in one pass than in two: one encoder reads both, in whatever order, and each pass has a price of its own."""
+        """Whether queries and entities are better read in one pass than in two: one encoder reads both, on a GPU that takes them in any order (`fused.py`), and each pass
+        has a price of its own."""
         with self._autocast():
             device = self.log_inverse_temperature.device
             return self.shared_towers and not len(self.tops) and self.packs and can_be_fused(self.query_encoder, device)
@@ -103,7 +104,7 @@ class BiEncoder(nn.Module):
     ) -> TowerOutput:
         """Vectors and captured states of `texts`.
 
-        Texts are encoded in order of length, `tokens_per_micro_batch` tokens at a time, laid end to end where the encoder's kind is known
+        Texts are encoded `tokens_per_micro_batch` tokens at a time, those of like length together, laid end to end where the encoder's kind is known
         (`packed.py`), else padded a little; the outputs come back in the order of `texts`.
 
         Args:
@@ -118,6 +119,9 @@ class BiEncoder(nn.Module):
         device = self.log_inverse_temperature.device
         if not len(texts):
             return self._nothing(self.encoder(tower), needs)
+        if torch.is_inference_mode_enabled():
+            # What is worked out of them here would be of no use to a step with gradient.
+            texts = texts.afresh()
         order, outputs = [], []
         for number, part in enumerate(self.micro_batches(texts.lengths)):
             if before_part is not None:

@@ -38,7 +38,7 @@ def packed_states(
         fused: whether layers are computed as `can_be_fused` says; else in groups of texts of like length.
 
     Raises:
-        IndexError: a layer that the encoder does not have.
+        IndexError: a layer, or a type of tokens, that the encoder does not have.
     """
     model: Any = encoder
     hidden = _embedded(model, texts)
@@ -84,5 +84,7 @@ def _places(model: Any, texts: Texts, device: torch.device) -> Tensor:
     table = places[:, None] + parts.token_type_embeddings(torch.arange(types, device=device))
     row = texts.there("place_of_token", device)
     if types > 1:
+        if texts.types_told_apart > types:
+            raise IndexError(f"a token of type {texts.types_told_apart - 1} for an encoder of {types} types")
         row = row * types + texts.there("types", device)
     return nn.functional.embedding(row, table.flatten(0, 1))

@@ -145,6 +145,21 @@ def test_encoder_of_one_type_takes_all_tokens_to_be_of_it(model_of: Make, packs:
     assert torch.equal(one, two)
 
 
+def test_type_that_an_encoder_does_not_have_is_refused(model_of: Make) -> None:
+    """A token of a third type that is read as one of the first, a place further on."""
+    texts = Texts(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 0]), torch.zeros(3, dtype=torch.bool), torch.tensor([3]))
+    with pytest.raises(IndexError, match="type 2 for an encoder of 2 types"):
+        model_of().encode(texts, "query")
+
+
+def test_texts_that_were_read_in_inference_mode_can_be_learnt_from(model_of: Make, kind: str, queries: Texts) -> None:
+    """Places of tokens that were worked out where no gradient can come of them, and are kept."""
+    model = model_of(kind, pooling="cls")
+    with torch.inference_mode():
+        model.encode(queries, "query")
+    assert model.encode(queries, "query").vectors.requires_grad
+
+
 def test_pooling_by_hand() -> None:
     """Padding in a mean or maximum: two texts, the second one token long, its padding huge."""
     hidden = torch.tensor([[[1.0, -2.0], [3.0, -6.0]], [[-1.0, 4.0], [1e6, 1e6]]])

@@ -83,6 +83,24 @@ def test_one_pass_is_one_and_its_gradients_may_be_cached(
     assert (apart, together) == (["query", "entity"] * 2, ["query"] * 2)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_teacher_of_one_encoder_is_asked_at_once_unless_its_outputs_are_kept(
+    config_of: Callable[..., TrialConfig],
+    teacher_checkpoint: Callable[..., Path],
+    kept: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A teacher that is asked twice a step all the same; or what is kept of it by tower, and looked for in the other's."""
+    training = {**SMALL_STEPS, "corruptions": 1, "remember_teacher": kept}
+    teacher = teacher_checkpoint(shared_towers=True)
+    config = config_of("pmd", teacher=teacher, view="shared", encoder=SHARED, training=training)
+    apart, together = (
+        [tower for who, tower in one if who == "teacher"] for one in check_equal_steps(config, monkeypatch)
+    )
+    assert together == (apart if kept else ["query"] * 2)
+    assert set(apart) == {"query", "entity"}
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_worker_reads_its_share_at_once(parts_of: Callable[..., TrialParts], rank: int) -> None:
     """A worker's share cut where another's ends, or a small batch of which one has no query."""
