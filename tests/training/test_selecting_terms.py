@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from raydistill.data.batches import TripleBatch
 from raydistill.models.features import Needs, TowerOutput
 from raydistill.objectives import logits, selection
 from raydistill.students.reshaping import StructureChange
@@ -67,12 +68,19 @@ def outputs(
 ) -> StepOutputs:
     """What a term sees of a student and of teachers, each with its vectors of the queries and all with the same of the candidates."""
     valid = torch.ones(len(queries), len(candidates), dtype=torch.bool)
-    batch: Any = SimpleNamespace(
-        rows=torch.arange(len(queries)), columns=answers, valid_rows=valid, num_columns=len(candidates)
+    texts: Any = None
+    batch = TripleBatch(
+        texts,
+        texts,
+        rows=torch.arange(len(queries)),
+        columns=answers,
+        valid_rows=valid,
+        valid_columns=torch.ones(len(queries), len(queries), dtype=torch.bool),
+        column_entities=np.arange(len(candidates)),
+        relations=np.zeros(len(queries), np.int64),
     )
 
     def side(student: Tensor, taught: tuple[Tensor, ...]) -> Side:
-        texts: Any = None
         share = World.alone().share(torch.ones(len(student)))
         teacher = TowerOutput(taught[0], {}, taught[1:])
         return Side(texts, torch.zeros(0), TowerOutput(student, {}), teacher, share)
