@@ -80,6 +80,6 @@ def _lowest_masked(texts: Texts, ratio: float | Tensor, mask_id: int, keys: Tens
     # Special tokens come last. Sorting owner + key sorts within each text.
     order = torch.argsort(owner.double() + torch.where(ordinary, keys * 0.5, 0.75))
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(order.shape[0]) - texts.starts[owner]
+    rank[order] = texts.place_of_token
     masked = rank < wanted[owner]
     return View(texts.with_tokens(torch.where(masked, mask_id, texts.tokens)), masked)

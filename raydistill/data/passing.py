@@ -38,13 +38,13 @@ class Passage:
         self._memory = mmap.mmap(-1, room)
         self._is_free = True
 
-    def send(self, written: Written) -> None:
+    def send(self, thing: Written) -> None:
         """Give a thing away, once the one before has been taken.
 
         Raises:
             EOFError, OSError: nobody is there to take it.
         """
-        head, parts = written
+        head, parts = thing
         if not self._is_free:
             self.sender.recv_bytes()
         self._is_free = False

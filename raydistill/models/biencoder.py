@@ -149,7 +149,7 @@ class BiEncoder(nn.Module):
         layers = [layer for layer in needs.layers if isinstance(layer, int)]
         assert len(layers) == len(needs.layers), "the assembly refuses terms on attention for encoders of unknown parts"
         encoder, device = self.encoder(tower), self.log_inverse_temperature.device
-        longest = int(texts.lengths.max())
+        longest = texts.longest
         real = torch.arange(longest)[None, :] < texts.lengths[:, None]
         pad = int(encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
         tokens = sent(torch.full(real.shape, pad).masked_scatter_(real, texts.tokens), device)

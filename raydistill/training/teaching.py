@@ -154,7 +154,7 @@ class _Room:
         sides = self.texts()
         if of_a_token * sum(len(texts.tokens) for texts in sides) > self.limit:
             return None
-        longest = max(int(texts.lengths.max()) for texts in sides)
+        longest = max(texts.longest for texts in sides)
         at_once = max(1, MIB_AT_ONCE * MIB // (of_a_token * longest))
         self.counted.append(sides)
         return KeptView(lambda texts, epoch: texts, features=features, whole=True, texts_at_once=at_once)

@@ -170,7 +170,7 @@ class Trainer:
 
     def _step(self, prepared: Prepared) -> None:
         step, batch = self.global_step, prepared.batch
-        longest = max(int(texts.lengths.max()) for texts in (batch.queries, batch.candidates))
+        longest = max(batch.queries.longest, batch.candidates.longest)
         with self.standstill.lasting():
             attempt, forget = partial(self._gradients, prepared, step), self.structure.forget_attempt
             taken = self.memory.fit(attempt, forget, longest, self.teacher)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from raydistill.data.batches import TripleBatch
 from raydistill.models.features import Needs
 from raydistill.objectives import contrastive
 from raydistill.students.reshaping import Kept, StructureChange
@@ -152,11 +153,9 @@ class ContrastiveTerm(Plain):
             margin=self.margin,
             reduction=self.reduction,
             self_scores=self_scores,
-            self_valid=None if batch.self_valid is None or self_scores is None else batch.there("self_valid", device),
+            self_valid=_mask_beside(self_scores, batch, "self_valid"),
             extra_scores=extra_scores,
-            extra_valid=None
-            if batch.extra_valid is None or extra_scores is None
-            else batch.there("extra_valid", device),
+            extra_valid=_mask_beside(extra_scores, batch, "extra_valid"),
             extra_weight=self.pre_batch_weight,
         ).mean()
 
@@ -168,3 +167,7 @@ def wanted_on(terms: Sequence[Term], view: OnView) -> Wanted:
         student = term.student_needs if term.on == view else None
         wanted = wanted | Wanted(student, term.teacher_needs if term.teacher_on == view else None)
     return wanted
+
+
+def _mask_beside(scores: Tensor | None, batch: TripleBatch, name: str) -> Tensor | None:
+    return None if scores is None or getattr(batch, name) is None else batch.there(name, scores.device)
